@@ -1,0 +1,44 @@
+# Each target sets itself up on a fresh machine: it needs git, make and Python 3.11 or newer with venv and pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+CORES ?= 2
+
+.PHONY: demo test lint format lock clean
+
+# The workflow twice: the first makes a small collection and a small model, the second is the real one.
+demo: $(VENV)/run.stamp
+	$(BIN)/snakemake -s workflow/rules/demo.smk --directory demo --cores $(CORES) --quiet
+	$(BIN)/snakemake --directory demo --configfile config/demo.yaml --cores $(CORES)
+	@echo "The report: demo/results/qc/index.html"
+
+test: $(VENV)/dev.stamp
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt workflow
+
+$(VENV)/run.stamp: requirements/run.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements/run.txt
+	touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
+	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements/dev.txt
+	touch $@
+
+# Resolve the dependencies of pyproject.toml anew. torch stays where it is: its builds follow the GPU's driver.
+lock:
+	PYTHON=$(PYTHON) requirements/lock.sh
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,49 @@
+# The configuration, and what the rules ask of it. Nothing here imports torch or pydicom.
+
+import functools
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, f"{workflow.basedir}/scripts")
+from echo_embeddings import collection, settings
+from echo_embeddings.files import UserError
+
+try:
+    REGISTRY = settings.check(config)
+    FOLDERS = collection.folders(config["dicom_dir"], config["folders"])
+except UserError as error:
+    sys.exit(str(error))
+
+
+wildcard_constraints:
+    size=r"\d+",
+    # Any name but "all": that is the merged file.
+    folder=r"[^/]{1,2}|(?!all)[^/]{3}|[^/]{4}[^/]*",
+    model="|".join(map(re.escape, REGISTRY)),
+
+
+@functools.cache  # Snakemake asks several times a job
+def folder_fingerprint(folder):
+    """Changes when a file is added to or removed from the folder, at any depth."""
+    try:
+        return collection.find(config["dicom_dir"], folder).fingerprint()
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def checkpoint(wildcards):
+    """The path of the model's checkpoint, which must be there."""
+    path = Path(config["weights_dir"], REGISTRY[wildcards.model]["checkpoint"])
+    if not path.is_file():
+        url = REGISTRY[wildcards.model]["url"]
+        sys.exit(
+            f"model {wildcards.model}: no checkpoint {path}; fetch it ({url}) or set weights_dir to where it lies"
+        )
+    return str(path)
+
+
+def manifest_digest(model, folder):
+    """The file that changes when the manifest does that the model's clips stand in."""
+    return f"results/mp4/{REGISTRY[model]['resolution']}/{folder}.manifest.sha256"

@@ -1,0 +1,24 @@
+# An MP4 tree + a checkpoint -> {model}_embeddings_{folder}.pt, on a GPU unless embed.device is cpu.
+
+
+rule embed:
+    input:
+        digest=lambda wildcards: manifest_digest(wildcards.model, wildcards.folder),
+        checkpoint=checkpoint,
+    output:
+        "results/embeddings/{model}_embeddings_{folder}.pt",
+    params:
+        model=lambda wildcards: asdict(settings.model(config, REGISTRY, wildcards.model)),
+    log:
+        "results/logs/embed/{model}/{folder}.log",
+    benchmark:
+        "results/benchmarks/embed/{model}/{folder}.tsv"
+    threads: max(1, config["embed"]["num_workers"])
+    resources:
+        gpu=int(config["embed"]["device"] == "cuda"),
+        mem_mb=lambda wildcards, attempt: attempt * 32000,
+        runtime=lambda wildcards, attempt: attempt * 720,
+    conda:
+        "../envs/echo-embeddings.yaml"
+    script:
+        "../scripts/embed.py"

@@ -1,0 +1,7 @@
+"""Rule demo_weights: a checkpoint with random weights in the official format."""
+
+from echo_embeddings import demo, job
+
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0]):
+        demo.write_weights(snakemake.output[0], **snakemake.params)

@@ -1,0 +1,23 @@
+"""DICOM echocardiograms to frozen V-JEPA 2 video embeddings.
+
+Plain Python that knows nothing of Snakemake. The rooms, lowest floor first; a module imports
+only from those above it in this list:
+
+    files                   whole-or-absent files, names that any tool can carry, user errors
+    settings                the configuration and the model registry, and what of them decides results
+    collection              which files a folder of DICOM holds
+    manifest                the ledger: one row for every file of a folder
+    dicom                   DICOM file -> header, RGB frames one at a time
+    video                   frames <-> MP4 file
+    clip                    which frames, and pixels -> model input
+    store                   embedding files: write, read, merge
+    vjepa                   the encoder, and nothing else
+    checkpoint              official checkpoint -> encoder, strictly
+    convert                 a folder of DICOM -> MP4 tree and manifest
+    embed                   an MP4 tree and an encoder -> embeddings
+    qc                      numbers, plots, page
+    demo                    a small collection and a small model made from public packages
+    job                     what every Snakemake script of this workflow does around its one call
+
+The first three are imported while the workflow is parsed, so they use nothing that is slow to import.
+"""

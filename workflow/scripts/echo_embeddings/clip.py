@@ -1,0 +1,40 @@
+"""Which frames of a video the encoder sees, and how their pixels become its input."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+# ImageNet statistics of RGB in 0..1, as V-JEPA 2 was trained with.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def frame_indices(frames: int, num_frames: int) -> NDArray[np.int64]:
+    """`num_frames` indices spread over a video of `frames` frames, ends included; ascending.
+
+    A video shorter than that has frames repeated. The reference's formula:
+    `numpy.linspace(0, frames - 1, num_frames, dtype=int)`.
+    """
+    return np.linspace(0, frames - 1, num_frames, dtype=np.int64)
+
+
+def preprocess(clips: Tensor, resolution: int) -> Tensor:
+    """uint8 RGB clips [B, T, height, width, 3] to the encoder's float32 input [B, 3, T, resolution, resolution].
+
+    The short side is resized to int(256 / 224 * resolution), bilinear; the centre is cropped; values
+    are scaled to 0..1 and normalised with `MEAN` and `STD`. Runs on the device of `clips`.
+    """
+    batch, time, height, width, _ = clips.shape
+    short = int(256 / 224 * resolution)
+    scale = short / min(height, width)
+    tall, wide = max(short, round(height * scale)), max(short, round(width * scale))
+    frames = clips.flatten(0, 1).permute(0, 3, 1, 2).float()
+    frames = F.interpolate(frames, size=(tall, wide), mode="bilinear", align_corners=False)
+    top, left = (tall - resolution) // 2, (wide - resolution) // 2
+    frames = frames[:, :, top : top + resolution, left : left + resolution]
+    mean = torch.tensor(MEAN, device=clips.device).mul_(255)[:, None, None]
+    std = torch.tensor(STD, device=clips.device).mul_(255)[:, None, None]
+    frames = (frames - mean) / std
+    return frames.unflatten(0, (batch, time)).transpose(1, 2)

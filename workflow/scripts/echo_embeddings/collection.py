@@ -1,0 +1,166 @@
+"""Which folders a collection has, and which files a folder of DICOM holds."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .files import UserError, decode_name, encode_name
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of the collection: one job a stage.
+
+    `name` is safe in tables and file names; `path` is where the DICOM lie. A folder that is not
+    `deep` is the files lying directly in `dicom_dir`, without its sub-folders.
+    """
+
+    name: str
+    path: str
+    deep: bool = True
+
+    def fingerprint(self) -> str:
+        """A digest that changes when a file is added to or removed from the folder, at any depth.
+
+        It reads directories only (their names and modification times, in ns): half a million files
+        on a network disk are not touched one by one. A file rewritten in place does not change it.
+        """
+        digest = hashlib.sha256()
+        if not self.deep:  # the directory's time also changes with its sub-folders
+            for path in files(self):
+                digest.update(os.fsencode(path) + b"\0")
+            return digest.hexdigest()
+        for directory, _ in sorted(_walk(self.path), key=lambda pair: os.fsencode(pair[0])):
+            relative = os.path.relpath(directory, self.path)
+            time = os.stat(directory).st_mtime_ns
+            digest.update(os.fsencode(relative) + b"\0" + str(time).encode() + b"\0")
+        return digest.hexdigest()
+
+
+def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each directory below and including `top` with the paths in it that are no directories.
+
+    Symbolic links are followed, but never back into a directory that they lie in.
+    """
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
+    while pending:
+        directory, above = pending.pop()
+        seen = os.stat(directory)
+        identity = (seen.st_dev, seen.st_ino)
+        if identity in above:
+            continue
+        found = []
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if _is_directory(entry):
+                    pending.append((entry.path, above | {identity}))
+                else:
+                    found.append(entry.path)
+        yield directory, found
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, say: it is listed, and the reader says why it fails
+        return False
+
+
+def has_dicom_mark(path: str) -> bool:
+    """Whether `path` is a regular file with `DICM` after a preamble of 128 bytes (DICOM PS3.10, 7.1).
+
+    Raises `OSError` if it cannot be read. Files that are not regular (a FIFO, say) are not opened.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        return False
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _holds_dicom(paths: list[str]) -> bool:
+    for path in paths:
+        try:
+            if has_dicom_mark(path):
+                return True
+        except OSError:  # unreadable files get their row when their folder is converted
+            continue
+    return False
+
+
+def folders(dicom_dir: str, chosen: list[str]) -> dict[str, Folder]:
+    """The folders of the collection in byte order, by name.
+
+    A folder is a direct sub-folder of `dicom_dir` with at least one DICOM at any depth; DICOM lying
+    directly in `dicom_dir` form one more, named after it. `chosen` are the names wanted (percent-encoded where need be), none
+    means all. Raises `UserError` where there are none, or a chosen one is not there, or a name is not
+    usable.
+    """
+    if chosen:
+        found = [find(dicom_dir, name) for name in sorted(set(chosen), key=os.fsencode)]
+    else:
+        with os.scandir(dicom_dir) as entries:
+            below = sorted((e.path for e in entries if _is_directory(e)), key=os.fsencode)
+        found = [Folder(encode_name(os.path.basename(p)), p) for p in below if _is_folder(p)]
+        if _holds_dicom(files(_direct(dicom_dir), full=True)):
+            found.append(_direct(dicom_dir))
+    if not found:
+        raise UserError(
+            f"config: dicom_dir: no DICOM below {dicom_dir!r} (looked for the mark 'DICM' at byte 128)"
+        )
+    names = [folder.name for folder in found]
+    for name in names:
+        if name == "all" or set(name) & set("{}"):
+            raise UserError(f"config: dicom_dir: rename the folder {name!r}: 'all', {{ and }} are reserved")
+        if names.count(name) > 1:
+            raise UserError(
+                f"config: dicom_dir: DICOM lie directly in {dicom_dir!r} and in its sub-folder {name!r}; "
+                "move the former into a sub-folder of their own, or name the folder you want in 'folders'"
+            )
+    return {folder.name: folder for folder in found}
+
+
+def _direct(dicom_dir: str) -> Folder:
+    return Folder(encode_name(os.path.basename(os.path.realpath(dicom_dir))), dicom_dir, deep=False)
+
+
+def _is_folder(path: str) -> bool:
+    return any(_holds_dicom(paths) for _, paths in _walk(path))
+
+
+def find(dicom_dir: str, name: str) -> Folder:
+    """The folder `name` of the collection. Raises `UserError` if it is not there or holds no DICOM."""
+    path = os.path.join(dicom_dir, decode_name(name))
+    if os.path.isdir(path):
+        if _is_folder(path):
+            return Folder(name, path)
+        raise UserError(f"folder {name!r}: no DICOM below {path} (looked for 'DICM' at byte 128)")
+    direct = _direct(dicom_dir)
+    if name == direct.name and _holds_dicom(files(direct, full=True)):
+        return direct
+    raise UserError(f"folder {name!r}: there is none in dicom_dir {dicom_dir!r}")
+
+
+def files(folder: Folder, full: bool = False) -> list[str]:
+    """Every path in the folder that is no directory, relative to it (or `full`), in byte order."""
+    found: list[str] = []
+    for _, paths in _walk(folder.path):
+        found += paths
+        if not folder.deep:
+            break
+    if not full:
+        found = [os.path.relpath(path, folder.path) for path in found]
+    return sorted(found, key=os.fsencode)
+
+
+def mp4_name(path: str) -> str:
+    """The MP4 name of the DICOM at `path`, both relative to the folder; percent-encoded.
+
+    One final `.dcm` (any case) is taken off and nothing else: `1.2.840.55` and `1.2.840.56` stay two.
+    """
+    stem = path[:-4] if path.lower().endswith(".dcm") else path
+    return encode_name(stem) + ".mp4"
+
+

@@ -1,0 +1,350 @@
+"""A folder of DICOM to a tree of MP4 files and its manifest.
+
+What has been done is remembered, row by row, in a journal that no rule declares, so that a job that is
+killed and started again does only what is missing. MP4 files stand under their final names only when whole.
+"""
+
+import collections
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import pebble
+from numpy.typing import NDArray
+
+from . import collection, dicom, manifest, video
+from .collection import Folder
+from .files import PART, UserError, alone, decode_name, encode_name, whole
+from .manifest import CONVERTED, FAILED, SKIPPED, Row
+from .settings import ConvertSettings
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
+REPORT_EVERY = 60.0  # seconds between two lines of progress in the log
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where one folder's conversion reads and writes."""
+
+    tree: Path  # of MP4 files
+    state: Path  # what the job remembers; no rule declares it
+    table: Path  # the manifest
+    digest: Path  # the manifest's SHA-256
+
+
+# --- one file ---------------------------------------------------------------------------------------
+
+
+def convert_file(source: str, path: str, target: Path, settings: ConvertSettings) -> Row:
+    """Convert the file at `source` to the MP4 `target` if it is a clip; returns its row.
+
+    `path` is its name in the manifest. Whatever is wrong with the file ends in the row's reason. Raises
+    `OSError` for what is wrong with the output (a full disk, say).
+    """
+    try:
+        status = os.stat(source)
+    except OSError as error:
+        return Row(path, "", FAILED, f"cannot be opened: {error.strerror}")
+    facts: dict[str, Any] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    part = target.with_name(target.name + PART)
+    try:
+        dataset, offset = dicom.read_header(source)
+        facts.update(dicom.describe(dataset))
+        clip = dicom.check_clip(source, dataset, offset, settings.modalities)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        small = _small_frames(clip, settings.size)
+        frames = video.write(part, small, settings.size, settings.fps, settings.codec, settings.quality)
+        size = part.stat().st_size
+        os.replace(part, target)
+    except dicom.Skip as reason:
+        return Row(path, "", SKIPPED, str(reason), **facts)
+    except (dicom.Unreadable, video.VideoError) as reason:
+        return Row(path, "", FAILED, str(reason), **facts)
+    finally:
+        part.unlink(missing_ok=True)
+    key = collection.mp4_name(decode_name(path))
+    return Row(path, key, CONVERTED, "", frames=frames, mp4_bytes=size, **facts)
+
+
+def _small_frames(clip: dicom.Clip, size: int) -> Iterator[NDArray[np.uint8]]:
+    """The clip's frames as the encoder is to see them: RGB uint8 [size, size, 3].
+
+    Each frame is resized by area averaging, then all are stretched linearly from the minimum and maximum
+    over all full-size frames and channels to 0..255, truncated as the reference does; a clip of one
+    value becomes black. Both steps are linear, so the full-size clip never has to be in memory.
+    """
+    low, high = np.inf, -np.inf
+    shape: tuple[int, ...] = ()
+    with tempfile.SpooledTemporaryFile(max_size=WAITING_MEMORY) as waiting:
+        for frame in dicom.frames(clip):
+            low, high = min(low, int(frame.min())), max(high, int(frame.max()))
+            small = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
+            shape, dtype = small.shape, small.dtype
+            waiting.write(small.tobytes())
+        waiting.seek(0)
+        scale = 255.0 / (high - low) if high > low else 0.0
+        length = int(np.prod(shape)) * dtype.itemsize
+        while data := waiting.read(length):
+            small = np.frombuffer(data, dtype).reshape(shape)
+            stretched = ((small.astype(np.float32) - np.float32(low)) * np.float32(scale)).astype(np.uint8)
+            if clip.photometric == "MONOCHROME1":
+                stretched = 255 - stretched
+            yield stretched if stretched.ndim == 3 else np.repeat(stretched[..., None], 3, axis=2)
+
+
+# --- one folder -------------------------------------------------------------------------------------
+
+
+def convert_folder(
+    folder: Folder,
+    places: Places,
+    settings: ConvertSettings,
+    *,
+    limit: int,
+    workers: int,
+    timeout: float,
+    max_failed_fraction: float,
+) -> None:
+    """Convert every clip of `folder` into `places.tree` and write its manifest.
+
+    `limit` > 0 looks at the files up to and including the first `limit` multi-frame ones only. `timeout`
+    is in seconds a file. Raises `UserError` if another run has the folder, the disk is full, or
+    more than `max_failed_fraction` of the clips failed: failed / (converted + failed).
+    """
+    started = time.monotonic()
+    with alone(places.state, folder.name):
+        _sweep(places.tree)
+        listed = collection.files(folder)
+        chosen = _first_clips(folder, listed, limit) if limit else listed
+        journal = Journal(places.state / "rows.jsonl", settings.fingerprint(), {encode_name(path) for path in listed})
+        rows = {path: row for path in chosen if (row := _kept(journal, folder, places.tree, path))}
+        collisions = _collisions(folder, chosen)
+        rows |= {
+            path: _failed(folder, path, f"name collision with {encode_name(other)}")
+            for path, other in collisions.items()
+        }
+        todo = [path for path in chosen if path not in rows]
+        print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
+        with journal:
+            for path, row in _convert_all(folder, places.tree, todo, settings, workers, timeout):
+                rows[path] = row
+                journal.add(row)
+        _prune(places.tree, journal, rows.values())
+        _finish(folder.name, places, list(rows.values()), max_failed_fraction, time.monotonic() - started)
+
+
+def _first_clips(folder: Folder, listed: list[str], limit: int) -> list[str]:
+    """The files up to the `limit`-th multi-frame one."""
+    clips = 0
+    for i, path in enumerate(listed):
+        try:
+            dataset, _ = dicom.read_header(os.path.join(folder.path, path))
+            clips += dicom.number_of_frames(dataset) > 1
+        except (dicom.Skip, dicom.Unreadable):
+            continue
+        if clips == limit:
+            return listed[: i + 1]
+    return listed
+
+
+def _collisions(folder: Folder, listed: Iterable[str]) -> dict[str, str]:
+    """Of the DICOM files that would give one MP4 name: each with another of them."""
+    by_name = collections.defaultdict(list)
+    for path in listed:
+        by_name[collection.mp4_name(path)].append(path)
+    found = {}
+    for paths in by_name.values():
+        marked = [path for path in paths if len(paths) > 1 and _has_mark(os.path.join(folder.path, path))]
+        if len(marked) > 1:
+            found |= {path: marked[0 if i else 1] for i, path in enumerate(marked)}
+    return found
+
+
+def _has_mark(path: str) -> bool:
+    try:
+        return collection.has_dicom_mark(path)
+    except OSError:  # it gets its own row, with the reason
+        return False
+
+
+def _failed(folder: Folder, path: str, reason: str) -> Row:
+    """The row of a file that no worker could report on."""
+    try:
+        status = os.stat(os.path.join(folder.path, path))
+    except OSError as error:
+        return Row(encode_name(path), "", FAILED, f"{reason}; {error.strerror}")
+    return Row(encode_name(path), "", FAILED, reason, bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def _convert_all(
+    folder: Folder, tree: Path, paths: list[str], settings: ConvertSettings, workers: int, timeout: float
+) -> Iterator[tuple[str, Row]]:
+    """Convert files in worker processes that can be killed; yield each with its row as it is done.
+
+    A file that takes longer than `timeout` seconds or ends its worker is a failed row.
+    """
+    if not paths:
+        return
+    # Spawned, not forked: an orphan of a killed job must not inherit the folder's lock.
+    pool = pebble.ProcessPool(
+        max_workers=min(workers, len(paths)),
+        context=get_context("spawn"),
+        initializer=_die_with_parent,
+        initargs=(os.getpid(),),
+    )
+    queue = iter(paths)
+    running: dict[Any, str] = {}
+    done, reported = 0, time.monotonic()
+    try:
+        while True:
+            for path in queue:
+                source, target = os.path.join(folder.path, path), tree / collection.mp4_name(path)
+                arguments = (source, encode_name(path), target, settings)
+                running[pool.schedule(convert_file, args=arguments, timeout=timeout)] = path
+                if len(running) >= 4 * workers:
+                    break
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                path = running.pop(future)
+                yield path, _result(future, folder, path, timeout)
+                done += 1
+            if time.monotonic() - reported > REPORT_EVERY:
+                reported = time.monotonic()
+                print(f"{folder.name}: {done} of {len(paths)} files done", flush=True)
+        pool.close()
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _die_with_parent(parent: int) -> None:
+    """Have the kernel end this worker when its parent is killed; its ffmpeg then ends with its input."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _result(future: Any, folder: Folder, path: str, timeout: float) -> Row:
+    """The row that a worker made of `path`, or the one that says what became of the worker."""
+    try:
+        row: Row = future.result()
+        return row
+    except TimeoutError:
+        return _failed(folder, path, f"took longer than {timeout:g} s (convert.timeout)")
+    except pebble.ProcessExpired as error:
+        return _failed(folder, path, f"the decoder crashed (exit code {error.exitcode})")
+
+
+class Journal:
+    """What became of each file, one JSON object a line, added as it is made.
+
+    Each row stands with the fingerprint of the settings it was made under: under others it does not
+    count, and is not lost either. Of rows of one file the last counts. A last line that a kill cut short
+    does not.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, listed: set[str]) -> None:
+        """Read the journal at `path`, forget files that are not in `listed`, and open it for more."""
+        self._fingerprint = fingerprint
+        self._records: dict[str, dict[str, Any]] = {}
+        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+            try:
+                record = json.loads(line)
+                row = Row(**record["row"])
+            except (ValueError, TypeError, KeyError):  # cut short, or of an older version: done again
+                continue
+            if row.path in listed:
+                self._records[row.path] = record
+        with whole(path) as part:
+            part.write_text("".join(json.dumps(r) + "\n" for r in self._records.values()), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+
+    def row(self, path: str) -> Row | None:
+        """The row of the file, if it was made under these settings."""
+        record = self._records.get(path)
+        return Row(**record["row"]) if record and record["settings"] == self._fingerprint else None
+
+    def mp4s(self) -> set[str]:
+        """The MP4 names of all files, under whatever settings they were made."""
+        return {record["row"]["mp4"] for record in self._records.values() if record["row"]["mp4"]}
+
+    def add(self, row: Row) -> None:
+        """Append a row; from here on it survives whatever becomes of this process."""
+        record = {"settings": self._fingerprint, "row": dataclasses.asdict(row)}
+        self._records[row.path] = record
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _kept(journal: Journal, folder: Folder, tree: Path, path: str) -> Row | None:
+    """The row made before, if the file and its MP4 are still what they were; failures are tried again."""
+    row = journal.row(encode_name(path))
+    if row is None or row.status == FAILED:
+        return None
+    try:
+        status = os.stat(os.path.join(folder.path, path))
+        if (status.st_size, status.st_mtime_ns) != (row.bytes, row.mtime_ns):
+            return None
+        if row.status == CONVERTED and (tree / row.mp4).stat().st_size != row.mp4_bytes:
+            return None
+    except OSError:
+        return None
+    return row
+
+
+def _sweep(tree: Path) -> None:
+    """Delete what a killed run left half-written."""
+    for part in tree.rglob("*" + PART):
+        part.unlink()
+
+
+def _prune(tree: Path, journal: Journal, rows: Iterable[Row]) -> None:
+    """Delete every MP4 whose DICOM is gone or is no clip any more. Those beyond `limit` stay."""
+    wanted = journal.mp4s() - {collection.mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
+    for path in tree.rglob("*.mp4"):
+        if path.relative_to(tree).as_posix() not in wanted:
+            path.unlink()
+
+
+def _finish(name: str, places: Places, rows: list[Row], max_failed_fraction: float, seconds: float) -> None:
+    """Write the manifest, print the summary, judge the share of failures."""
+    saved = places.state / "manifest.tsv"
+    manifest.write(saved, rows)
+    counts = collections.Counter(row.status for row in rows)
+    for status in (SKIPPED, FAILED):
+        for reason, n in collections.Counter(r.reason for r in rows if r.status == status).most_common():
+            print(f"{name}: {status}: {n} x {reason}")
+    frames = sum(row.frames or 0 for row in rows)
+    print(
+        f"{name}: {counts[CONVERTED]} converted ({frames} frames), {counts[SKIPPED]} skipped, "
+        f"{counts[FAILED]} failed in {seconds:.0f} s",
+        flush=True,
+    )
+    tried = counts[CONVERTED] + counts[FAILED]
+    if tried and counts[FAILED] / tried > max_failed_fraction:
+        raise UserError(
+            f"{name}: {counts[FAILED]} of {tried} clips failed, more than convert.max_failed_fraction "
+            f"({max_failed_fraction:g}) allows; the reasons stand in {saved}"
+        )
+    manifest.write(places.table, rows)
+    manifest.write_digest(places.table, places.digest)

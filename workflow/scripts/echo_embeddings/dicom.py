@@ -1,0 +1,322 @@
+"""One DICOM file: its header, and its frames one at a time as pydicom's `pixel_array` has them."""
+
+import logging
+import math
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.encaps import generate_frames
+from pydicom.pixels import apply_color_lut, convert_color_space, get_decoder, iter_pixels
+from pydicom.pixels.decoders.base import DecodeRunner
+
+from . import collection
+from .files import one_line
+
+_JPEG = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1})
+_LOSSLESS_JPEG = frozenset({uid.JPEGLossless, uid.JPEGLosslessSV1})
+_PLUGIN = "imagecodecs"
+_JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
+_JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+_BY_PLUGIN = (*_JPEG_LS, *_JPEG_2000)
+_NATIVE = frozenset({
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+})
+_SAMPLES = {
+    "RGB": 3, "YBR_FULL": 3, "YBR_FULL_422": 3, "YBR_ICT": 3, "YBR_RCT": 3,
+    "PALETTE COLOR": 1, "MONOCHROME1": 1, "MONOCHROME2": 1,
+}  # fmt: skip
+
+# What is wrong with a file is told by its row; pydicom's many words about odd headers help nobody.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
+
+
+class Skip(Exception):
+    """The file is none that is converted; the message is the reason."""
+
+
+class Unreadable(Exception):
+    """The file should be converted and cannot be; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A multi-frame DICOM that can be decoded, as its header describes it."""
+
+    path: str
+    dataset: pydicom.Dataset  # without its pixel data
+    number_of_frames: int
+    rows: int
+    columns: int
+    photometric: str  # PhotometricInterpretation
+    transfer_syntax: str
+    pixel_offset: int  # of the element with the pixel data in the file, bytes
+
+
+# --- header ---------------------------------------------------------------------------------------
+
+
+def read_header(path: str) -> tuple[pydicom.Dataset, int]:
+    """The header of the DICOM file at `path`, and the offset of its pixel data in bytes.
+
+    Raises `Skip` for what is no DICOM image file (a file without DICOM's mark, a DICOMDIR) and
+    `Unreadable` for an empty file and for one that bears the mark and cannot be read.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise Skip("not a regular file")
+        if status.st_size == 0:
+            raise Unreadable("empty file")
+        if not collection.has_dicom_mark(path):
+            raise Skip("not DICOM")
+        with open(path, "rb") as file:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True)
+            offset = file.tell()
+            list(dataset)  # every value is parsed here, so that a broken one is found here
+    except OSError as error:
+        raise Unreadable(f"cannot be opened: {error.strerror or one_line(error)}") from error
+    except (Skip, Unreadable):
+        raise
+    except Exception as error:  # pydicom raises whatever a broken byte leads it to
+        raise Unreadable(f"unreadable header: {one_line(error)}") from error
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
+        raise Skip("DICOMDIR")
+    return dataset, offset
+
+
+def describe(dataset: pydicom.Dataset) -> dict[str, Any]:
+    """The manifest's columns that the header tells: rows, columns, fps, photometric, transfer_syntax.
+
+    A value that is absent or absurd is left out.
+    """
+    found: dict[str, Any] = {
+        "rows": _positive(dataset.get("Rows"), int),
+        "columns": _positive(dataset.get("Columns"), int),
+        "fps": frame_rate(dataset),
+        "photometric": dataset.get("PhotometricInterpretation"),
+        "transfer_syntax": dataset.file_meta.get("TransferSyntaxUID"),
+    }
+    return {
+        name: str(value) if name in ("photometric", "transfer_syntax") else value
+        for name, value in found.items()
+        if value
+    }
+
+
+def _positive(value: object, kind: type) -> Any:
+    """`value` as a finite positive number of type `kind`, or None where it is none."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return kind(number) if math.isfinite(number) and number > 0 else None
+
+
+def frame_rate(dataset: pydicom.Dataset) -> float | None:
+    """The rate that the header states, frames a second; None where it states none.
+
+    FrameTime (ms), or FrameTimeVector (ms, its first entry is none) where FrameIncrementPointer
+    leads to it, else RecommendedDisplayFrameRate, else CineRate (DICOM PS3.3, C.7.6.5).
+    """
+    if dataset.get("FrameIncrementPointer") == 0x00181065:
+        steps = dataset.get("FrameTimeVector")
+        steps = list(steps)[1:] if isinstance(steps, pydicom.multival.MultiValue) else []
+        mean = _positive(sum(float(s) for s in steps) / len(steps), float) if steps else None
+    else:
+        mean = _positive(dataset.get("FrameTime"), float)
+    if mean:
+        return 1000.0 / float(mean)
+    for keyword in ("RecommendedDisplayFrameRate", "CineRate"):
+        rate = _positive(dataset.get(keyword), float)
+        if rate:
+            return float(rate)
+    return None
+
+
+def number_of_frames(dataset: pydicom.Dataset) -> int:
+    """NumberOfFrames, 1 where it is absent or empty. Raises `Unreadable` if it is no positive integer."""
+    stated = dataset.get("NumberOfFrames")
+    if stated is None or stated == "":
+        return 1
+    try:
+        frames = int(stated)
+    except (TypeError, ValueError):
+        raise Unreadable(f"NumberOfFrames is {str(stated)[:40]!r}") from None
+    if frames < 1:
+        raise Unreadable(f"NumberOfFrames is {frames}")
+    return frames
+
+
+def check_clip(path: str, dataset: pydicom.Dataset, offset: int, modalities: tuple[str, ...]) -> Clip:
+    """The clip that `read_header` found at `path`, if it is one to convert and can be decoded.
+
+    Raises `Skip` for a Modality that is not in `modalities` (none means all, a missing one counts
+    as US), a single frame, and what has no image. Raises `Unreadable` for a header that cannot be right and for
+    what no decoder here takes.
+    """
+    modality = str(dataset.get("Modality") or "US")
+    if modalities and modality not in modalities:
+        raise Skip(f"modality {modality}")
+    frames = number_of_frames(dataset)
+    if frames == 1:
+        raise Skip("single frame" if "Rows" in dataset else "no image")
+    missing = [k for k in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation") if not dataset.get(k)]
+    if missing:
+        raise Unreadable(f"{missing[0]} is missing")
+    if dataset["BitsAllocated"].value not in (8, 16):
+        raise Unreadable(f"unsupported bit depth: {dataset.BitsAllocated}")
+    photometric = str(dataset.PhotometricInterpretation)
+    if photometric not in _SAMPLES:
+        raise Unreadable(f"unsupported PhotometricInterpretation {photometric}")
+    if dataset.get("SamplesPerPixel", 1) != _SAMPLES[photometric]:
+        raise Unreadable(f"SamplesPerPixel is {dataset.get('SamplesPerPixel')} for {photometric}")
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax not in _JPEG and syntax not in _BY_PLUGIN and syntax not in _NATIVE and syntax != uid.RLELossless:
+        raise Unreadable(f"unsupported transfer syntax {getattr(syntax, 'name', syntax)}")
+    return Clip(path, dataset, frames, dataset.Rows, dataset.Columns, photometric, syntax, offset)
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+def frames(clip: Clip) -> Iterator[NDArray[Any]]:
+    """Yield every frame of the clip, one at a time, with the colours of pydicom's `pixel_array`.
+
+    Colour (YBR and palettes turned into RGB) is [rows, columns, 3], grey [rows, columns]; uint8,
+    uint16 or int16. MONOCHROME1 is not inverted here: its values are, once they are stretched.
+    Raises `Unreadable` where a frame cannot be decoded or their number is not NumberOfFrames.
+    """
+    if clip.transfer_syntax in _JPEG:
+        decoded = _jpeg_frames(clip)
+    else:
+        source = clip.path if clip.transfer_syntax != uid.DeflatedExplicitVRLittleEndian else pydicom.dcmread(clip.path)
+        plugin = _PLUGIN if clip.transfer_syntax in _BY_PLUGIN else ""
+        decoded = iter_pixels(source, decoding_plugin=plugin)
+    count = 0
+    try:
+        for frame in decoded:
+            if clip.photometric == "PALETTE COLOR":
+                frame = apply_color_lut(frame, clip.dataset)[..., :3]
+            if frame.shape[:2] != (clip.rows, clip.columns):
+                shape = f"{frame.shape[0]} x {frame.shape[1]}"
+                raise Unreadable(f"frame {count} is {shape}, the header says {clip.rows} x {clip.columns}")
+            count += 1
+            if count > clip.number_of_frames:
+                break
+            dtype = np.dtype(np.int16) if frame.dtype == np.int8 else frame.dtype.newbyteorder("=")
+            yield np.ascontiguousarray(frame, dtype)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror or one_line(error)}") from error
+    except Unreadable:
+        raise
+    except Exception as error:  # a decoder raises whatever a broken byte leads it to
+        raise Unreadable(f"frame {count} cannot be decoded: {one_line(error)}") from error
+    if count != clip.number_of_frames:
+        more = "more" if count > clip.number_of_frames else f"only {count}"
+        raise Unreadable(f"NumberOfFrames is {clip.number_of_frames}, the file holds {more}")
+
+
+def _jpeg_frames(clip: Clip) -> Iterator[NDArray[Any]]:
+    """Decode JPEG (baseline, extended, lossless) with libjpeg-turbo, straight to RGB where it can."""
+    signed = clip.dataset.get("PixelRepresentation", 0) == 1
+    lossless = clip.transfer_syntax in _LOSSLESS_JPEG
+    for data in _encapsulated_frames(clip):
+        if _SAMPLES[clip.photometric] == 1:
+            frame = imagecodecs.jpeg8_decode(data)
+            if signed:
+                unused = 8 * frame.itemsize - clip.dataset.BitsStored
+                frame = (frame.view(f"i{frame.itemsize}") << unused) >> unused
+        else:
+            colour = _jpeg_colour(data, clip.photometric)
+            if colour == "YCBCR" and lossless:  # libjpeg-turbo transforms no colours in lossless frames
+                frame = imagecodecs.jpeg8_decode(data, colorspace="YCBCR", outcolorspace="YCBCR")
+                frame = convert_color_space(frame, "YBR_FULL", "RGB")
+            else:
+                frame = imagecodecs.jpeg8_decode(data, colorspace=colour, outcolorspace="RGB")
+        yield frame
+
+
+def _encapsulated_frames(clip: Clip) -> Iterator[bytes]:
+    """The compressed frames, read from the file one at a time."""
+    with open(clip.path, "rb") as file:
+        file.seek(clip.pixel_offset)
+        if file.read(4) != b"\xe0\x7f\x10\x00":
+            raise Unreadable("no PixelData")
+        if file.read(8)[4:] != b"\xff\xff\xff\xff":
+            raise Unreadable("PixelData is not encapsulated, as its transfer syntax demands")
+        offsets = clip.dataset.get("ExtendedOffsetTable")
+        lengths = clip.dataset.get("ExtendedOffsetTableLengths")
+        for frame in generate_frames(
+            file,
+            number_of_frames=clip.number_of_frames,
+            extended_offsets=(offsets, lengths) if offsets and lengths else None,
+        ):
+            yield _whole(frame)
+
+
+def _whole(frame: bytes) -> bytes:
+    """The compressed frame. Raises `Unreadable` if it lacks the end mark of the JPEG family: decoders paint over it."""
+    if frame.rfind(b"\xff\xd9") < 0:
+        raise Unreadable("the last frame in the file is cut short")
+    return frame
+
+
+def _jpeg_colour(data: bytes, photometric: str) -> str | None:
+    """The colour space of a JPEG stream with three components; None where libjpeg knows better.
+
+    An Adobe segment, or components named R, G, B, settle it. Else a JFIF segment means YCbCr, and
+    without one the DICOM's PhotometricInterpretation is believed, as pydicom does.
+    """
+    jfif, position = False, 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
+        segment = data[position + 4 : position + 2 + length]
+        if marker == 0xEE and segment.startswith(b"Adobe"):
+            return None
+        jfif = jfif or (marker == 0xE0 and segment.startswith(b"JFIF"))
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            if bytes(segment[6::3]) in (b"RGB", b"rgb"):
+                return "RGB"
+            break
+        position += 2 + length
+    return "YCBCR" if jfif or photometric.startswith("YBR") else "RGB"
+
+
+# --- a decoder plugin for pydicom (its guide: "Decoder plugins") -------------------------------------
+
+DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in _BY_PLUGIN}
+
+
+def is_available(syntax: str) -> bool:
+    """Whether the plugin decodes the transfer syntax."""
+    return syntax in _BY_PLUGIN
+
+
+def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
+    """Decode one JPEG-LS or JPEG 2000 frame for pydicom; colour by pixel, in host byte order."""
+    if runner.transfer_syntax in _JPEG_LS:
+        frame = imagecodecs.jpegls_decode(_whole(src))
+    else:
+        frame = imagecodecs.jpeg2k_decode(_whole(src))
+        if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):  # OpenJPEG has undone it
+            runner.set_option("photometric_interpretation", "RGB")
+    runner.set_option("planar_configuration", 0)
+    runner.set_option("bits_allocated", 8 * frame.itemsize)
+    return bytearray(np.ascontiguousarray(frame).tobytes())
+
+
+for _syntax in _BY_PLUGIN:
+    get_decoder(_syntax).add_plugin(_PLUGIN, (__name__, "decode_frame"))

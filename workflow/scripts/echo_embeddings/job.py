@@ -1,0 +1,45 @@
+"""What every Snakemake script of this workflow does around its one call: the log, and what is said of errors."""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from .files import UserError
+
+
+@contextlib.contextmanager
+def logged(log: str) -> Iterator[None]:
+    """Send everything that this process and its children print to the file `log`.
+
+    An error's traceback goes there too, and one line goes to the terminal: what the user can mend, or where
+    to read on. The process then ends with 1.
+    """
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(log, "wb", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    except UserError as error:
+        _stop(terminal, log, str(error))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _stop(terminal, log, f"{place}{error.strerror or error}; what is done is kept: mend it and run again")
+    except Exception as error:
+        _stop(terminal, log, f"{type(error).__name__}: {error}")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _stop(terminal: int, log: str, message: str) -> None:
+    traceback.print_exc()
+    sys.stderr.flush()
+    os.write(terminal, f"{message}  [log: {log}]\n".encode())
+    sys.exit(1)

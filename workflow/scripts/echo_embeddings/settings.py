@@ -1,0 +1,167 @@
+"""The configuration and the model registry: read, checked, and what of them decides results."""
+
+import difflib
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from .files import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+SCHEMAS = REPOSITORY / "workflow/schemas"
+
+# Raise these when the code changes what it computes: everything made before is then made again.
+CONVERT_VERSION = 1
+EMBED_VERSION = 1
+
+
+class _Settings:
+    """Base of the frozen dataclasses below: everything in them decides the result."""
+
+    def fingerprint(self) -> str:
+        """A digest of every value: equal fingerprints mean interchangeable results."""
+        text = json.dumps(asdict(self), sort_keys=True)  # type: ignore[call-overload]
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ConvertSettings(_Settings):
+    """What decides which MP4 files a folder becomes, and their pixels."""
+
+    size: int  # edge of the square frames, pixels
+    fps: float  # of the MP4, frames a second
+    codec: str  # an encoder of ffmpeg
+    quality: int  # constant rate factor (libx264) or quantiser scale (mpeg4); lower is better
+    modalities: tuple[str, ...]  # Modality values to convert; none means all
+    version: int = CONVERT_VERSION
+
+
+@dataclass(frozen=True)
+class Model(_Settings):
+    """What decides a vector, besides the weights themselves and the MP4."""
+
+    name: str
+    constructor: str  # a key of `vjepa.ARCHITECTURES`
+    resolution: int  # edge of the square input, pixels
+    embed_dim: int
+    entry: str  # of the checkpoint file
+    num_frames: int
+    precision: str  # "fp32" or "bf16"
+    version: int = EMBED_VERSION
+
+
+def _problems(validator: Draft202012Validator, document: Any, name: str) -> list[str]:
+    """One line for each way in which `document` breaks the schema, in order of place."""
+    lines = []
+    for error in sorted(validator.iter_errors(document), key=lambda e: [str(p) for p in e.path]):
+        place = ".".join(str(part) for part in error.absolute_path)
+        where = f"{name}: {place}: " if place else f"{name}: "
+        if error.validator == "additionalProperties":
+            known = error.schema.get("properties", {})
+            for key in error.instance:
+                if key not in known:
+                    near = difflib.get_close_matches(str(key), known, n=1)
+                    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+                    lines.append(f"{where}unknown key {key!r}{hint}")
+        elif error.validator == "required":
+            missing = [key for key in error.validator_value if key not in error.instance]
+            lines.extend(f"{where}key {key!r} is missing" for key in missing)
+        else:
+            lines.append(where + " ".join(error.message.split()))
+    return list(dict.fromkeys(lines))
+
+
+def _fill_defaults(schema: Mapping[str, Any], document: dict[str, Any]) -> None:
+    """Set what `document` leaves out to the defaults that the schema documents."""
+    for key, part in schema.get("properties", {}).items():
+        if part.get("type") == "object" and "properties" in part:
+            _fill_defaults(part, document.setdefault(key, {}))
+        elif "default" in part:
+            document.setdefault(key, part["default"])
+
+
+@functools.cache
+def _schema(name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
+    return schema
+
+
+def _read_registry(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The registry at `path` and what is wrong with it."""
+    try:
+        registry = yaml.safe_load(path.read_text())
+    except OSError as error:
+        return {}, [f"config: models_file: cannot read {path}: {error.strerror}"]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return {}, [f"config: models_file: {path} is not YAML: {' '.join(str(error).split())}"]
+    problems = _problems(Draft202012Validator(_schema("models")), registry, str(path))
+    if problems:
+        return {}, problems
+    for entry in registry.values():
+        _fill_defaults(_schema("models")["additionalProperties"], entry)
+    return registry, []
+
+
+def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Check the configuration and complete it in place with the documented defaults.
+
+    Returns the model registry: model name -> entry. Raises `UserError` with one line for each
+    problem, all at once, folders excepted: those are looked for by `collection.folders`.
+    """
+    problems = _problems(Draft202012Validator(_schema("config")), config, "config")
+    registry: dict[str, dict[str, Any]] = {}
+    if isinstance(config.get("models_file"), str | None):
+        path = Path(config.get("models_file") or REPOSITORY / "config/models.yaml")
+        registry, more = _read_registry(path)
+        problems += more
+        models = config.get("models")
+        for i, model in enumerate(models if registry and isinstance(models, list) else []):
+            if isinstance(model, str) and model not in registry:
+                problems.append(f"config: models.{i}: {model!r} is not in {path}: {', '.join(registry)}")
+    dicom_dir = config.get("dicom_dir", _schema("config")["properties"]["dicom_dir"]["default"])
+    if isinstance(dicom_dir, str) and not Path(dicom_dir).is_dir():
+        problems.append(
+            f"config: dicom_dir: no directory {dicom_dir!r} in {Path.cwd()}; "
+            "set dicom_dir to the directory whose sub-folders hold the DICOM files"
+        )
+    folders = config.get("folders")
+    for i, folder in enumerate(folders if isinstance(folders, list) else []):
+        if "/" in str(folder):
+            problems.append(f"config: folders.{i}: {folder!r} has a '/': point dicom_dir one level deeper")
+    if problems:
+        raise UserError("\n".join(problems))
+    _fill_defaults(_schema("config"), config)
+    return registry
+
+
+def convert_settings(config: Mapping[str, Any], size: int) -> ConvertSettings:
+    """What the configuration says of the MP4 tree of `size` pixels."""
+    convert = config["convert"]
+    return ConvertSettings(
+        size=size,
+        fps=convert["fps"],
+        codec=convert["codec"],
+        quality=convert["quality"],
+        modalities=tuple(convert["modalities"]),
+    )
+
+
+def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> Model:
+    """What the configuration and the registry say of the vectors of model `name`."""
+    entry = registry[name]
+    return Model(
+        name=name,
+        constructor=entry["constructor"],
+        resolution=entry["resolution"],
+        embed_dim=entry["embed_dim"],
+        entry=entry["entry"],
+        num_frames=config["embed"]["num_frames"],
+        precision=config["embed"]["precision"],
+    )

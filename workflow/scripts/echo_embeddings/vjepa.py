@@ -1,0 +1,147 @@
+"""The V-JEPA 2 video encoder: a vision transformer over space-time patches with rotary positions.
+
+Parameters carry the names of the official checkpoints. Source of the architecture: V-JEPA 2
+(Assran et al., 2025, arXiv:2506.09985) and its published code.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH = 16  # edge of a patch, pixels
+TUBELET = 2  # frames a patch spans
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The size of an encoder."""
+
+    embed_dim: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+
+# Constructor names as in the official code.
+ARCHITECTURES = {
+    "vit_tiny": Architecture(192, 12, 3),
+    "vit_large": Architecture(1024, 24, 16),
+    "vit_huge": Architecture(1280, 32, 16),
+    "vit_giant_xformers": Architecture(1408, 40, 22, mlp_ratio=48 / 11),
+}
+
+
+def rotary_tables(frames: int, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines of the rotary embedding of a grid of patches, each float32 [tokens, head_dim].
+
+    Tokens run time, row, column. Time, row and column each turn d = 2 * (head_dim // 3 // 2) channels,
+    in that order, by position * 10000 ** (-i / (d / 2)); channels left at the end are not turned. The
+    frequencies are laid out f0..fn, f0..fn although neighbouring channels are paired: the published
+    weights were trained so.
+    """
+    channels = 2 * (head_dim // 3 // 2)
+    omega = 10000.0 ** -(torch.arange(channels // 2, dtype=torch.float32) / (channels / 2))
+    grid = torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
+    angles = [axis.flatten()[:, None].float() * omega.repeat(2) for axis in grid]
+    rest = torch.zeros(frames * height * width, head_dim - 3 * channels)
+    angle = torch.cat([*angles, rest], dim=1)
+    sign = torch.tensor([-1.0, 1.0]).repeat(head_dim // 2)
+    return angle.cos(), angle.sin() * sign
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn neighbouring channels of `x` [..., tokens, head_dim]: x * cos + swap(x) * (-sin, +sin)."""
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return x * cos + swapped * sin
+
+
+class PatchEmbed(nn.Module):
+    """Video [B, 3, T, H, W] to tokens [B, N, embed_dim]."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        size = (TUBELET, PATCH, PATCH)
+        self.proj = nn.Conv3d(3, embed_dim, kernel_size=size, stride=size)
+
+    def forward(self, video: Tensor) -> Tensor:
+        tokens: Tensor = self.proj(video)
+        return tokens.flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens."""
+
+    def __init__(self, embed_dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        out: Tensor = self.proj(x.transpose(1, 2).flatten(2))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, embed_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, hidden)
+        self.fc2 = nn.Linear(hidden, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        dim = architecture.embed_dim
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, architecture.heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * architecture.mlp_ratio))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x), cos, sin)
+        return x + self.mlp(self.norm2(x))
+
+
+class Encoder(nn.Module):
+    """V-JEPA 2: video [B, 3, T, H, W] to tokens [B, (T / 2) (H / 16) (W / 16), embed_dim].
+
+    T is a multiple of 2, H and W of 16. Input and parameters have one dtype, which is the tokens' too.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.head_dim = architecture.embed_dim // architecture.heads
+        self.patch_embed = PatchEmbed(architecture.embed_dim)
+        self.blocks = nn.ModuleList(Block(architecture) for _ in range(architecture.depth))
+        self.norm = nn.LayerNorm(architecture.embed_dim, eps=1e-6)
+        self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+
+    def _rotary(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """The tables for the grid of `video`, on its device and in its dtype; made once."""
+        grid = (video.shape[2] // TUBELET, video.shape[3] // PATCH, video.shape[4] // PATCH)
+        key = (*grid, video.device, video.dtype)
+        if key not in self._tables:
+            cos, sin = rotary_tables(*grid, self.head_dim)
+            self._tables[key] = (cos.to(video), sin.to(video))
+        return self._tables[key]
+
+    def forward(self, video: Tensor) -> Tensor:
+        cos, sin = self._rotary(video)
+        x = self.patch_embed(video)
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        tokens: Tensor = self.norm(x)
+        return tokens

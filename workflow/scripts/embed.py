@@ -1,0 +1,31 @@
+"""Rule embed: a folder's MP4 tree and a checkpoint to one vector a clip."""
+
+from pathlib import Path
+
+from echo_embeddings import embed, job, settings
+from echo_embeddings.settings import Model
+
+if __name__ == "__main__":  # worker processes import this file
+    with job.logged(snakemake.log[0]):
+        model = Model(**snakemake.params.model)
+        folder = snakemake.wildcards.folder
+        keys = snakemake.config["embed"]
+        mp4 = Path("results/mp4", str(model.resolution))
+        embed.embed_folder(
+            folder,
+            embed.Places(
+                tree=mp4 / folder,
+                table=mp4 / f"{folder}.manifest.tsv",
+                checkpoint=Path(snakemake.input.checkpoint),
+                state=Path("results/state/embed", model.name, folder),
+                digests=Path("results/state/checkpoints"),
+                vectors=Path(snakemake.output[0]),
+            ),
+            model,
+            device=keys["device"],
+            batch_size=keys["batch_size"] or settings.check(snakemake.config)[model.name]["batch_size"],
+            num_workers=keys["num_workers"],
+            save_every=keys["save_every"],
+            max_failed_fraction=keys["max_failed_fraction"],
+            threads=snakemake.threads,
+        )

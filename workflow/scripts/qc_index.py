@@ -1,0 +1,10 @@
+"""Rule qc_index: the page that sets all models side by side."""
+
+from pathlib import Path
+
+from echo_embeddings import job, qc
+
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0]):
+        pages = dict(zip(snakemake.params.models, map(Path, snakemake.input), strict=True))
+        qc.make_index(pages, Path(snakemake.output[0]))
