@@ -38,9 +38,7 @@ def checkpoint(wildcards):
     path = Path(config["weights_dir"], REGISTRY[wildcards.model]["checkpoint"])
     if not path.is_file():
         url = REGISTRY[wildcards.model]["url"]
-        sys.exit(
-            f"model {wildcards.model}: no checkpoint {path}; fetch it ({url}) or set weights_dir to where it lies"
-        )
+        sys.exit(f"model {wildcards.model}: no checkpoint {path}; fetch it ({url}) or set weights_dir to where it lies")
     return str(path)
 
 

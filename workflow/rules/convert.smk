@@ -6,19 +6,19 @@ rule convert:
     output:
         manifest="results/mp4/{size}/{folder}.manifest.tsv",
         digest="results/mp4/{size}/{folder}.manifest.sha256",
-    params:
-        source=lambda wildcards: folder_fingerprint(wildcards.folder),
-        settings=lambda wildcards: asdict(settings.convert_settings(config, int(wildcards.size))),
-        limit=config["limit"],
     log:
         "results/logs/convert/{size}/{folder}.log",
     benchmark:
         "results/benchmarks/convert/{size}/{folder}.tsv"
+    conda:
+        "../envs/echo-embeddings.yaml"
     threads: config["convert"]["workers"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: attempt * (1000 + 500 * threads),
         runtime=lambda wildcards, attempt: attempt * 720,
-    conda:
-        "../envs/echo-embeddings.yaml"
+    params:
+        source=lambda wildcards: folder_fingerprint(wildcards.folder),
+        settings=lambda wildcards: asdict(settings.convert_settings(config, int(wildcards.size))),
+        limit=config["limit"],
     script:
         "../scripts/convert.py"

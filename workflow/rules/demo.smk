@@ -25,13 +25,13 @@ rule demo_collection:
 rule demo_weights:
     output:
         "weights/vit-tiny.pt",
-    params:
-        constructor="vit_tiny",
-        entry="encoder",
-        seed=0,
     log:
         "results/logs/demo_weights.log",
     conda:
         "../envs/echo-embeddings.yaml"
+    params:
+        constructor="vit_tiny",
+        entry="encoder",
+        seed=0,
     script:
         "../scripts/demo_weights.py"

@@ -7,18 +7,18 @@ rule embed:
         checkpoint=checkpoint,
     output:
         "results/embeddings/{model}_embeddings_{folder}.pt",
-    params:
-        model=lambda wildcards: asdict(settings.model(config, REGISTRY, wildcards.model)),
     log:
         "results/logs/embed/{model}/{folder}.log",
     benchmark:
         "results/benchmarks/embed/{model}/{folder}.tsv"
+    conda:
+        "../envs/echo-embeddings.yaml"
     threads: max(1, config["embed"]["num_workers"])
     resources:
         gpu=int(config["embed"]["device"] == "cuda"),
         mem_mb=lambda wildcards, attempt: attempt * 32000,
         runtime=lambda wildcards, attempt: attempt * 720,
-    conda:
-        "../envs/echo-embeddings.yaml"
+    params:
+        model=lambda wildcards: asdict(settings.model(config, REGISTRY, wildcards.model)),
     script:
         "../scripts/embed.py"

@@ -2,18 +2,18 @@
 
 
 rule merge:
-    localrule: True
     input:
         expand("results/embeddings/{{model}}_embeddings_{folder}.pt", folder=FOLDERS),
     output:
         "results/embeddings/{model}_embeddings_all.pt",
+    log:
+        "results/logs/merge/{model}.log",
+    localrule: True
+    conda:
+        "../envs/echo-embeddings.yaml"
     params:
         folders=list(FOLDERS),
         embed_dim=lambda wildcards: REGISTRY[wildcards.model]["embed_dim"],
         prefix_folder=config["merge"]["prefix_folder"],
-    log:
-        "results/logs/merge/{model}.log",
-    conda:
-        "../envs/echo-embeddings.yaml"
     script:
         "../scripts/merge.py"

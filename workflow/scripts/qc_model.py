@@ -18,6 +18,6 @@ if __name__ == "__main__":
                 )
                 for folder in snakemake.params.folders
             },
-            Path(snakemake.output[0]),
+            Path(snakemake.output.page),
             prefix_folder=snakemake.params.prefix_folder,
         )

@@ -94,11 +94,14 @@ def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
     """The SHA-256 of the file at `path`, hexadecimal; kept in the directory `cache`.
 
     It is computed anew only if the file's size or modification time is another: a checkpoint has up
-    to 16 GB, and every folder's job asks.
+    to 16 GB, and every folder's job asks. Raises `UserError` if there is no such file.
     """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint; put it there or set weights_dir")
     status = Path(path).stat()
-    identity = [os.path.abspath(path), status.st_size, status.st_mtime_ns]
-    kept = Path(cache) / (hashlib.sha256(identity[0].encode()).hexdigest()[:16] + ".json")
+    name = os.path.abspath(path)
+    identity = [name, status.st_size, status.st_mtime_ns]
+    kept = Path(cache) / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".json")
     if kept.exists():
         record = json.loads(kept.read_text())
         if record["identity"] == identity:
@@ -133,10 +136,7 @@ def draw(architecture: Architecture, seed: int) -> Encoder:
 def save(path: str | os.PathLike[str], entries: dict[str, dict[str, Tensor]], words: str) -> None:
     """Write state dicts to a checkpoint in the official format: prefixed keys, a left-over `pos_embed`."""
     content: dict[str, object] = {
-        name: {
-            "module.backbone." + key: tensor
-            for key, tensor in {LEFT_OVER: torch.zeros(1, 1, 1), **state}.items()
-        }
+        name: {"module.backbone." + key: tensor for key, tensor in {LEFT_OVER: torch.zeros(1, 1, 1), **state}.items()}
         for name, state in entries.items()
     }
     with whole(path) as part:

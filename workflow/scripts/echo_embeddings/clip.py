@@ -36,5 +36,5 @@ def preprocess(clips: Tensor, resolution: int) -> Tensor:
     frames = frames[:, :, top : top + resolution, left : left + resolution]
     mean = torch.tensor(MEAN, device=clips.device).mul_(255)[:, None, None]
     std = torch.tensor(STD, device=clips.device).mul_(255)[:, None, None]
-    frames = (frames - mean) / std
-    return frames.unflatten(0, (batch, time)).transpose(1, 2)
+    normalised: Tensor = ((frames - mean) / std).unflatten(0, (batch, time))
+    return normalised.transpose(1, 2)

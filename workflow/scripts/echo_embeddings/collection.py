@@ -5,7 +5,6 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from .files import UserError, decode_name, encode_name
 
@@ -94,9 +93,9 @@ def folders(dicom_dir: str, chosen: list[str]) -> dict[str, Folder]:
     """The folders of the collection in byte order, by name.
 
     A folder is a direct sub-folder of `dicom_dir` with at least one DICOM at any depth; DICOM lying
-    directly in `dicom_dir` form one more, named after it. `chosen` are the names wanted (percent-encoded where need be), none
-    means all. Raises `UserError` where there are none, or a chosen one is not there, or a name is not
-    usable.
+    directly in `dicom_dir` form one more, named after it. `chosen` are the names wanted, percent-encoded
+    where need be; none means all. Raises `UserError` where there are none, or a chosen one is not there,
+    or a name is not usable.
     """
     if chosen:
         found = [find(dicom_dir, name) for name in sorted(set(chosen), key=os.fsencode)]
@@ -107,9 +106,7 @@ def folders(dicom_dir: str, chosen: list[str]) -> dict[str, Folder]:
         if _holds_dicom(files(_direct(dicom_dir), full=True)):
             found.append(_direct(dicom_dir))
     if not found:
-        raise UserError(
-            f"config: dicom_dir: no DICOM below {dicom_dir!r} (looked for the mark 'DICM' at byte 128)"
-        )
+        raise UserError(f"config: dicom_dir: no DICOM below {dicom_dir!r} (looked for the mark 'DICM' at byte 128)")
     names = [folder.name for folder in found]
     for name in names:
         if name == "all" or set(name) & set("{}"):
@@ -162,5 +159,3 @@ def mp4_name(path: str) -> str:
     """
     stem = path[:-4] if path.lower().endswith(".dcm") else path
     return encode_name(stem) + ".mp4"
-
-

@@ -165,7 +165,7 @@ def _collisions(folder: Folder, listed: Iterable[str]) -> dict[str, str]:
     by_name = collections.defaultdict(list)
     for path in listed:
         by_name[collection.mp4_name(path)].append(path)
-    found = {}
+    found: dict[str, str] = {}
     for paths in by_name.values():
         marked = [path for path in paths if len(paths) > 1 and _has_mark(os.path.join(folder.path, path))]
         if len(marked) > 1:

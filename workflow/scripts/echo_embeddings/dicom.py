@@ -15,8 +15,9 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_color_lut, convert_color_space, get_decoder, iter_pixels
-from pydicom.pixels.decoders.base import DecodeRunner
+from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
+from pydicom.pixels.processing import apply_color_lut, convert_color_space
+from pydicom.pixels.utils import iter_pixels
 
 from . import collection
 from .files import one_line
@@ -27,12 +28,15 @@ _PLUGIN = "imagecodecs"
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 _JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 _BY_PLUGIN = (*_JPEG_LS, *_JPEG_2000)
-_NATIVE = frozenset({
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-})
+_NATIVE = frozenset(
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+    }
+)
+_PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # its tag in little and big endian
 _SAMPLES = {
     "RGB": 3, "YBR_FULL": 3, "YBR_FULL_422": 3, "YBR_ICT": 3, "YBR_RCT": 3,
     "PALETTE COLOR": 1, "MONOCHROME1": 1, "MONOCHROME2": 1,
@@ -68,8 +72,8 @@ class Clip:
 # --- header ---------------------------------------------------------------------------------------
 
 
-def read_header(path: str) -> tuple[pydicom.Dataset, int]:
-    """The header of the DICOM file at `path`, and the offset of its pixel data in bytes.
+def read_header(path: str) -> tuple[pydicom.Dataset, int | None]:
+    """The header of the DICOM file at `path`, and the offset of its pixel data in bytes (None: there is none).
 
     Raises `Skip` for what is no DICOM image file (a file without DICOM's mark, a DICOMDIR) and
     `Unreadable` for an empty file and for one that bears the mark and cannot be read.
@@ -85,6 +89,8 @@ def read_header(path: str) -> tuple[pydicom.Dataset, int]:
         with open(path, "rb") as file:
             dataset = pydicom.dcmread(file, stop_before_pixels=True)
             offset = file.tell()
+            deflated = dataset.file_meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
+            has_pixels = deflated or file.read(4) in _PIXEL_DATA
             list(dataset)  # every value is parsed here, so that a broken one is found here
     except OSError as error:
         raise Unreadable(f"cannot be opened: {error.strerror or one_line(error)}") from error
@@ -94,7 +100,7 @@ def read_header(path: str) -> tuple[pydicom.Dataset, int]:
         raise Unreadable(f"unreadable header: {one_line(error)}") from error
     if dataset.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
         raise Skip("DICOMDIR")
-    return dataset, offset
+    return dataset, offset if has_pixels else None
 
 
 def describe(dataset: pydicom.Dataset) -> dict[str, Any]:
@@ -160,7 +166,7 @@ def number_of_frames(dataset: pydicom.Dataset) -> int:
     return frames
 
 
-def check_clip(path: str, dataset: pydicom.Dataset, offset: int, modalities: tuple[str, ...]) -> Clip:
+def check_clip(path: str, dataset: pydicom.Dataset, offset: int | None, modalities: tuple[str, ...]) -> Clip:
     """The clip that `read_header` found at `path`, if it is one to convert and can be decoded.
 
     Raises `Skip` for a Modality that is not in `modalities` (none means all, a missing one counts
@@ -171,11 +177,15 @@ def check_clip(path: str, dataset: pydicom.Dataset, offset: int, modalities: tup
     if modalities and modality not in modalities:
         raise Skip(f"modality {modality}")
     frames = number_of_frames(dataset)
-    if frames == 1:
-        raise Skip("single frame" if "Rows" in dataset else "no image")
+    if frames == 1 and "Rows" in dataset:
+        raise Skip("single frame")
+    if frames == 1 and "Image Storage" not in uid.UID(dataset.file_meta.get("MediaStorageSOPClassUID", "")).name:
+        raise Skip("no image")
     missing = [k for k in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation") if not dataset.get(k)]
     if missing:
         raise Unreadable(f"{missing[0]} is missing")
+    if offset is None:
+        raise Unreadable("PixelData is missing")
     if dataset["BitsAllocated"].value not in (8, 16):
         raise Unreadable(f"unsupported bit depth: {dataset.BitsAllocated}")
     photometric = str(dataset.PhotometricInterpretation)
@@ -209,7 +219,7 @@ def frames(clip: Clip) -> Iterator[NDArray[Any]]:
     try:
         for frame in decoded:
             if clip.photometric == "PALETTE COLOR":
-                frame = apply_color_lut(frame, clip.dataset)[..., :3]
+                frame = apply_color_lut(frame, clip.dataset)[..., :3]  # noqa: PLW2901
             if frame.shape[:2] != (clip.rows, clip.columns):
                 shape = f"{frame.shape[0]} x {frame.shape[1]}"
                 raise Unreadable(f"frame {count} is {shape}, the header says {clip.rows} x {clip.columns}")
@@ -253,9 +263,7 @@ def _encapsulated_frames(clip: Clip) -> Iterator[bytes]:
     """The compressed frames, read from the file one at a time."""
     with open(clip.path, "rb") as file:
         file.seek(clip.pixel_offset)
-        if file.read(4) != b"\xe0\x7f\x10\x00":
-            raise Unreadable("no PixelData")
-        if file.read(8)[4:] != b"\xff\xff\xff\xff":
+        if file.read(12)[8:] != b"\xff\xff\xff\xff":
             raise Unreadable("PixelData is not encapsulated, as its transfer syntax demands")
         offsets = clip.dataset.get("ExtendedOffsetTable")
         lengths = clip.dataset.get("ExtendedOffsetTableLengths")
@@ -270,7 +278,7 @@ def _encapsulated_frames(clip: Clip) -> Iterator[bytes]:
 def _whole(frame: bytes) -> bytes:
     """The compressed frame. Raises `Unreadable` if it lacks the end mark of the JPEG family: decoders paint over it."""
     if frame.rfind(b"\xff\xd9") < 0:
-        raise Unreadable("the last frame in the file is cut short")
+        raise Unreadable("the file ends within a frame")
     return frame
 
 
@@ -297,7 +305,7 @@ def _jpeg_colour(data: bytes, photometric: str) -> str | None:
 
 # --- a decoder plugin for pydicom (its guide: "Decoder plugins") -------------------------------------
 
-DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in _BY_PLUGIN}
+DECODER_DEPENDENCIES = dict.fromkeys(_BY_PLUGIN, ("imagecodecs",))
 
 
 def is_available(syntax: str) -> bool:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .files import UserError, one_line, whole
 
@@ -45,11 +46,10 @@ def _cell(value: object) -> str:
 
 def write(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
     """Write the table at `path`, whole, its rows in byte order of the DICOM's path."""
-    with whole(path) as part:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write("\t".join(COLUMNS) + "\n")
-            for row in sorted(rows, key=lambda r: r.path.encode()):
-                file.write("\t".join(_cell(getattr(row, name)) for name in COLUMNS) + "\n")
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("\t".join(COLUMNS) + "\n")
+        for row in sorted(rows, key=lambda r: r.path.encode()):
+            file.write("\t".join(_cell(getattr(row, name)) for name in COLUMNS) + "\n")
 
 
 def write_digest(path: str | os.PathLike[str], digest_path: str | os.PathLike[str]) -> None:
@@ -73,7 +73,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
     for number, line in enumerate(lines[1:-1], start=2):
         cells = dict(zip(COLUMNS, line.split("\t"), strict=False))
         try:
-            record = {
+            record: dict[str, Any] = {
                 name: _TYPES[name](cell) if cell and name in _TYPES else (None if name in _TYPES else cell)
                 for name, cell in cells.items()
             }

@@ -93,7 +93,7 @@ def read(path: str | os.PathLike[str], indices: Sequence[int], frames: int) -> N
             if not done:
                 raise VideoError(f"frame {position} of {frames} cannot be decoded")
             if position in wanted:
-                decoded[position] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                decoded[position] = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
     finally:
         capture.release()
     return np.stack([decoded[index] for index in indices])

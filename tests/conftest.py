@@ -1,0 +1,64 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Some virtual machines advertise AMX and trap on its first instruction; torch must not have looked yet.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "workflow/scripts"))
+
+from echo_embeddings import checkpoint, demo, video  # noqa: E402
+from echo_embeddings.settings import ConvertSettings  # noqa: E402
+from echo_embeddings.vjepa import ARCHITECTURES, Encoder  # noqa: E402
+
+SETTINGS = ConvertSettings(size=256, fps=30, codec="libx264", quality=18, modalities=("US",))
+
+
+def run_snakemake(
+    directory: Path, *arguments: str, snakefile: str = "workflow/Snakefile"
+) -> subprocess.CompletedProcess:
+    """The workflow as a user runs it; stdout and stderr together in `stdout`."""
+    command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / snakefile), "--directory", str(directory)]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=environment,
+    )
+
+
+@pytest.fixture(scope="session")
+def collection_dir(tmp_path_factory) -> Path:
+    """The demo's collection; copy it before changing it."""
+    directory = tmp_path_factory.mktemp("collection")
+    demo.write_collection(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def large_encoder() -> Encoder:
+    """A ViT-L with drawn weights under which different videos lie apart."""
+    return checkpoint.draw(ARCHITECTURES["vit_large"], seed=1)
+
+
+@pytest.fixture
+def write_video(tmp_path):
+    """Writes a small moving pattern to an MP4 below tmp_path; returns its path."""
+
+    def write(name: str, frames: int = 20, size: int = 64, seed: int = 0) -> Path:
+        rng = np.random.default_rng(seed)
+        blob = np.kron(rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        video.write(path, (np.roll(blob, i, axis=1) for i in range(frames)), size, 30, "libx264", 18)
+        return path
+
+    return write

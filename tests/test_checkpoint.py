@@ -1,0 +1,118 @@
+"""Loading official checkpoints: right, or one line that says what is wrong."""
+
+import os
+
+import pytest
+import torch
+
+from echo_embeddings import checkpoint
+from echo_embeddings.files import UserError
+from echo_embeddings.vjepa import ARCHITECTURES
+
+TINY = ARCHITECTURES["vit_tiny"]
+
+
+def load(path, constructor="vit_tiny", embed_dim=192, entry="encoder"):
+    return checkpoint.load(path, "tiny", constructor, embed_dim, entry)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return checkpoint.draw(TINY, seed=0).state_dict()
+
+
+def with_prefix(state):
+    return {f"module.backbone.{key}": tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.backbone.", "backbone."])
+def test_prefixes_and_left_over_positions(tmp_path, state, prefix):
+    content = {f"{prefix}{key}": tensor for key, tensor in state.items()}
+    content[f"{prefix}pos_embed"] = torch.zeros(1, 2048, 192)
+    torch.save({"encoder": content, "epoch": 3}, tmp_path / "w.pt")
+    loaded = load(tmp_path / "w.pt").state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_a_large_checkpoint_in_the_official_format(tmp_path, large_encoder):
+    """True ViT-L size; `encoder` and `target_encoder` differ, and the one asked for is loaded."""
+    state = large_encoder.state_dict()
+    other = {**state, "norm.weight": state["norm.weight"] + 1}
+    checkpoint.save(tmp_path / "vitl.pt", {"encoder": state, "target_encoder": other}, "drawn for a test")
+    keys = torch.load(tmp_path / "vitl.pt", mmap=True)["encoder"].keys()
+    assert "module.backbone.pos_embed" in keys
+    assert all(key.startswith("module.backbone.") for key in keys)
+    for entry, expected in (("encoder", state), ("target_encoder", other)):
+        loaded = checkpoint.load(tmp_path / "vitl.pt", "vitl", "vit_large", 1024, entry).state_dict()
+        assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+    assert checkpoint.note(tmp_path / "vitl.pt") == "drawn for a test"
+
+
+V_JEPA_2_1 = {"video_mod_embed": torch.zeros(1, 1, 192), "norms_block.0.weight": torch.ones(192)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: s.pop("blocks.3.mlp.fc1.bias"),
+            "entry 'encoder' has no 'blocks.3.mlp.fc1.bias', which vit_tiny needs",
+        ),
+        (lambda s: s.update(extra=torch.zeros(1)), "entry 'encoder' has 'extra', which vit_tiny does not know"),
+        (
+            lambda s: s.update({"norm.bias": torch.zeros(191)}),
+            r"entry 'encoder': 'norm.bias' is \[191\], vit_tiny has \[192\]",
+        ),
+        (lambda s: s.update(V_JEPA_2_1), "is a V-JEPA 2.1 encoder"),
+        (lambda s: s.update({"norm.bias": "text"}), "'norm.bias' is str"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_with_file_key_and_model(tmp_path, state, change, message):
+    changed = dict(state)
+    change(changed)
+    torch.save({"encoder": with_prefix(changed)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=message) as error:
+        load(tmp_path / "w.pt")
+    assert str(error.value).startswith(f"model tiny: {tmp_path}/w.pt: ")
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_entry_width_and_kind_of_file(tmp_path, state):
+    torch.save({"encoder": with_prefix(state), "predictor": {}, "epoch": 1}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="no entry 'ema_encoder'; the file has encoder, predictor"):
+        load(tmp_path / "w.pt", entry="ema_encoder")
+    with pytest.raises(UserError, match="embed_dim is 1024, vit_tiny has 192"):
+        load(tmp_path / "w.pt", embed_dim=1024)
+    with pytest.raises(UserError, match=r"blocks\.12\.norm1\.weight"):
+        load(tmp_path / "w.pt", constructor="vit_large", embed_dim=1024)
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(UserError, match="holds a list"):
+        load(tmp_path / "list.pt")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("fraction", [0, 0.001, 0.3, 0.9, 0.999])
+def test_a_truncated_file(tmp_path, state, fraction):
+    torch.save({"encoder": with_prefix(state)}, tmp_path / "w.pt")
+    os.truncate(tmp_path / "w.pt", int((tmp_path / "w.pt").stat().st_size * fraction))
+    with pytest.raises(UserError, match="not a whole checkpoint file") as error:
+        load(tmp_path / "w.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_half_precision_files_become_float32(tmp_path, state):
+    torch.save({"encoder": {key: tensor.half() for key, tensor in state.items()}}, tmp_path / "w.pt")
+    assert {tensor.dtype for tensor in load(tmp_path / "w.pt").state_dict().values()} == {torch.float32}
+
+
+def test_digest_is_kept_until_the_file_changes(tmp_path):
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"one")
+    first = checkpoint.sha256(path, tmp_path / "cache")
+    assert first == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_text(kept.read_text().replace(first, "f" * 64))  # as if computed: shows that it is not read again
+    assert checkpoint.sha256(path, tmp_path / "cache") == "f" * 64
+    path.write_bytes(b"two!")
+    assert checkpoint.sha256(path, tmp_path / "cache") not in (first, "f" * 64)

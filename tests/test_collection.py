@@ -1,0 +1,116 @@
+import os
+import socket
+
+import pytest
+
+from echo_embeddings import collection
+from echo_embeddings.collection import Folder, folders, mp4_name
+from echo_embeddings.files import UserError
+
+DICOM = bytes(128) + b"DICM"
+
+
+def put(path, content=DICOM):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("path", "mp4"),
+    [
+        ("s1/1.2.840.55", "s1/1.2.840.55.mp4"),
+        ("s1/1.2.840.56", "s1/1.2.840.56.mp4"),
+        ("a.dcm", "a.mp4"),
+        ("a.DCM", "a.mp4"),
+        ("a.dcm.dcm", "a.dcm.mp4"),
+        ("a.dicom", "a.dicom.mp4"),
+        ("50%\t.dcm", "50%25%09.mp4"),
+    ],
+)
+def test_mp4_name(path, mp4):
+    assert mp4_name(path) == mp4
+
+
+def test_folders_are_those_with_dicom_at_any_depth(tmp_path):
+    put(tmp_path / "p11/a/b/c/no_extension")
+    put(tmp_path / "p10/x.dcm")
+    put(tmp_path / "tables/list.csv", b"x" * 200)
+    (tmp_path / "empty").mkdir()
+    assert list(folders(str(tmp_path), [])) == ["p10", "p11"]
+    assert list(folders(str(tmp_path), ["p11"])) == ["p11"]
+
+
+def test_dicom_directly_in_dicom_dir_form_one_folder(tmp_path):
+    top = tmp_path / "flat"
+    put(top / "a.dcm")
+    assert folders(str(top), []) == {"flat": Folder("flat", str(top), deep=False)}
+    put(top / "p10/b.dcm")
+    found = folders(str(top), [])
+    assert list(found) == ["p10", "flat"]
+    assert collection.files(found["flat"]) == ["a.dcm"]
+    before = found["flat"].fingerprint(), found["p10"].fingerprint()
+    put(top / "p10/c.dcm")
+    put(top / "p12/c.dcm")
+    assert found["flat"].fingerprint() == before[0]
+    assert found["p10"].fingerprint() != before[1]
+    put(top / "d.dcm")
+    assert found["flat"].fingerprint() != before[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "message"),
+    [
+        ([], [], "no DICOM below"),
+        (["p10/a"], ["p12"], "folder 'p12': there is none in dicom_dir"),
+        (["all/a"], [], "rename the folder 'all'"),
+        (["p{0}/a"], [], "rename the folder"),
+        (["top/a", "b"], [], "DICOM lie directly in"),
+    ],
+)
+def test_unusable_collections(tmp_path, names, chosen, message):
+    top = tmp_path / "top"
+    top.mkdir()
+    for name in names:
+        put(top / name)
+    with pytest.raises(UserError, match=message):
+        folders(str(top), chosen)
+
+
+def test_fingerprint_sees_files_come_and_go_at_any_depth_and_no_other_folder(tmp_path):
+    put(tmp_path / "p10/a/b/one")
+    put(tmp_path / "p11/one")
+    found = folders(str(tmp_path), [])
+    before = {name: folder.fingerprint() for name, folder in found.items()}
+    put(tmp_path / "p10/a/b/two")
+    added = found["p10"].fingerprint()
+    assert added != before["p10"]
+    assert found["p11"].fingerprint() == before["p11"]
+    (tmp_path / "p10/a/b/two").unlink()
+    assert found["p10"].fingerprint() not in (added, before["p10"])
+
+
+def test_files_in_byte_order_with_odd_ones_and_without_endless_loops(tmp_path):
+    top = tmp_path / "p10"
+    put(top / "b/2")
+    put(top / "a b.dcm")
+    put(top / "a/1")
+    os.symlink("..", top / "b/loop")
+    os.symlink("nowhere", top / "broken")
+    os.symlink("itself", top / "itself")
+    os.mkfifo(top / "fifo")
+    with open(os.fsencode(top) + b"/caf\xe9", "wb"):
+        pass
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(top / "socket"))
+    server.close()
+    found = collection.files(Folder("p10", str(top)))
+    expected = [b"a b.dcm", b"a/1", b"b/2", b"broken", b"caf\xe9", b"fifo", b"itself", b"socket"]
+    assert [os.fsencode(f) for f in found] == expected
+    assert not collection.has_dicom_mark(str(top / "fifo"))
+
+
+def test_a_linked_folder_is_followed(tmp_path):
+    put(tmp_path / "elsewhere/x/1")
+    (tmp_path / "dicom").mkdir()
+    os.symlink("../elsewhere", tmp_path / "dicom/p10")
+    assert collection.files(folders(str(tmp_path / "dicom"), [])["p10"]) == ["x/1"]

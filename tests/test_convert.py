@@ -1,0 +1,265 @@
+"""A folder of DICOM to MP4: meaning of the pixels, incremental runs, failures, kills."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import cv2
+import numpy as np
+import pydicom
+import pytest
+from pydicom.pixels import pixel_array
+
+from conftest import REPOSITORY, SETTINGS
+from echo_embeddings import convert, dicom, manifest, video
+from echo_embeddings.collection import Folder
+from echo_embeddings.files import UserError
+from test_dicom import path_of
+
+
+@pytest.fixture
+def folder(collection_dir, tmp_path):
+    shutil.copytree(collection_dir / "p10", tmp_path / "dicom/p10")
+    return Folder("p10", str(tmp_path / "dicom/p10"))
+
+
+@pytest.fixture
+def places(tmp_path):
+    return convert.Places(
+        tmp_path / "mp4/p10", tmp_path / "state", tmp_path / "p10.manifest.tsv", tmp_path / "p10.manifest.sha256"
+    )
+
+
+def run(folder, places, settings=SETTINGS, **changes):
+    options = {"limit": 0, "workers": 2, "timeout": 60, "max_failed_fraction": 1.0} | changes
+    convert.convert_folder(folder, places, settings, **options)
+    return {row.path: row for row in manifest.read(places.table)}
+
+
+def tree(places):
+    return {str(p.relative_to(places.tree)): p.stat().st_mtime_ns for p in places.tree.rglob("*") if p.is_file()}
+
+
+FIRST = "p10000001/s90000001/90000001_0001"
+TRUNCATED = "p10000002/s90000003/90000003_0002.dcm"
+
+
+def test_every_file_has_a_row_and_every_clip_an_mp4(folder, places):
+    rows = run(folder, places)
+    assert len(rows) == 6
+    assert {path: (row.status, row.reason) for path, row in rows.items() if row.status != "converted"} == {
+        "p10000001/s90000001/90000001_0003.dcm": ("skipped", "single frame"),
+        TRUNCATED: ("failed", "the file ends within a frame"),
+    }
+    first = rows[f"{FIRST}.dcm"]
+    assert (first.mp4, first.frames, first.rows, first.columns) == (f"{FIRST}.mp4", 40, 480, 640)
+    assert (first.fps, first.photometric, first.transfer_syntax) == (30.0003, "YBR_FULL_422", "1.2.840.10008.1.2.4.50")
+    assert first.mp4_bytes == (places.tree / first.mp4).stat().st_size
+    assert set(tree(places)) == {row.mp4 for row in rows.values() if row.mp4}
+
+
+@pytest.mark.parametrize("name", ["pydicom/test_files/examples_ybr_color.dcm", "pydicom-data/emri_small.dcm"])
+def test_pixels_mean_what_the_reference_means(name, tmp_path):
+    """Stretch over the whole clip, then area resize; here before the codec, in colour and in 12-bit grey."""
+    path = path_of(name)
+    dataset, offset = dicom.read_header(path)
+    clip = dicom.check_clip(path, dataset, offset, ())
+    found = np.stack(list(convert._small_frames(clip, 128)))
+    pixels = pixel_array(path).astype(np.float32)
+    pixels = ((pixels - pixels.min()) / (pixels.max() - pixels.min()) * 255).astype(np.uint8)
+    expected = np.stack([cv2.resize(frame, (128, 128), interpolation=cv2.INTER_AREA) for frame in pixels])
+    expected = expected if expected.ndim == 4 else np.repeat(expected[..., None], 3, axis=3)
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert found.shape == expected.shape
+    assert difference.mean() < 0.5
+    assert difference.max() <= 8
+
+
+def test_monochrome1_is_inverted_and_one_value_is_black(tmp_path):
+    dataset = pydicom.dcmread(path_of("pydicom-data/emri_small.dcm"))
+    inverted = tmp_path / "m1.dcm"
+
+    def small(path):
+        header, offset = dicom.read_header(str(path))
+        return np.stack(list(convert._small_frames(dicom.check_clip(str(path), header, offset, ()), 64)))
+
+    plain = small(path_of("pydicom-data/emri_small.dcm"))
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    dataset.save_as(inverted)
+    np.testing.assert_array_equal(small(inverted), 255 - plain)
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelData = b"\x07\x00" * (len(dataset.PixelData) // 2)
+    dataset.save_as(inverted)
+    assert small(inverted).max() == 0
+
+
+def test_waiting_on_disk_changes_nothing(folder, places, monkeypatch):
+    path = os.path.join(folder.path, f"{FIRST}.dcm")
+    dataset, offset = dicom.read_header(path)
+    clip = dicom.check_clip(path, dataset, offset, ())
+    in_memory = np.stack(list(convert._small_frames(clip, 64)))
+    monkeypatch.setattr(convert, "WAITING_MEMORY", 1000)
+    np.testing.assert_array_equal(np.stack(list(convert._small_frames(clip, 64))), in_memory)
+
+
+def test_the_mp4_says_30_fps_and_nothing_of_the_patient(folder, places):
+    run(folder, places)
+    with av.open(str(places.tree / f"{FIRST}.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.average_rate, stream.width, stream.height, stream.frames) == (30, 256, 256, 40)
+        assert set(container.metadata) <= {"major_brand", "minor_version", "compatible_brands"}
+        assert b"90000001" not in (places.tree / f"{FIRST}.mp4").read_bytes()
+
+
+def test_a_second_run_touches_nothing_and_each_change_its_own_mp4(folder, places):
+    before_rows, before = run(folder, places), tree(places)
+    digest = places.digest.read_text()
+    assert run(folder, places) == before_rows
+    assert tree(places) == before
+    assert places.digest.read_text() == digest
+
+    second = f"{FIRST[:-1]}2"
+    shutil.copy(f"{folder.path}/{FIRST}.dcm", f"{folder.path}/p10000001/new.dcm")  # new
+    os.utime(f"{folder.path}/{FIRST}.dcm", ns=(1, 1))  # changed
+    os.unlink(f"{folder.path}/{second}.dcm")  # removed
+    (places.tree / "p10000002/s90000003/90000003_0001.mp4").write_bytes(b"cut")  # truncated by hand
+    rows, after = run(folder, places), tree(places)
+    assert len(rows) == 6
+    assert set(after) - set(before) == {"p10000001/new.mp4"}
+    assert set(before) - set(after) == {f"{second}.mp4"}
+    assert after[f"{FIRST}.mp4"] != before[f"{FIRST}.mp4"]
+    assert (places.tree / "p10000002/s90000003/90000003_0001.mp4").stat().st_size > 1000
+    untouched = "p10000001/s90000002/90000002_0001.mp4"
+    assert after[untouched] == before[untouched]
+
+
+def test_a_clip_that_breaks_loses_its_mp4(folder, places):
+    run(folder, places)
+    path = f"{folder.path}/{FIRST}.dcm"
+    os.truncate(path, 1_000_000)
+    assert run(folder, places)[f"{FIRST}.dcm"].status == "failed"
+    assert f"{FIRST}.mp4" not in tree(places)
+
+
+def test_a_changed_setting_makes_everything_again_and_back(folder, places):
+    run(folder, places)
+    before = tree(places)
+    run(folder, places, dataclasses.replace(SETTINGS, quality=30))
+    after = tree(places)
+    assert all(after[name] != before[name] for name in before)
+
+
+def test_limit_sees_the_first_clips_only_and_loses_nothing(folder, places):
+    rows = run(folder, places, limit=2)
+    assert list(rows) == [f"{FIRST}.dcm", f"{FIRST[:-1]}2.dcm"]
+    two = tree(places)
+    assert len(run(folder, places)) == 6
+    everything = tree(places)
+    assert two.items() <= everything.items()
+    assert len(run(folder, places, limit=3)) == 4  # the still between them is seen
+    assert tree(places) == everything
+    # Other settings under a limit leave the rest as it was.
+    run(folder, places, dataclasses.replace(SETTINGS, quality=30), limit=1)
+    rest = {name: made for name, made in tree(places).items() if name != f"{FIRST}.mp4"}
+    assert rest.items() <= everything.items()
+
+
+def test_too_many_failures_fail_the_job_after_the_table_is_saved(folder, places):
+    with pytest.raises(UserError, match=r"p10: 1 of 5 clips failed, .*the reasons stand in .*manifest\.tsv"):
+        run(folder, places, max_failed_fraction=0.1)
+    assert not places.table.exists()
+    assert len(manifest.read(places.state / "manifest.tsv")) == 6
+
+
+def test_two_dicom_with_one_mp4_name_are_both_failed(folder, places):
+    shutil.copy(f"{folder.path}/{FIRST}.dcm", f"{folder.path}/{FIRST}")
+    rows = run(folder, places)
+    assert rows[FIRST].reason == f"name collision with {FIRST}.dcm"
+    assert rows[f"{FIRST}.dcm"].reason == f"name collision with {FIRST}"
+    assert f"{FIRST}.mp4" not in tree(places)
+
+
+def test_odd_names_and_things_that_are_no_files(folder, places):
+    top = os.fsencode(folder.path)
+    for name in (b"tab\there", b"line\nbreak", b"caf\xe9.dcm", b"100%"):
+        shutil.copy(f"{folder.path}/{FIRST}.dcm", os.path.join(top, name))
+    os.mkfifo(top + b"/fifo")
+    os.symlink("nowhere", top + b"/broken")
+    (open(top + b"/empty.dcm", "wb")).close()
+    rows = run(folder, places)
+    expected = ["100%25.mp4", "caf%E9.mp4", "line%0Abreak.mp4", "tab%09here.mp4"]
+    assert sorted(row.mp4 for row in rows.values() if row.mp4 and "/" not in row.mp4) == expected
+    assert rows["fifo"].reason == "not a regular file"
+    assert rows["broken"].reason == "cannot be opened: No such file or directory"
+    assert (rows["empty.dcm"].status, rows["empty.dcm"].reason) == ("failed", "empty file")
+
+
+def _hang(source, path, target, settings):
+    time.sleep(60)
+
+
+def _crash(source, path, target, settings):
+    if path == f"{FIRST}.dcm":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return _REAL(source, path, target, settings)
+
+
+_REAL = convert.convert_file
+
+
+def test_a_decoder_that_hangs_is_given_up(folder, places, monkeypatch):
+    monkeypatch.setattr(convert, "convert_file", _hang)
+    rows = run(folder, places, timeout=0.5, limit=1)
+    assert rows[f"{FIRST}.dcm"].reason == "took longer than 0.5 s (convert.timeout)"
+
+
+def test_a_decoder_that_crashes_fails_its_file_only(folder, places, monkeypatch):
+    monkeypatch.setattr(convert, "convert_file", _crash)
+    rows = run(folder, places)
+    assert rows[f"{FIRST}.dcm"].reason == "the decoder crashed (exit code -11)"
+    assert sum(row.status == "converted" for row in rows.values()) == 3
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = [{scripts!r}, {tests!r}]
+from pathlib import Path
+from conftest import SETTINGS
+from echo_embeddings import convert
+from echo_embeddings.collection import Folder
+
+if __name__ == "__main__":
+    top = Path({top!r})
+    places = convert.Places(top / "mp4/p10", top / "state", top / "p10.manifest.tsv", top / "p10.manifest.sha256")
+    folder = Folder("p10", {path!r})
+    convert.convert_folder(folder, places, SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=1.0)
+"""
+
+
+@pytest.mark.parametrize("kill", [os.killpg, os.kill])
+def test_a_killed_run_goes_on_where_it_was(folder, places, tmp_path, kill):
+    scripts = str(REPOSITORY / "workflow/scripts")
+    code = SCRIPT.format(scripts=scripts, tests=str(REPOSITORY / "tests"), top=str(tmp_path), path=folder.path)
+    (tmp_path / "job.py").write_text(code)
+    process = subprocess.Popen([sys.executable, tmp_path / "job.py"], start_new_session=True)
+    journal = places.state / "rows.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (journal.exists() and journal.read_text().count("\n") >= 2):
+        time.sleep(0.01)
+    kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = tree(places)
+    rows = run(folder, places)  # at once: no orphan holds the lock
+    assert len(rows) == 6
+    finished = {name: made for name, made in done.items() if name.endswith(".mp4")}
+    assert len(finished) >= 1
+    assert sum(tree(places).get(name) == made for name, made in finished.items()) >= len(finished) - 2
+    assert not [name for name in tree(places) if not name.endswith(".mp4")]
+    for row in rows.values():
+        if row.mp4:
+            assert len(video.read(places.tree / row.mp4, range(row.frames), row.frames)) == row.frames

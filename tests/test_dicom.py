@@ -1,0 +1,241 @@
+"""Every file of pydicom and pydicom-data: what it becomes, and that its pixels are right."""
+
+import dataclasses
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+
+import gdcm
+import numpy as np
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import apply_color_lut, pixel_array
+
+from conftest import REPOSITORY, SETTINGS
+from echo_embeddings import convert, dicom, manifest
+from echo_embeddings.collection import Folder
+
+PACKAGES = {
+    "pydicom": Path(pydicom.__file__).parent / "data",
+    "pydicom-data": Path(next(iter(importlib.util.find_spec("data_store").submodule_search_locations))) / "data",
+}
+# path, status, reason, frames of every file of the two packages but Python's own.
+TABLE = [line.split("\t") for line in (REPOSITORY / "tests/data/corpus.tsv").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    top = tmp_path_factory.mktemp("corpus")
+    for name, path in PACKAGES.items():
+        os.symlink(path, top / name)
+    return top
+
+
+def path_of(name: str) -> str:
+    package, _, rest = name.partition("/")
+    return str(PACKAGES[package] / rest)
+
+
+def test_what_every_file_becomes(corpus, tmp_path):
+    places = convert.Places(tmp_path / "tree", tmp_path / "state", tmp_path / "m.tsv", tmp_path / "m.sha256")
+    settings = dataclasses.replace(SETTINGS, modalities=())
+    convert.convert_folder(
+        Folder("corpus", str(corpus)), places, settings, limit=0, workers=2, timeout=60, max_failed_fraction=1
+    )
+    rows = manifest.read(places.table)
+    found = [
+        [row.path, row.status, row.reason, str(row.frames or "")]
+        for row in rows
+        if not row.path.endswith((".py", ".pyc"))
+    ]
+    assert found == TABLE
+    written = {str(p.relative_to(places.tree)) for p in places.tree.rglob("*") if p.is_file()}
+    assert written == {row.mp4 for row in rows if row.status == "converted"}
+
+
+# Images that no decoder reads: no PixelData, too little of it, a broken codestream, PixelData that is not encapsulated.
+BROKEN = {
+    "pydicom/charset_files/chrJapMulti.dcm",
+    "pydicom/charset_files/chrJapMultiExplicitIR6.dcm",
+    "pydicom/charset_files/chrKoreanMulti.dcm",
+    "pydicom/test_files/JPEG2000-embedded-sequence-delimiter.dcm",
+    "pydicom/test_files/MR_truncated.dcm",
+    "pydicom/test_files/SC_rgb_jpeg.dcm",
+}
+# Which of pydicom's own plugins is the oracle; none of them is what the workflow decodes with.
+ORACLE = {
+    **dict.fromkeys([uid.JPEGBaseline8Bit], "pillow"),
+    **dict.fromkeys([uid.JPEGLossless, uid.JPEGLosslessSV1], "gdcm"),
+    **dict.fromkeys([uid.JPEGLSLossless, uid.JPEGLSNearLossless], "pyjpegls"),
+    **dict.fromkeys([uid.JPEG2000Lossless, uid.JPEG2000], "pylibjpeg"),
+}
+SUPPORTED = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"}
+
+
+def images():
+    """Every image of 8 or 16 bits in the packages, still or clip, that has an oracle."""
+    for name, status, reason, _ in TABLE:
+        if (status == "converted" or reason == "single frame") and name not in BROKEN:
+            yield name
+
+
+@pytest.mark.parametrize("name", list(images()))
+def test_pixels_are_those_of_pydicom(name):
+    path = path_of(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset, offset = dicom.read_header(path)
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if dataset.get("BitsAllocated") not in (8, 16):
+            pytest.skip("not converted: bit depth")
+        clip = dicom.Clip(
+            path, dataset, dicom.number_of_frames(dataset), dataset.Rows, dataset.Columns,
+            dataset.PhotometricInterpretation, syntax, offset,
+        )  # fmt: skip
+        expected = oracle(path, dataset, syntax)
+        found = np.stack(list(dicom.frames(clip)))
+    if clip.number_of_frames == 1 and expected.ndim < found.ndim:
+        expected = expected[None]
+    assert found.shape == expected.shape
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    if syntax == uid.JPEGBaseline8Bit:
+        assert difference.mean() <= 0.1
+        assert difference.max() <= 8
+    else:
+        assert difference.max() == 0
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+def test_images_that_nothing_reads(name):
+    dataset, offset = dicom.read_header(path_of(name))
+    dataset.NumberOfFrames = 2
+    with pytest.raises(dicom.Unreadable):
+        list(dicom.frames(dicom.check_clip(path_of(name), dataset, offset, ())))
+
+
+def oracle(path, dataset, syntax):
+    if syntax == uid.JPEGExtended12Bit:  # pydicom's plugins leave 12 bits to a GPL one
+        reader = gdcm.ImageReader()
+        reader.SetFileName(path)
+        assert reader.Read()
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        buffer = change.GetOutput().GetDataElement().GetByteValue().GetBuffer()
+        return np.frombuffer(buffer.encode("utf-8", "surrogateescape"), np.uint16).reshape(dataset.Rows, -1)
+    source = path if syntax != uid.DeflatedExplicitVRLittleEndian else pydicom.dcmread(path)
+    array = pixel_array(source, decoding_plugin=ORACLE.get(syntax, ""))
+    return apply_color_lut(array, dataset) if dataset.PhotometricInterpretation == "PALETTE COLOR" else array
+
+
+def clip_of(path, modalities=()):
+    dataset, offset = dicom.read_header(str(path))
+    return dicom.check_clip(str(path), dataset, offset, modalities)
+
+
+@pytest.fixture
+def cine(tmp_path):
+    """Writes the small cine with changes; returns its path."""
+
+    def write(change=lambda ds: None, name="clip.dcm"):
+        dataset = pydicom.dcmread(path_of("pydicom/test_files/examples_ybr_color.dcm"))
+        change(dataset)
+        dataset.save_as(tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda ds: setattr(ds, "NumberOfFrames", 31), "NumberOfFrames is 31, the file holds only 30"),
+        (lambda ds: setattr(ds, "NumberOfFrames", 29), "NumberOfFrames is 29, the file holds more"),
+        (lambda ds: setattr(ds, "NumberOfFrames", 0), "NumberOfFrames is 0"),
+        (lambda ds: setattr(ds, "NumberOfFrames", -3), "NumberOfFrames is -3"),
+        (lambda ds: setattr(ds, "Rows", 65535), "frame 0 is 240 x 320, the header says 65535 x 320"),
+        (lambda ds: ds.__delitem__("Columns"), "Columns is missing"),
+        (lambda ds: ds.__delitem__("PhotometricInterpretation"), "PhotometricInterpretation is missing"),
+        (lambda ds: ds.__delitem__("PixelData"), "PixelData is missing"),
+        (lambda ds: setattr(ds, "PhotometricInterpretation", "HSV"), "unsupported PhotometricInterpretation HSV"),
+        (lambda ds: setattr(ds, "SamplesPerPixel", 1), "SamplesPerPixel is 1 for YBR_FULL_422"),
+        (lambda ds: setattr(ds, "BitsAllocated", 32), "unsupported bit depth: 32"),
+        (lambda ds: setattr(ds.file_meta, "TransferSyntaxUID", uid.MPEG2MPML), "unsupported transfer syntax MPEG2"),
+    ],
+)
+def test_headers_that_cannot_be_right(cine, change, reason):
+    with pytest.raises(dicom.Unreadable, match=reason):
+        list(dicom.frames(clip_of(cine(change))))
+
+
+def test_a_missing_modality_counts_as_ultrasound(cine):
+    assert clip_of(cine(lambda ds: ds.__delitem__("Modality")), ("US",)).number_of_frames == 30
+    with pytest.raises(dicom.Skip, match="modality CT"):
+        clip_of(cine(lambda ds: setattr(ds, "Modality", "CT")), ("US",))
+    assert clip_of(cine(lambda ds: setattr(ds, "Modality", "CT")), ()).number_of_frames == 30
+
+
+@pytest.mark.parametrize("cut", ["in the last frame", "between frames", "in the header", "in the mark"])
+def test_truncated_files(cine, cut):
+    path = cine()
+    content = path.read_bytes()
+    lengths = {"in the last frame": len(content) - 2000, "between frames": len(content) // 2}
+    path.write_bytes(content[: lengths.get(cut, 700 if cut == "in the header" else 130)])
+    with pytest.raises(dicom.Skip if cut == "in the mark" else dicom.Unreadable):
+        list(dicom.frames(clip_of(path)))
+
+
+def test_empty_and_unreadable_files(tmp_path):
+    (tmp_path / "empty").touch()
+    with pytest.raises(dicom.Unreadable, match="empty file"):
+        dicom.read_header(str(tmp_path / "empty"))
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(dicom.Skip, match="not a regular file"):
+        dicom.read_header(str(tmp_path / "fifo"))
+
+
+def test_deflated_and_fragmented_clips(cine):
+    plain = np.stack(list(dicom.frames(clip_of(cine()))))
+
+    def split(dataset):
+        frames = generate_frames(dataset.PixelData, number_of_frames=30)
+        dataset.PixelData = encapsulate(list(frames), fragments_per_frame=3, has_bot=True)
+
+    np.testing.assert_array_equal(np.stack(list(dicom.frames(clip_of(cine(split))))), plain)
+
+    def without_table(dataset):
+        frames = generate_frames(dataset.PixelData, number_of_frames=30)
+        dataset.PixelData = encapsulate(list(frames), fragments_per_frame=2, has_bot=False)
+
+    np.testing.assert_array_equal(np.stack(list(dicom.frames(clip_of(cine(without_table))))), plain)
+
+    def deflate(dataset):
+        dataset.PixelData = plain.tobytes()
+        dataset.PhotometricInterpretation = "RGB"
+        dataset.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+        dataset["PixelData"].VR = "OB"
+
+    np.testing.assert_array_equal(np.stack(list(dicom.frames(clip_of(cine(deflate))))), plain)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "rate"),
+    [
+        ({"FrameTime": "33.333"}, 30.0003),
+        ({"FrameTime": "0", "RecommendedDisplayFrameRate": "25"}, 25),
+        ({"CineRate": "50"}, 50),
+        ({"FrameIncrementPointer": 0x00181065, "FrameTimeVector": [0, 20, 20, 20], "FrameTime": "1"}, 50),
+        ({}, None),
+        ({"FrameTime": "-5", "CineRate": "0"}, None),
+    ],
+)
+def test_frame_rate(attributes, rate):
+    dataset = pydicom.Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    found = dicom.frame_rate(dataset)
+    assert found == (None if rate is None else pytest.approx(rate, abs=1e-3))

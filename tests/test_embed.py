@@ -1,0 +1,176 @@
+"""A folder's MP4 tree to vectors: one a clip or a reason, kept work, failures."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from echo_embeddings import checkpoint, embed, manifest, store
+from echo_embeddings.files import UserError
+from echo_embeddings.manifest import Row
+from echo_embeddings.settings import Model
+from echo_embeddings.vjepa import ARCHITECTURES
+
+MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    checkpoint.save(path, {"encoder": checkpoint.draw(ARCHITECTURES["vit_tiny"], 0).state_dict()}, "drawn for a test")
+    return path
+
+
+@pytest.fixture
+def places(tmp_path, weights, write_video):
+    """Six clips of different content, the third of 9 frames, and their manifest."""
+    rows = []
+    for i in range(6):
+        frames = 9 if i == 2 else 20 + i
+        path = write_video(f"mp4/p10/s{i}/clip.mp4", frames=frames, seed=i)
+        rows.append(Row(f"s{i}/clip.dcm", f"s{i}/clip.mp4", "converted", "", frames, mp4_bytes=path.stat().st_size))
+    rows.append(Row("s0/still.dcm", "", "skipped", "single frame"))
+    manifest.write(tmp_path / "mp4/p10.manifest.tsv", rows)
+    return embed.Places(
+        tree=tmp_path / "mp4/p10",
+        table=tmp_path / "mp4/p10.manifest.tsv",
+        checkpoint=weights,
+        state=tmp_path / "state",
+        digests=tmp_path / "digests",
+        vectors=tmp_path / "embeddings/tiny_embeddings_p10.pt",
+    )
+
+
+def run(places, model=MODEL, **changes):
+    options = {
+        "device": "cpu",
+        "batch_size": 4,
+        "num_workers": 0,
+        "save_every": 2,
+        "max_failed_fraction": 0.5,
+        "threads": 2,
+    }
+    embed.embed_folder("p10", places, model, **(options | changes))
+    return torch.load(places.vectors)
+
+
+def record(places):
+    return json.loads(places.run.read_text())
+
+
+def test_one_vector_a_clip_sorted_and_how_it_was_made(places):
+    vectors = run(places)
+    assert list(vectors) == [f"s{i}/clip.mp4" for i in range(6)]
+    assert all(v.shape == (192,) and v.dtype == torch.float32 and v.isfinite().all() for v in vectors.values())
+    made = record(places)
+    assert made["counts"] == {"converted": 6, "embedded": 6, "reused": 0, "failed": 0, "short": 1}
+    assert made["checkpoint_sha256"] == checkpoint.sha256(places.checkpoint, places.digests)
+    assert (made["model"], made["entry"], made["weights"]) == ("tiny", "encoder", "drawn for a test")
+    assert places.failed.read_text() == "key\treason\n"
+
+
+def test_batches_workers_and_order_do_not_change_a_vector(places):
+    first = run(places)
+    for options in ({"batch_size": 1}, {"batch_size": 5, "num_workers": 2}):
+        for path in places.state.iterdir():
+            path.unlink()
+        again = run(places, **options)
+        for key, vector in first.items():
+            assert (again[key] - vector).norm() / vector.norm() < 1e-5
+
+
+def test_only_what_is_missing_is_computed(places, write_video, monkeypatch):
+    run(places)
+    computed = []
+    real = embed.vectors
+    monkeypatch.setattr(embed, "vectors", lambda *a: computed.append(len(a[1])) or real(*a))
+    run(places)
+    assert computed == []
+    assert record(places)["counts"]["reused"] == 6
+    path = write_video("mp4/p10/s3/clip.mp4", frames=23, seed=99)  # another video of the same name
+    rows = [
+        dataclasses.replace(row, mp4_bytes=path.stat().st_size) if row.mp4 == "s3/clip.mp4" else row
+        for row in manifest.read(places.table)
+    ]
+    manifest.write(places.table, rows)
+    run(places)
+    assert computed == [1]
+    manifest.write(places.table, rows[:3])  # as under `limit`
+    assert list(run(places)) == ["s0/clip.mp4", "s1/clip.mp4"]
+    manifest.write(places.table, rows)
+    run(places)
+    assert computed == [1]
+    run(places, dataclasses.replace(MODEL, num_frames=8))
+    assert sum(computed) == 1 + 6
+    run(places)  # back to the setting before
+    assert sum(computed) == 1 + 6
+
+
+def test_a_killed_job_keeps_its_shards(places, monkeypatch):
+    real = embed.vectors
+    calls = []
+
+    def dies_at_the_second(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(embed, "vectors", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(places, batch_size=2)
+    assert not places.vectors.exists()
+    monkeypatch.setattr(embed, "vectors", real)
+    run(places)
+    assert record(places)["counts"]["reused"] == 2
+
+
+def test_a_video_that_cannot_be_read_is_a_row_not_a_vector(places):
+    os.truncate(places.tree / "s1/clip.mp4", 300)
+    (places.tree / "s4/clip.mp4").unlink()
+    vectors = run(places)
+    assert list(vectors) == [f"s{i}/clip.mp4" for i in (0, 2, 3, 5)]
+    lines = places.failed.read_text().splitlines()
+    assert lines == ["key\treason", "s1/clip.mp4\tcannot be opened as a video", "s4/clip.mp4\tno such file"]
+    assert record(places)["counts"]["failed"] == 2
+    with pytest.raises(UserError, match=r"p10: 2 of 6 clips have no vector, .*the reasons stand in .*failed\.tsv"):
+        run(places, max_failed_fraction=0.1)
+
+
+def test_a_vector_that_is_not_finite_is_a_failure(places, monkeypatch):
+    real = embed.vectors
+
+    def breaks(*arguments):
+        made = real(*arguments).clone()
+        made[0, 5] = float("inf")
+        return made
+
+    monkeypatch.setattr(embed, "vectors", breaks)
+    assert len(run(places, batch_size=3)) == 4
+    assert places.failed.read_text().count("NaN or Inf") == 2
+
+
+def test_wrong_files_and_no_gpu_are_one_line(places, tmp_path):
+    with pytest.raises(UserError, match="no entry 'target_encoder'"):
+        run(places, dataclasses.replace(MODEL, entry="target_encoder"))
+    with pytest.raises(UserError, match="no such checkpoint"):
+        run(dataclasses.replace(places, checkpoint=tmp_path / "absent.pt"))
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="torch sees no GPU"):
+            run(places, device="cuda")
+
+
+def test_an_empty_folder_gives_an_empty_file(places):
+    manifest.write(places.table, [Row("s0/still.dcm", "", "skipped", "single frame")])
+    assert run(places) == {}
+    keys, matrix = store.read(places.vectors)
+    assert (keys, matrix.numel()) == ([], 0)
+
+
+def test_bf16_stays_near_fp32(places):
+    exact, rounded = run(places), run(places, dataclasses.replace(MODEL, precision="bf16"))
+    a, b = (np.stack([v.numpy() for v in vectors.values()]) for vectors in (exact, rounded))
+    assert 0 < np.linalg.norm(a - b) / np.linalg.norm(a) < 2e-2

@@ -1,0 +1,64 @@
+import pytest
+
+from echo_embeddings import manifest
+from echo_embeddings.files import UserError
+from echo_embeddings.manifest import Row
+
+ROWS = [
+    Row(
+        "s2/é.dcm", "s2/é.mp4", "converted", "", 30, 480, 640, 29.97, "YBR_FULL_422", "1.2.840.10008.1.2.4.50", 9, 8, 7
+    ),
+    Row("s1/a%09b.dcm", "", "failed", "bad\tvalue\nhere 50%", bytes=5, mtime_ns=6),
+    Row("s1/Z.dcm", "", "skipped", "single frame", rows=1, columns=2),
+]
+
+
+def test_columns_are_those_that_others_rely_on():
+    assert manifest.COLUMNS == [
+        "path", "mp4", "status", "reason", "frames", "rows", "columns", "fps", "photometric", "transfer_syntax",
+        "bytes", "mtime_ns", "mp4_bytes",
+    ]  # fmt: skip
+
+
+def test_round_trip_in_byte_order(tmp_path):
+    path = tmp_path / "p10.manifest.tsv"
+    manifest.write(path, ROWS)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 4
+    assert all(line.count("\t") == 12 for line in lines)
+    read = manifest.read(path)
+    assert [row.path for row in read] == ["s1/Z.dcm", "s1/a%09b.dcm", "s2/é.dcm"]
+    assert read[2] == ROWS[0]
+    assert read[1].reason == "bad value here 50%"
+    assert read[0].frames is None
+
+
+def test_digest_changes_with_the_table_only(tmp_path):
+    table, digest = tmp_path / "t.tsv", tmp_path / "t.sha256"
+
+    def make(rows):
+        manifest.write(table, rows)
+        manifest.write_digest(table, digest)
+        return digest.read_text()
+
+    first = make(ROWS)
+    assert make(list(reversed(ROWS))) == first
+    assert make(ROWS[:2]) != first
+
+
+@pytest.mark.parametrize(
+    "content", ["", "path\tmp4\n", "nonsense", "\t".join(manifest.COLUMNS) + "\na\tb\tc\td\tten\n"]
+)
+def test_what_is_no_manifest_is_refused(tmp_path, content):
+    path = tmp_path / "m.tsv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"m\.tsv"):
+        manifest.read(path)
+
+
+def test_a_cut_table_is_refused(tmp_path):
+    path = tmp_path / "m.tsv"
+    manifest.write(path, ROWS)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(UserError, match="not a whole manifest"):
+        manifest.read(path)

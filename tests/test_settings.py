@@ -1,0 +1,114 @@
+"""The configuration: defaults, and every mistake as one line, all at once."""
+
+import copy
+import dataclasses
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY
+from echo_embeddings import settings
+from echo_embeddings.files import UserError
+
+BASE = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
+SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path, monkeypatch):
+    (tmp_path / "resources/dicom").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+
+def leaves(schema, path=()):
+    for key, part in schema["properties"].items():
+        if part.get("type") == "object":
+            assert part["description"]
+            yield from leaves(part, (*path, key))
+        else:
+            yield (*path, key), part
+
+
+def test_every_key_has_type_description_and_the_default_that_config_yaml_shows():
+    for path, part in leaves(SCHEMA):
+        value = BASE
+        for key in path:
+            value = value[key]
+        assert "type" in part or "enum" in part, path
+        assert part["description"].endswith("."), path
+        assert part["default"] == value, path
+
+
+def test_the_base_configuration_is_complete_and_an_empty_one_becomes_it():
+    config = {}
+    registry = settings.check(config)
+    assert config == BASE
+    assert list(registry) == ["vitl", "vith", "vitg", "vitg-384"]
+
+
+def changed(**changes):
+    config = copy.deepcopy(BASE)
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        part = config
+        for parent in parents:
+            part = part[parent]
+        part[key] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"dicom_dirr": "x"}, "config: unknown key 'dicom_dirr'; did you mean 'dicom_dir'?"),
+        ({"convert__zzz": 1}, "config: convert: unknown key 'zzz'; known: fps, codec"),
+        ({"limit": "5"}, "config: limit: '5' is not of type 'integer'"),
+        ({"limit": -1}, "config: limit: -1 is less than the minimum of 0"),
+        ({"convert__workers": 0}, "config: convert.workers: 0 is less than the minimum of 1"),
+        ({"convert": "{workers: 7}"}, "config: convert: '{workers: 7}' is not of type 'object'"),
+        ({"embed__device": "gpu"}, "config: embed.device: 'gpu' is not one of ['cuda', 'cpu']"),
+        ({"models": ["vitl", "vitz"]}, "config: models.1: 'vitz' is not in"),
+        ({"dicom_dir": "nowhere"}, "config: dicom_dir: no directory 'nowhere' in"),
+        (
+            {"folders": ["p10/p10000001"]},
+            "config: folders.0: 'p10/p10000001' has a '/': point dicom_dir one level deeper",
+        ),
+        ({"models_file": "absent.yaml"}, "config: models_file: cannot read absent.yaml: No such file or directory"),
+    ],
+)
+def test_a_mistake_is_one_line(changes, line):
+    with pytest.raises(UserError) as error:
+        settings.check(changed(**changes))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(line)
+
+
+def test_all_mistakes_at_once():
+    with pytest.raises(UserError) as error:
+        settings.check(changed(limit="5", models=["vitz"], dicom_dir="nowhere", embed__typo=1))
+    assert len(str(error.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("registry", "message"),
+    [
+        ("vitl: {constructor: vit_small}", "vitl.constructor: 'vit_small' is not one of"),
+        ("vitl: {constructor: vit_large}", "vitl: key 'resolution' is missing"),
+        ("index: {}", "'index' does not match"),
+        ("[", "is not YAML"),
+        ("[]", r"\[\] is not of type 'object'"),
+    ],
+)
+def test_a_wrong_registry(tmp_path, registry, message):
+    (tmp_path / "models.yaml").write_text(registry)
+    with pytest.raises(UserError, match=message):
+        settings.check(changed(models_file="models.yaml"))
+
+
+def test_fingerprints_change_with_every_value():
+    registry = settings.check(config := changed())
+    for made in (settings.convert_settings(config, 256), settings.model(config, registry, "vitl")):
+        for field in dataclasses.fields(made):
+            value = getattr(made, field.name)
+            other = (*value, "CT") if isinstance(value, tuple) else value + ("x" if isinstance(value, str) else 1)
+            assert dataclasses.replace(made, **{field.name: other}).fingerprint() != made.fingerprint()

@@ -1,0 +1,100 @@
+import os
+
+import pytest
+import torch
+
+from echo_embeddings import store
+from echo_embeddings.files import UserError
+
+
+def put(path, vectors):
+    store.write(path, list(vectors), torch.tensor(list(vectors.values()), dtype=torch.float32))
+
+
+def test_written_files_open_as_the_guide_says(tmp_path):
+    path = tmp_path / "vitl_embeddings_p10.pt"
+    matrix = torch.randn(300, 64)
+    keys = [f"s{i:03d}/x.mp4" for i in reversed(range(300))]
+    store.write(path, keys, matrix)
+    embeddings = torch.load(path)
+    assert list(embeddings) == sorted(keys)
+    for filename, emb in embeddings.items():
+        assert emb.dtype == torch.float32
+        assert torch.equal(emb, matrix[keys.index(filename)])
+    assert torch.stack(list(embeddings.values())).shape == (300, 64)
+    assert os.path.getsize(path) < 300 * 64 * 4 * 1.5 + 30_000  # one storage, not 300
+
+
+def test_read_gives_the_matrix_of_ours_and_of_separate_tensors(tmp_path):
+    matrix = torch.randn(5, 8)
+    keys = [f"k{i}" for i in range(5)]
+    store.write(tmp_path / "ours.pt", keys, matrix)
+    torch.save({key: row.clone() for key, row in zip(keys, matrix, strict=True)}, tmp_path / "theirs.pt")
+    for name in ("ours.pt", "theirs.pt"):
+        found, read = store.read(tmp_path / name)
+        assert found == keys
+        assert torch.equal(read, matrix)
+
+
+def test_empty_file(tmp_path):
+    store.write(tmp_path / "e.pt", [], torch.empty(0, 8))
+    assert store.read(tmp_path / "e.pt")[0] == []
+    assert store.merge({"p10": tmp_path / "e.pt"}, tmp_path / "all.pt", 8) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "holds a list"),
+        ({"a": 3}, "not a vector"),
+        ({"a": torch.zeros(2, 2)}, "not a vector"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)}, "'b': dimension 3, where 'a' has 2"),
+        ({"a": torch.zeros(2, dtype=torch.float16)}, "dtype torch.float16"),
+    ],
+)
+def test_what_is_no_embedding_file(tmp_path, content, message):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=message):
+        store.read(tmp_path / "x.pt")
+
+
+def test_truncated_and_absent_files(tmp_path):
+    put(tmp_path / "x.pt", {"a": [1.0] * 100})
+    os.truncate(tmp_path / "x.pt", 500)
+    with pytest.raises(UserError, match="cannot be read as an embedding file"):
+        store.read(tmp_path / "x.pt")
+    with pytest.raises(UserError, match="no such embedding file"):
+        store.read(tmp_path / "absent.pt")
+
+
+def test_merge_keeps_every_vector(tmp_path):
+    put(tmp_path / "p10.pt", {"b": [1.0, 2], "a": [3.0, 4]})
+    put(tmp_path / "p11.pt", {"c": [5.0, 6]})
+    parts = {"p10": tmp_path / "p10.pt", "p11": tmp_path / "p11.pt"}
+    assert store.merge(parts, tmp_path / "all.pt", 2) == 3
+    assert {k: v.tolist() for k, v in torch.load(tmp_path / "all.pt").items()} == {
+        "a": [3, 4],
+        "b": [1, 2],
+        "c": [5, 6],
+    }
+    store.merge(parts, tmp_path / "all.pt", 2, prefix_folder=True)
+    assert list(torch.load(tmp_path / "all.pt")) == ["p10/a", "p10/b", "p11/c"]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"a": [5.0, 6]}, "folders p10 and p11 share the key 'a'; set merge.prefix_folder: true"),
+        ({"c": [5.0, 6, 7]}, "dimension 3, the model's is 2"),
+        ({"c": [5.0, float("nan")]}, "'c' holds NaN or Inf"),
+        ({"c": [5.0, float("inf")]}, "'c' holds NaN or Inf"),
+        (None, r"no embedding file for folder p11 \("),
+    ],
+)
+def test_merge_stops_with_one_line_and_writes_nothing(tmp_path, second, message):
+    put(tmp_path / "p10.pt", {"a": [3.0, 4]})
+    if second:
+        put(tmp_path / "p11.pt", second)
+    with pytest.raises(UserError, match=message):
+        store.merge({"p10": tmp_path / "p10.pt", "p11": tmp_path / "p11.pt"}, tmp_path / "all.pt", 2)
+    assert not (tmp_path / "all.pt").exists()

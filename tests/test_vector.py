@@ -1,0 +1,97 @@
+"""A vector of the pipeline, from MP4 to float32, at ViT-L size, against an independent way to it."""
+
+import copy
+
+import av
+import numpy as np
+import pytest
+import torch
+
+import oracle
+from conftest import SETTINGS
+from echo_embeddings import clip, convert, embed, video
+from test_dicom import path_of
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """MP4 of the two sizes of the cine: different videos, of 120 and of 30 frames."""
+    directory = tmp_path_factory.mktemp("videos")
+    names = {"large": "pydicom-data/color3d_jpeg_baseline.dcm", "small": "pydicom/test_files/examples_ybr_color.dcm"}
+    found = {}
+    for name, path in names.items():
+        row = convert.convert_file(path_of(path), name, directory / f"{name}.mp4", SETTINGS)
+        found[name] = (directory / f"{name}.mp4", row.frames)
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(videos, large_encoder):
+    model = oracle.transformers_encoder(large_encoder.state_dict(), 1024, 24, 16, 4.0, 256)
+    return {
+        name: oracle.tokens(model, oracle.model_input(path, 256)).mean(dim=1)[0] for name, (path, _) in videos.items()
+    }
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 5e-3), ("bf16", 2e-2)])
+def test_vector_equals_the_oracle(videos, reference, large_encoder, precision, bound):
+    path, frames = videos["large"]
+    sampled = video.read(path, clip.frame_indices(frames, 16).tolist(), frames)
+    dtype = embed.DTYPES[precision]
+    encoder = large_encoder if precision == "fp32" else copy.deepcopy(large_encoder).to(dtype)
+    vector = embed.vectors(encoder, torch.from_numpy(sampled[None]), 256, dtype)[0]
+    assert vector.dtype == torch.float32
+    assert relative(vector, reference["large"]) < bound
+    # The test would prove nothing if all videos had nearly the same vector.
+    assert relative(reference["small"], reference["large"]) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("frames", "indices"),
+    [
+        (1, [0] * 16),
+        (2, [0] * 15 + [1]),
+        (16, list(range(16))),
+        (17, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16]),
+        (74, [0, 4, 9, 14, 19, 24, 29, 34, 38, 43, 48, 53, 58, 63, 68, 73]),
+    ],
+)
+def test_frame_indices(frames, indices):
+    assert clip.frame_indices(frames, 16).tolist() == indices
+    assert np.array_equal(clip.frame_indices(frames, 16), np.linspace(0, frames - 1, 16, dtype=int))
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (240, 320), (300, 200)])
+def test_preprocessing_keeps_the_aspect_and_crops_the_centre(height, width):
+    clips = torch.randint(0, 256, (2, 4, height, width, 3), dtype=torch.uint8)
+    out = clip.preprocess(clips, 224)
+    assert out.shape == (2, 3, 4, 224, 224)
+    assert out.dtype == torch.float32
+    constant = clip.preprocess(torch.full((1, 2, height, width, 3), 255, dtype=torch.uint8), 224)
+    expected = (1 - torch.tensor(clip.MEAN)) / torch.tensor(clip.STD)
+    torch.testing.assert_close(constant.amax(dim=(0, 2, 3, 4)), expected)
+    torch.testing.assert_close(constant.amin(dim=(0, 2, 3, 4)), expected)
+
+
+def test_read_back_is_what_pyav_reads(videos):
+    path, frames = videos["small"]
+    with av.open(str(path)) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(decoded) == frames
+    picked = video.read(path, [0, 0, 7, 29], frames)
+    np.testing.assert_array_equal(picked, np.stack([decoded[i] for i in (0, 0, 7, 29)]))
+
+
+def test_videos_that_cannot_be_read(videos, tmp_path):
+    path, frames = videos["small"]
+    with pytest.raises(video.VideoError, match="holds 30 frames, the manifest says 31"):
+        video.read(path, [0], frames + 1)
+    with pytest.raises(video.VideoError, match="no such file"):
+        video.read(tmp_path / "absent.mp4", [0], 1)
+    (tmp_path / "half.mp4").write_bytes(path.read_bytes()[:-9000])
+    with pytest.raises(video.VideoError):
+        video.read(tmp_path / "half.mp4", [0], frames)

@@ -1,0 +1,227 @@
+"""The whole workflow as users run it: the demo, what is pending and when, wrong configurations."""
+
+import html.parser
+import json
+import os
+import re
+import shutil
+from typing import ClassVar
+
+import pandas as pd
+import pydicom
+import pytest
+import torch
+
+from conftest import REPOSITORY, run_snakemake
+
+
+def demo(directory, *arguments, change=None):
+    """The demo's run; `change` is YAML to lay over its configuration."""
+    files = [str(REPOSITORY / "config/demo.yaml")]
+    if change:
+        (directory.parent / "change.yaml").write_text(change)
+        files.append(str(directory.parent / "change.yaml"))
+    return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments)
+
+
+def pending(directory, *arguments, change=None) -> set[str]:
+    """The jobs of a dry run, as `rule folder` or `rule model` and so on."""
+    result = demo(directory, "-n", *arguments, change=change)
+    assert result.returncode == 0, result.stdout
+    jobs = set()
+    for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", result.stdout, re.MULTILINE):
+        wildcards = re.search(r"wildcards: (.*)", block)
+        values = [pair.split("=")[1] for pair in wildcards[1].split(", ")] if wildcards else []
+        jobs.add(" ".join([rule, *values]))
+    if not jobs:
+        assert "Nothing to be done" in result.stdout
+    return jobs
+
+
+ALL_AFTER_MERGE = {"merge vit-tiny", "qc_model vit-tiny", "qc_index", "all"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A directory in which the demo has run, as `make demo` does it."""
+    directory = tmp_path_factory.mktemp("demo")
+    # demo.yaml names the registry beside itself, relative to the working directory.
+    (directory / "config").mkdir()
+    shutil.copy(REPOSITORY / "config/demo-models.yaml", directory / "config")
+    work = directory / "demo"
+    made = run_snakemake(work, "--cores", "2", snakefile="workflow/rules/demo.smk")
+    assert made.returncode == 0, made.stdout
+    assert pending(work) == {
+        *("convert 256 p10", "convert 256 p11", "embed vit-tiny p10", "embed vit-tiny p11"),
+        *ALL_AFTER_MERGE,
+    }
+    result = demo(work)
+    assert result.returncode == 0, result.stdout
+    return work
+
+
+@pytest.fixture
+def work(finished, tmp_path):
+    """A copy of it to change."""
+    shutil.copytree(finished.parent / "config", tmp_path / "config")
+    return shutil.copytree(finished, tmp_path / "demo", symlinks=True)
+
+
+def test_counts_add_up_from_dicom_to_report(finished):
+    results = finished / "results"
+    tables = [pd.read_csv(results / f"mp4/256/{f}.manifest.tsv", sep="\t") for f in ("p10", "p11")]
+    table = pd.concat(tables)
+    dicom = [p for p in (finished / "dicom").rglob("*/*") if p.is_file()]
+    assert len(table) == len(dicom) == 11
+    assert table.status.value_counts().to_dict() == {"converted": 8, "skipped": 2, "failed": 1}
+    assert table[table.status != "converted"].reason.notna().all()
+    merged = torch.load(results / "embeddings/vit-tiny_embeddings_all.pt")
+    assert set(merged) == set(table.mp4.dropna())
+    assert all(v.shape == (192,) and v.dtype == torch.float32 for v in merged.values())
+    for folder in ("p10", "p11"):
+        part = torch.load(results / f"embeddings/vit-tiny_embeddings_{folder}.pt")
+        assert list(part) == sorted(part)
+        assert all(torch.equal(vector, merged[key]) for key, vector in part.items())
+    numbers = json.loads((results / "qc/vit-tiny.json").read_text())
+    assert (numbers["vectors"], numbers["dim"]) == (8, 192)
+
+
+def test_the_pages_are_whole_and_say_that_the_vectors_mean_nothing(finished):
+    page = (finished / "results/qc/vit-tiny.html").read_text()
+    assert "drawn at random from seed 0: the vectors mean nothing" in page
+    assert "the file ends within a frame" in page
+
+    class Links(html.parser.HTMLParser):
+        found: ClassVar[list[str]] = []
+
+        def handle_starttag(self, tag, attributes):
+            self.found += [value for name, value in attributes if name in ("src", "href") and value]
+
+    Links().feed(page)
+    assert all(link.startswith(("#", "data:", "index.html")) for link in Links.found)
+    assert 'href="vit-tiny.html"' in (finished / "results/qc/index.html").read_text()
+
+
+def test_nothing_is_pending_after_a_run(finished):
+    assert pending(finished) == set()
+
+
+def test_a_new_dicom_deep_in_a_folder_makes_that_folders_jobs_pending(work):
+    source = work / "dicom/p11/p11000001/s90000004/90000004_0003.dcm"
+    dataset = pydicom.dcmread(source)
+    dataset.save_as(source.with_name("90000004_0009.dcm"))
+    expected = {"convert 256 p11", "embed vit-tiny p11", *ALL_AFTER_MERGE}
+    assert pending(work) == expected
+    untouched = (work / "results/embeddings/vit-tiny_embeddings_p10.pt").stat().st_mtime_ns
+    assert demo(work).returncode == 0
+    assert pending(work) == set()
+    assert len(torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")) == 9
+    assert (work / "results/embeddings/vit-tiny_embeddings_p10.pt").stat().st_mtime_ns == untouched
+    source.with_name("90000004_0009.dcm").unlink()
+    assert pending(work) == expected
+    assert demo(work).returncode == 0
+    assert pending(work) == set()
+    assert len(torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")) == 8
+    assert not (work / "results/mp4/256/p11/p11000001/s90000004/90000004_0009.mp4").exists()
+
+
+def test_a_table_that_stays_the_same_computes_no_vector(work):
+    """Files that come and go between two runs: the folder is converted again, and nothing is computed twice."""
+    digest = work / "results/mp4/256/p10.manifest.sha256"
+    os.utime(digest)
+    os.utime(digest.with_suffix(".tsv"))
+    assert pending(work) == set()
+    folder = work / "dicom/p10/p10000001"
+    (folder / "x").mkdir()
+    (folder / "x").rmdir()
+    content, mp4 = digest.read_text(), mp4_times(work)
+    assert "convert 256 p10" in pending(work)
+    assert demo(work).returncode == 0
+    assert (digest.read_text(), mp4_times(work)) == (content, mp4)
+    record = json.loads((work / "results/embeddings/vit-tiny_embeddings_p10.json").read_text())
+    assert record["counts"]["reused"] == record["counts"]["embedded"] == 4
+    assert pending(work) == set()
+
+
+def mp4_times(work):
+    return {path: path.stat().st_mtime_ns for path in (work / "results/mp4").rglob("*.mp4")}
+
+
+def test_a_changed_parameter_and_checkpoint_make_their_jobs_pending(work):
+    embed = {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}
+    assert pending(work, change="embed: {num_frames: 8}") == embed
+    assert pending(work, change="convert: {quality: 20}") == {"convert 256 p10", "convert 256 p11", *embed}
+    assert pending(work, change="limit: 1") == {"convert 256 p10", "convert 256 p11", *embed}
+    assert pending(work, change="embed: {batch_size: 2, save_every: 5, num_workers: 0}") == set()
+    weights = work / "weights/vit-tiny.pt"
+    content = torch.load(weights)
+    content["encoder"]["module.backbone.norm.bias"] += 1
+    torch.save(content, weights)
+    assert pending(work) == embed
+
+
+def test_one_model_by_target_and_targets_that_cannot_be(work):
+    target = "results/embeddings/vit-tiny_embeddings_p10.pt"
+    (work / target).unlink()
+    assert pending(work, "--", target) == {"embed vit-tiny p10"}
+    wrong = demo(work, "-n", "--", "results/embeddings/vit-tiny_embeddings_p99.pt")
+    assert wrong.returncode != 0
+    assert "folder 'p99': there is none in dicom_dir 'dicom'" in wrong.stdout
+    assert "Traceback" not in wrong.stdout
+
+
+def test_folders_can_be_chosen_and_a_missing_one_is_named(work):
+    assert pending(work, change="folders: [p11]") == ALL_AFTER_MERGE
+    result = demo(work, "-n", change="folders: [p11, p77]")
+    assert result.returncode != 0
+    assert "folder 'p77': there is none in dicom_dir 'dicom'" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            "{limti: 3, dicom_dir: nowhere, models: [vitz], embed: {precision: fp16}}",
+            [
+                "config: unknown key 'limti'; did you mean 'limit'?",
+                "config: embed.precision: 'fp16' is not one of ['bf16', 'fp32']",
+                "config: models.0: 'vitz' is not in",
+                "config: dicom_dir: no directory 'nowhere' in",
+            ],
+        ),
+        ("weights_dir: elsewhere", ["model vit-tiny: no checkpoint elsewhere/vit-tiny.pt"]),
+    ],
+)
+def test_wrong_configurations_stop_with_their_lines(finished, text, lines):
+    result = demo(finished, "-n", change=text)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stdout
+    for line in lines:
+        assert line in result.stdout
+    said = [line for line in result.stdout.splitlines() if not line.startswith("Config file ")]
+    assert sum(line.startswith(("config:", "model ")) for line in said) == len(lines)
+
+
+def test_a_job_that_fails_says_why_in_one_line(work):
+    for path in (work / "results/mp4/256/p10").rglob("*.mp4"):
+        path.write_bytes(b"not a video")
+    (work / "results/embeddings/vit-tiny_embeddings_p10.pt").unlink()
+    result = demo(work, "--", "results/embeddings/vit-tiny_embeddings_p10.pt")
+    assert result.returncode != 0
+    assert "p10: 4 of 4 clips have no vector, more than embed.max_failed_fraction (0.05) allows" in result.stdout
+    assert "[log: results/logs/embed/vit-tiny/p10.log]" in result.stdout
+    assert "Traceback" not in result.stdout
+    assert (work / "results/embeddings/vit-tiny_embeddings_p10.failed.tsv").read_text().count("\n") == 5
+
+
+def test_parsing_imports_neither_torch_nor_pydicom(finished, monkeypatch):
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", demo(finished, "-n").stdout, re.MULTILINE))
+    assert "echo_embeddings.collection" in imported
+    assert not {"torch", "pydicom", "cv2", "imagecodecs"} & imported
+
+
+def test_the_slurm_profile_plans_without_slurm(finished):
+    result = demo(finished, "-n", "--forceall", "--profile", str(REPOSITORY / "profiles/slurm"))
+    assert result.returncode == 0, result.stdout
+    assert "slurm_partition=mit_preemptable" in result.stdout
