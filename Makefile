@@ -5,13 +5,15 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: demo test lint format lock clean
+.PHONY: install demo test lint format lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
 	$(BIN)/snakemake -s workflow/rules/demo.smk --directory demo --cores $(CORES) --quiet
 	$(BIN)/snakemake --directory demo --configfile config/demo.yaml --cores $(CORES)
 	@echo "The report: demo/results/qc/index.html"
+
+install: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)
