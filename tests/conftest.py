@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,11 +13,10 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow/scripts"))
 
-from echo_embeddings import checkpoint, demo, video  # noqa: E402
-from echo_embeddings.settings import ConvertSettings  # noqa: E402
+from echo_embeddings import checkpoint, demo, settings, video  # noqa: E402
 from echo_embeddings.vjepa import ARCHITECTURES, Encoder  # noqa: E402
 
-SETTINGS = ConvertSettings(size=256, fps=30, codec="libx264", quality=18, modalities=("US",))
+SETTINGS = settings.convert_settings(settings.defaults(), 256)
 
 
 def run_snakemake(
@@ -58,7 +58,8 @@ def write_video(tmp_path):
         blob = np.kron(rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        video.write(path, (np.roll(blob, i, axis=1) for i in range(frames)), size, 30, "libx264", 18)
+        made = dataclasses.replace(SETTINGS, size=size)
+        video.write(path, (np.roll(blob, i, axis=1) for i in range(frames)), made, 30)
         return path
 
     return write

@@ -149,7 +149,7 @@ def test_a_clip_that_breaks_loses_its_mp4(folder, places):
 def test_a_changed_setting_makes_everything_again_and_back(folder, places):
     run(folder, places)
     before = tree(places)
-    run(folder, places, dataclasses.replace(SETTINGS, quality=30))
+    run(folder, places, dataclasses.replace(SETTINGS, quality=9))
     after = tree(places)
     assert all(after[name] != before[name] for name in before)
 
@@ -164,7 +164,7 @@ def test_limit_sees_the_first_clips_only_and_loses_nothing(folder, places):
     assert len(run(folder, places, limit=3)) == 4  # the still between them is seen
     assert tree(places) == everything
     # Other settings under a limit leave the rest as it was.
-    run(folder, places, dataclasses.replace(SETTINGS, quality=30), limit=1)
+    run(folder, places, dataclasses.replace(SETTINGS, quality=9), limit=1)
     rest = {name: made for name, made in tree(places).items() if name != f"{FIRST}.mp4"}
     assert rest.items() <= everything.items()
 

@@ -150,7 +150,7 @@ def mp4_times(work):
 def test_a_changed_parameter_and_checkpoint_make_their_jobs_pending(work):
     embed = {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}
     assert pending(work, change="embed: {num_frames: 8}") == embed
-    assert pending(work, change="convert: {quality: 20}") == {"convert 256 p10", "convert 256 p11", *embed}
+    assert pending(work, change="convert: {quality: 9}") == {"convert 256 p10", "convert 256 p11", *embed}
     assert pending(work, change="limit: 1") == {"convert 256 p10", "convert 256 p11", *embed}
     assert pending(work, change="embed: {batch_size: 2, save_every: 5, num_workers: 0}") == set()
     weights = work / "weights/vit-tiny.pt"

@@ -6,7 +6,7 @@ from echo_embeddings import collection, convert, job
 from echo_embeddings.settings import ConvertSettings
 
 if __name__ == "__main__":  # worker processes import this file
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0]) as terminal:
         size, folder = snakemake.wildcards.size, snakemake.wildcards.folder
         keys = snakemake.config["convert"]
         convert.convert_folder(
@@ -22,4 +22,5 @@ if __name__ == "__main__":  # worker processes import this file
             workers=snakemake.threads,
             timeout=keys["timeout"],
             max_failed_fraction=keys["max_failed_fraction"],
+            terminal=terminal,
         )

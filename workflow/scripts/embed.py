@@ -6,7 +6,7 @@ from echo_embeddings import embed, job, settings
 from echo_embeddings.settings import Model
 
 if __name__ == "__main__":  # worker processes import this file
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0]) as terminal:
         model = Model(**snakemake.params.model)
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
@@ -27,5 +27,6 @@ if __name__ == "__main__":  # worker processes import this file
             num_workers=keys["num_workers"],
             save_every=keys["save_every"],
             max_failed_fraction=keys["max_failed_fraction"],
+            terminal=terminal,
             threads=snakemake.threads,
         )

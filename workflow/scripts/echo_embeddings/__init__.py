@@ -6,6 +6,7 @@ only from those above it in this list:
     files                   whole-or-absent files, names that any tool can carry, user errors
     settings                the configuration and the model registry, and what of them decides results
     collection              which files a folder of DICOM holds
+    progress                how far a job is
     manifest                the ledger: one row for every file of a folder
     dicom                   DICOM file -> header, RGB frames one at a time
     video                   frames <-> MP4 file

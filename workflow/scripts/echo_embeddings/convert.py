@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import cv2
 import numpy as np
@@ -28,11 +28,12 @@ from . import collection, dicom, manifest, video
 from .collection import Folder
 from .files import PART, UserError, alone, decode_name, encode_name, whole
 from .manifest import CONVERTED, FAILED, SKIPPED, Row
+from .progress import Progress
 from .settings import ConvertSettings
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
-REPORT_EVERY = 60.0  # seconds between two lines of progress in the log
+FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states none
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
         clip = dicom.check_clip(source, dataset, offset, settings.modalities)
         part.parent.mkdir(parents=True, exist_ok=True)
         small = _small_frames(clip, settings.size)
-        frames = video.write(part, small, settings.size, settings.fps, settings.codec, settings.quality)
+        fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
+        frames = video.write(part, small, settings, float(fps))
         size = part.stat().st_size
         os.replace(part, target)
     except dicom.Skip as reason:
@@ -117,12 +119,14 @@ def convert_folder(
     workers: int,
     timeout: float,
     max_failed_fraction: float,
+    terminal: TextIO | None = None,
 ) -> None:
     """Convert every clip of `folder` into `places.tree` and write its manifest.
 
     `limit` > 0 looks at the files up to and including the first `limit` multi-frame ones only. `timeout`
-    is in seconds a file. Raises `UserError` if another run has the folder, the disk is full, or
-    more than `max_failed_fraction` of the clips failed: failed / (converted + failed).
+    is in seconds a file, `terminal` is for a live line. Raises `UserError` if another run has the folder,
+    ffmpeg does not take the settings, or more than `max_failed_fraction` of the clips failed: failed /
+    (converted + failed). Raises `OSError` if the disk is full.
     """
     started = time.monotonic()
     with alone(places.state, folder.name):
@@ -138,10 +142,13 @@ def convert_folder(
         }
         todo = [path for path in chosen if path not in rows]
         print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
-        with journal:
+        with journal, Progress(folder.name, len(todo), "files", terminal) as progress:
+            if todo:
+                video.check(settings)
             for path, row in _convert_all(folder, places.tree, todo, settings, workers, timeout):
                 rows[path] = row
                 journal.add(row)
+                progress.step()
         _prune(places.tree, journal, rows.values())
         _finish(folder.name, places, list(rows.values()), max_failed_fraction, time.monotonic() - started)
 
@@ -207,7 +214,6 @@ def _convert_all(
     )
     queue = iter(paths)
     running: dict[Any, str] = {}
-    done, reported = 0, time.monotonic()
     try:
         while True:
             for path in queue:
@@ -221,10 +227,6 @@ def _convert_all(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 path = running.pop(future)
                 yield path, _result(future, folder, path, timeout)
-                done += 1
-            if time.monotonic() - reported > REPORT_EVERY:
-                reported = time.monotonic()
-                print(f"{folder.name}: {done} of {len(paths)} files done", flush=True)
         pool.close()
     finally:
         pool.stop()
@@ -246,6 +248,8 @@ def _result(future: Any, folder: Folder, path: str, timeout: float) -> Row:
     except TimeoutError:
         return _failed(folder, path, f"took longer than {timeout:g} s (convert.timeout)")
     except pebble.ProcessExpired as error:
+        if error.exitcode == -signal.SIGKILL:
+            return _failed(folder, path, "the decoder was killed; the job ran out of memory?")
         return _failed(folder, path, f"the decoder crashed (exit code {error.exitcode})")
 
 
@@ -334,10 +338,13 @@ def _finish(name: str, places: Places, rows: list[Row], max_failed_fraction: flo
     for status in (SKIPPED, FAILED):
         for reason, n in collections.Counter(r.reason for r in rows if r.status == status).most_common():
             print(f"{name}: {status}: {n} x {reason}")
-    frames = sum(row.frames or 0 for row in rows)
+    converted = [row for row in rows if row.status == CONVERTED]
+    frames = sum(row.frames or 0 for row in converted)
+    hours = sum((row.frames or 0) / (row.fps or FPS) for row in converted) / 3600
+    read, written = (sum(getattr(r, name) or 0 for r in converted) / 1e9 for name in ("bytes", "mp4_bytes"))
     print(
-        f"{name}: {counts[CONVERTED]} converted ({frames} frames), {counts[SKIPPED]} skipped, "
-        f"{counts[FAILED]} failed in {seconds:.0f} s",
+        f"{name}: {counts[CONVERTED]} converted ({frames} frames, {hours:.2f} h of video, {read:.2f} GB in, "
+        f"{written:.2f} GB out), {counts[SKIPPED]} skipped, {counts[FAILED]} failed in {seconds:.0f} s",
         flush=True,
     )
     tried = counts[CONVERTED] + counts[FAILED]

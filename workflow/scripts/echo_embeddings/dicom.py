@@ -42,6 +42,9 @@ _SAMPLES = {
     "PALETTE COLOR": 1, "MONOCHROME1": 1, "MONOCHROME2": 1,
 }  # fmt: skip
 
+HEART_RATE_MAX = 400  # beats a minute; more is no heart rate
+FRAME_PIXELS_MAX = 2**26  # no ultrasound frame has more; a header that says so is not believed
+
 # What is wrong with a file is told by its row; pydicom's many words about odd headers help nobody.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module="pydicom")
@@ -91,7 +94,7 @@ def read_header(path: str) -> tuple[pydicom.Dataset, int | None]:
             offset = file.tell()
             deflated = dataset.file_meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
             has_pixels = deflated or file.read(4) in _PIXEL_DATA
-            list(dataset)  # every value is parsed here, so that a broken one is found here
+            list(dataset.iterall())  # every value is parsed here, so that a broken one is found here
     except OSError as error:
         raise Unreadable(f"cannot be opened: {error.strerror or one_line(error)}") from error
     except (Skip, Unreadable):
@@ -104,22 +107,73 @@ def read_header(path: str) -> tuple[pydicom.Dataset, int | None]:
 
 
 def describe(dataset: pydicom.Dataset) -> dict[str, Any]:
-    """The manifest's columns that the header tells: rows, columns, fps, photometric, transfer_syntax.
+    """What the header alone tells, under the names of the manifest's columns.
 
     A value that is absent or absurd is left out.
     """
+    regions = _regions(dataset)
+    colour = dataset.get("UltrasoundColorDataPresent")
+    heart_rate = _positive(dataset.get("HeartRate"), int)
     found: dict[str, Any] = {
         "rows": _positive(dataset.get("Rows"), int),
         "columns": _positive(dataset.get("Columns"), int),
         "fps": frame_rate(dataset),
-        "photometric": dataset.get("PhotometricInterpretation"),
-        "transfer_syntax": dataset.file_meta.get("TransferSyntaxUID"),
+        "photometric": _text(dataset.get("PhotometricInterpretation")),
+        "transfer_syntax": _text(dataset.file_meta.get("TransferSyntaxUID")),
+        "manufacturer": _text(dataset.get("Manufacturer")),
+        "manufacturer_model_name": _text(dataset.get("ManufacturerModelName")),
+        "ultrasound_color_data_present": colour if colour in (0, 1) else None,
+        "region_data_types": ",".join(str(kind) for kind in sorted({r.data_type for r in regions})) or None,
+        "tissue_box": _tissue_box(regions, dataset.get("Columns"), dataset.get("Rows")),
+        "heart_rate": heart_rate if heart_rate and heart_rate <= HEART_RATE_MAX else None,
+        "kind": _kind(regions, colour),
     }
-    return {
-        name: str(value) if name in ("photometric", "transfer_syntax") else value
-        for name, value in found.items()
-        if value
-    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _text(value: object) -> str | None:
+    return one_line(value) if value else None
+
+
+@dataclass(frozen=True)
+class _Region:
+    """An item of SequenceOfUltrasoundRegions (DICOM PS3.3, C.8.5.5)."""
+
+    data_type: int  # RegionDataType: 1 tissue, 2 colour flow, 3 and 4 spectral Doppler, others traces and bars
+    spatial_format: int  # RegionSpatialFormat: 1 two-dimensional, 2 M-mode, 3 spectral
+    box: tuple[int, int, int, int]  # first column, first row, last column, last row
+
+
+def _regions(dataset: pydicom.Dataset) -> list[_Region]:
+    """The ultrasound regions that are whole; one that lacks a number is left out."""
+    corners = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+    found = []
+    for item in dataset.get("SequenceOfUltrasoundRegions") or []:
+        try:
+            numbers = [int(item[name].value) for name in ("RegionDataType", "RegionSpatialFormat", *corners)]
+        except (KeyError, TypeError, ValueError):
+            continue
+        found.append(_Region(numbers[0], numbers[1], (numbers[2], numbers[3], numbers[4], numbers[5])))
+    return found
+
+
+def _tissue_box(regions: list[_Region], columns: object, rows: object) -> str | None:
+    """The box of the largest two-dimensional tissue or colour region, None if it does not lie in the picture."""
+    boxes = [r.box for r in regions if r.data_type in (1, 2) and r.spatial_format == 1]
+    if not boxes or not isinstance(columns, int) or not isinstance(rows, int):
+        return None
+    x0, y0, x1, y1 = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+    return f"{x0},{y0},{x1},{y1}" if 0 <= x0 < x1 < columns and 0 <= y0 < y1 < rows else None
+
+
+def _kind(regions: list[_Region], colour: object) -> str:
+    """bmode, colour, spectral or unknown, as the regions and UltrasoundColorDataPresent say."""
+    types = {r.data_type for r in regions if r.spatial_format == 1}
+    if any(r.data_type in (3, 4) for r in regions):
+        return "spectral"
+    if 2 in types or colour == 1:
+        return "colour"
+    return "bmode" if 1 in types else "unknown"
 
 
 def _positive(value: object, kind: type) -> Any:
@@ -183,7 +237,7 @@ def check_clip(path: str, dataset: pydicom.Dataset, offset: int | None, modaliti
         raise Skip("no image")
     missing = [k for k in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation") if not dataset.get(k)]
     if missing:
-        raise Unreadable(f"{missing[0]} is missing")
+        raise Unreadable(f"{missing[0]} is missing" if offset else f"{missing[0]} and PixelData are missing")
     if offset is None:
         raise Unreadable("PixelData is missing")
     if dataset["BitsAllocated"].value not in (8, 16):
@@ -196,6 +250,16 @@ def check_clip(path: str, dataset: pydicom.Dataset, offset: int | None, modaliti
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax not in _JPEG and syntax not in _BY_PLUGIN and syntax not in _NATIVE and syntax != uid.RLELossless:
         raise Unreadable(f"unsupported transfer syntax {getattr(syntax, 'name', syntax)}")
+    pixels = dataset.Rows * dataset.Columns
+    if pixels > FRAME_PIXELS_MAX:
+        raise Unreadable(f"frames of {dataset.Rows} x {dataset.Columns} pixels cannot be right")
+    promised = frames * pixels * _SAMPLES[photometric] * dataset.BitsAllocated // 8
+    if photometric == "YBR_FULL_422":
+        promised = promised * 2 // 3
+    if syntax in _NATIVE and syntax != uid.DeflatedExplicitVRLittleEndian and promised > os.path.getsize(path) - offset:
+        raise Unreadable(
+            f"the header promises {promised} bytes of pixels, the file holds {os.path.getsize(path) - offset}"
+        )
     return Clip(path, dataset, frames, dataset.Rows, dataset.Columns, photometric, syntax, offset)
 
 
@@ -220,9 +284,7 @@ def frames(clip: Clip) -> Iterator[NDArray[Any]]:
         for frame in decoded:
             if clip.photometric == "PALETTE COLOR":
                 frame = apply_color_lut(frame, clip.dataset)[..., :3]  # noqa: PLW2901
-            if frame.shape[:2] != (clip.rows, clip.columns):
-                shape = f"{frame.shape[0]} x {frame.shape[1]}"
-                raise Unreadable(f"frame {count} is {shape}, the header says {clip.rows} x {clip.columns}")
+            _same_size(count, frame.shape[0], frame.shape[1], clip)
             count += 1
             if count > clip.number_of_frames:
                 break
@@ -243,20 +305,26 @@ def _jpeg_frames(clip: Clip) -> Iterator[NDArray[Any]]:
     """Decode JPEG (baseline, extended, lossless) with libjpeg-turbo, straight to RGB where it can."""
     signed = clip.dataset.get("PixelRepresentation", 0) == 1
     lossless = clip.transfer_syntax in _LOSSLESS_JPEG
-    for data in _encapsulated_frames(clip):
+    for number, data in enumerate(_encapsulated_frames(clip)):
+        rows, columns, colour = _jpeg_header(data, clip.photometric)
+        _same_size(number, rows, columns, clip)  # before anything is allocated for it
         if _SAMPLES[clip.photometric] == 1:
             frame = imagecodecs.jpeg8_decode(data)
             if signed:
                 unused = 8 * frame.itemsize - clip.dataset.BitsStored
                 frame = (frame.view(f"i{frame.itemsize}") << unused) >> unused
+        elif colour == "YCBCR" and lossless:  # libjpeg-turbo transforms no colours in lossless frames
+            frame = imagecodecs.jpeg8_decode(data, colorspace="YCBCR", outcolorspace="YCBCR")
+            frame = convert_color_space(frame, "YBR_FULL", "RGB")
         else:
-            colour = _jpeg_colour(data, clip.photometric)
-            if colour == "YCBCR" and lossless:  # libjpeg-turbo transforms no colours in lossless frames
-                frame = imagecodecs.jpeg8_decode(data, colorspace="YCBCR", outcolorspace="YCBCR")
-                frame = convert_color_space(frame, "YBR_FULL", "RGB")
-            else:
-                frame = imagecodecs.jpeg8_decode(data, colorspace=colour, outcolorspace="RGB")
+            frame = imagecodecs.jpeg8_decode(data, colorspace=colour, outcolorspace="RGB")
         yield frame
+
+
+def _same_size(number: int, rows: int, columns: int, clip: Clip) -> None:
+    """Raise `Unreadable` unless frame `number` has the size that the header says."""
+    if (rows, columns) != (clip.rows, clip.columns):
+        raise Unreadable(f"frame {number} is {rows} x {columns}, the header says {clip.rows} x {clip.columns}")
 
 
 def _encapsulated_frames(clip: Clip) -> Iterator[bytes]:
@@ -282,25 +350,28 @@ def _whole(frame: bytes) -> bytes:
     return frame
 
 
-def _jpeg_colour(data: bytes, photometric: str) -> str | None:
-    """The colour space of a JPEG stream with three components; None where libjpeg knows better.
+def _jpeg_header(data: bytes, photometric: str) -> tuple[int, int, str | None]:
+    """Rows, columns and colour space of a JPEG stream; the last is None where libjpeg knows it better.
 
-    An Adobe segment, or components named R, G, B, settle it. Else a JFIF segment means YCbCr, and
-    without one the DICOM's PhotometricInterpretation is believed, as pydicom does.
+    An Adobe segment, or components named R, G, B, settle the colour space. Else a JFIF segment means
+    YCbCr, and without one the DICOM's PhotometricInterpretation is believed, as pydicom does.
     """
-    jfif, position = False, 2
+    jfif, adobe, position = False, False, 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
         segment = data[position + 4 : position + 2 + length]
-        if marker == 0xEE and segment.startswith(b"Adobe"):
-            return None
+        adobe = adobe or (marker == 0xEE and segment.startswith(b"Adobe"))
         jfif = jfif or (marker == 0xE0 and segment.startswith(b"JFIF"))
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            if bytes(segment[6::3]) in (b"RGB", b"rgb"):
-                return "RGB"
-            break
+            if adobe:
+                colour = None
+            elif bytes(segment[6::3]) in (b"RGB", b"rgb"):
+                colour = "RGB"
+            else:
+                colour = "YCBCR" if jfif or photometric.startswith("YBR") else "RGB"
+            return int.from_bytes(segment[1:3]), int.from_bytes(segment[3:5]), colour
         position += 2 + length
-    return "YCBCR" if jfif or photometric.startswith("YBR") else "RGB"
+    raise Unreadable("a frame is no JPEG stream, as its transfer syntax demands")
 
 
 # --- a decoder plugin for pydicom (its guide: "Decoder plugins") -------------------------------------

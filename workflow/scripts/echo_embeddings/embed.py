@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 from . import checkpoint, clip, manifest, store, video
 from .files import UserError, alone, one_line, whole
 from .manifest import CONVERTED, Row
+from .progress import Progress
 from .settings import REPOSITORY, Model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-REPORT_EVERY = 60.0  # seconds between two lines of progress in the log
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
 
 
@@ -111,6 +111,7 @@ def embed_folder(
     save_every: int,
     max_failed_fraction: float,
     threads: int,
+    terminal: TextIO | None = None,
 ) -> None:
     """Embed every clip that the manifest at `places.table` has as converted.
 
@@ -128,30 +129,24 @@ def embed_folder(
         identities = {row.mp4: _identity(places.tree, row) for row in rows}
         have = shards.vectors(identities)
         todo = [row for row in rows if row.mp4 not in have]
-        failed: dict[str, str] = {}
         print(f"{name}: {len(rows)} clips, {len(todo)} to do", flush=True)
+        failed: dict[str, str] = {}
         if todo:
             encoder = checkpoint.load(
                 places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry
             ).to(device, DTYPES[model.precision])
-            loader = DataLoader(
-                Clips(places.tree, todo, model.num_frames),
-                batch_size=batch_size,
-                num_workers=num_workers,
-                # Spawned, not forked: an orphan of a killed job must not inherit the folder's lock.
-                multiprocessing_context=get_context("spawn") if num_workers else None,
-                worker_init_fn=_one_thread,
-                collate_fn=_as_list,
-            )
+            loader = _loader(places.tree, todo, model.num_frames, batch_size, num_workers)
             fresh: dict[str, Tensor] = {}
-            for key, result in _embed_all(name, loader, todo, encoder, model, device):
-                if isinstance(result, str):
-                    failed[key] = result
-                    continue
-                fresh[key] = result
-                if len(fresh) >= save_every:
-                    shards.add(fresh, identities)
-                    fresh = {}
+            with Progress(name, len(todo), "clips", terminal) as progress:
+                for key, result in _embed_all(loader, todo, encoder, model, device):
+                    progress.step()
+                    if isinstance(result, str):
+                        failed[key] = result
+                    else:
+                        fresh[key] = result
+                    if len(fresh) >= save_every:
+                        shards.add(fresh, identities)
+                        fresh = {}
             shards.add(fresh, identities)
             have = shards.vectors(identities)
         if len(have) + len(failed) != len(rows):
@@ -185,11 +180,23 @@ def _identity(tree: Path, row: Row) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def _loader(tree: Path, rows: list[Row], num_frames: int, batch_size: int, num_workers: int) -> DataLoader[Any]:
+    """Batches of `Clips`, as lists, in the order of `rows`."""
+    return DataLoader(
+        Clips(tree, rows, num_frames),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        # Spawned, not forked: an orphan of a killed job must not inherit the folder's lock.
+        multiprocessing_context=get_context("spawn") if num_workers else None,
+        worker_init_fn=_one_thread,
+        collate_fn=_as_list,
+    )
+
+
 def _embed_all(
-    name: str, loader: DataLoader[Any], rows: list[Row], encoder: nn.Module, model: Model, device: str
+    loader: DataLoader[Any], rows: list[Row], encoder: nn.Module, model: Model, device: str
 ) -> Iterator[tuple[str, Tensor | str]]:
     """Yield each clip's key with its vector, float32 [embed_dim] on the CPU, or with why it has none."""
-    done, started, reported = 0, time.monotonic(), time.monotonic()
     for batch in loader:
         readable: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
         for i, frames in batch:
@@ -203,11 +210,6 @@ def _embed_all(
             for (i, _), vector in zip(clips, made, strict=True):
                 finite = bool(torch.isfinite(vector).all())
                 yield rows[i].mp4, vector if finite else "the encoder gave NaN or Inf"
-        done += len(batch)
-        if time.monotonic() - reported > REPORT_EVERY:
-            reported = time.monotonic()
-            rate = done / (reported - started)
-            print(f"{name}: {done} of {len(rows)} clips, {rate:.1f} a second", flush=True)
 
 
 class Shards:

@@ -6,16 +6,18 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from .files import UserError
 
 
 @contextlib.contextmanager
-def logged(log: str) -> Iterator[None]:
+def logged(log: str) -> Iterator[TextIO | None]:
     """Send everything that this process and its children print to the file `log`.
 
-    An error's traceback goes there too, and one line goes to the terminal: what the user can mend, or where
-    to read on. The process then ends with 1.
+    Yields the terminal, for a live line, None where there is none. An error's traceback goes to the log
+    too, and one line to the terminal: what the user can mend, or where to read on. The process then ends
+    with 1.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -25,7 +27,7 @@ def logged(log: str) -> Iterator[None]:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        yield
+        yield os.fdopen(os.dup(terminal), "w") if os.isatty(terminal) else None
     except UserError as error:
         _stop(terminal, log, str(error))
     except OSError as error:

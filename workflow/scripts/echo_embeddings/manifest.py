@@ -30,10 +30,28 @@ class Row:
     bytes: int | None = None  # of the DICOM
     mtime_ns: int | None = None  # of the DICOM, since the epoch
     mp4_bytes: int | None = None
+    manufacturer: str | None = None  # Manufacturer
+    manufacturer_model_name: str | None = None  # ManufacturerModelName
+    ultrasound_color_data_present: int | None = None  # UltrasoundColorDataPresent: 0 or 1
+    region_data_types: str | None = None  # RegionDataType of each ultrasound region, ascending, by comma
+    tissue_box: str | None = None  # of the tissue region: first and last column and row, `x0,y0,x1,y1`, pixels
+    heart_rate: int | None = None  # HeartRate, beats a minute
+    kind: str | None = None  # bmode, colour, spectral or unknown
 
 
 COLUMNS = [field.name for field in dataclasses.fields(Row)]
-_TYPES = {"frames": int, "rows": int, "columns": int, "bytes": int, "mtime_ns": int, "mp4_bytes": int, "fps": float}
+_INTEGERS = (
+    "frames",
+    "rows",
+    "columns",
+    "bytes",
+    "mtime_ns",
+    "mp4_bytes",
+    "ultrasound_color_data_present",
+    "heart_rate",
+)
+_TYPES: dict[str, type] = dict.fromkeys(_INTEGERS, int) | {"fps": float}
+_MAY_BE_NONE = {field.name for field in dataclasses.fields(Row) if field.default is None}
 
 
 def _cell(value: object) -> str:
@@ -74,7 +92,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
         cells = dict(zip(COLUMNS, line.split("\t"), strict=False))
         try:
             record: dict[str, Any] = {
-                name: _TYPES[name](cell) if cell and name in _TYPES else (None if name in _TYPES else cell)
+                name: None if cell == "" and name in _MAY_BE_NONE else _TYPES.get(name, str)(cell)
                 for name, cell in cells.items()
             }
             rows.append(Row(**record))

@@ -1,5 +1,6 @@
 """The configuration and the model registry: read, checked, and what of them decides results."""
 
+import copy
 import difflib
 import functools
 import hashlib
@@ -22,6 +23,21 @@ CONVERT_VERSION = 1
 EMBED_VERSION = 1
 
 
+@dataclass(frozen=True)
+class Codec:
+    """A video codec: the ffmpeg option of its quality, and what docs/codec.md found best for it."""
+
+    quality_option: str
+    quality: float
+    options: dict[str, str | int | float]
+
+
+CODECS = {
+    "mpeg4": Codec("-q:v", 2.6, {"mbd": "rd", "trellis": 1}),
+    "libx264": Codec("-crf", 14, {"preset": "medium", "tune": "psnr"}),
+}
+
+
 class _Settings:
     """Base of the frozen dataclasses below: everything in them decides the result."""
 
@@ -36,9 +52,13 @@ class ConvertSettings(_Settings):
     """What decides which MP4 files a folder becomes, and their pixels."""
 
     size: int  # edge of the square frames, pixels
-    fps: float  # of the MP4, frames a second
+    fps: float | str  # of the MP4, frames a second; "source" is what the DICOM states
     codec: str  # an encoder of ffmpeg
-    quality: int  # constant rate factor (libx264) or quantiser scale (mpeg4); lower is better
+    quality: float  # constant rate factor (libx264) or quantiser scale (mpeg4); lower is better
+    gop: int  # frames from one key frame to the next, at most
+    pixel_format: str  # of the MP4, as ffmpeg calls it
+    scaler_flags: str  # of ffmpeg's conversion from RGB
+    encoder_options: dict[str, str | int | float]  # further ones of the codec, as ffmpeg calls them
     modalities: tuple[str, ...]  # Modality values to convert; none means all
     version: int = CONVERT_VERSION
 
@@ -84,7 +104,7 @@ def _fill_defaults(schema: Mapping[str, Any], document: dict[str, Any]) -> None:
         if part.get("type") == "object" and "properties" in part:
             _fill_defaults(part, document.setdefault(key, {}))
         elif "default" in part:
-            document.setdefault(key, part["default"])
+            document.setdefault(key, copy.deepcopy(part["default"]))
 
 
 @functools.cache
@@ -141,14 +161,26 @@ def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return registry
 
 
+def defaults() -> dict[str, Any]:
+    """The configuration that an empty one stands for."""
+    config: dict[str, Any] = {}
+    _fill_defaults(_schema("config"), config)
+    return config
+
+
 def convert_settings(config: Mapping[str, Any], size: int) -> ConvertSettings:
     """What the configuration says of the MP4 tree of `size` pixels."""
     convert = config["convert"]
+    codec = CODECS[convert["codec"]]
     return ConvertSettings(
         size=size,
         fps=convert["fps"],
         codec=convert["codec"],
-        quality=convert["quality"],
+        quality=codec.quality if convert["quality"] is None else convert["quality"],
+        gop=convert["gop"],
+        pixel_format=convert["pixel_format"],
+        scaler_flags=convert["scaler_flags"],
+        encoder_options=codec.options | convert["encoder_options"],
         modalities=tuple(convert["modalities"]),
     )
 

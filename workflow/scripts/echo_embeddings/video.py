@@ -12,13 +12,8 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import one_line
-
-# Codec -> the ffmpeg options that set its quality.
-CODECS = {
-    "libx264": lambda quality: ["-crf", str(quality), "-preset", "veryfast"],
-    "mpeg4": lambda quality: ["-q:v", str(quality)],
-}
+from .files import UserError, one_line
+from .settings import CODECS, ConvertSettings
 
 
 class VideoError(Exception):
@@ -26,24 +21,23 @@ class VideoError(Exception):
 
 
 def write(
-    path: str | os.PathLike[str],
-    frames: Iterable[NDArray[np.uint8]],
-    size: int,
-    fps: float,
-    codec: str,
-    quality: int,
+    path: str | os.PathLike[str], frames: Iterable[NDArray[np.uint8]], settings: ConvertSettings, fps: float
 ) -> int:
     """Write RGB uint8 `frames` [size, size, 3] to an MP4 at `path`; returns how many there were.
 
     The file carries no metadata of its source and is the same to the byte for the same frames and
     settings. Raises `VideoError` with ffmpeg's last line if it fails, `OSError` if the disk is full.
     """
+    size = f"{settings.size}x{settings.size}"
+    further = [part for key, value in settings.encoder_options.items() for part in (f"-{key}", str(value))]
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-loglevel", "error", "-y",
-        "-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{size}x{size}", "-framerate", str(fps), "-i", "-",
+        "-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", size, "-framerate", f"{fps:.6g}", "-i", "-",
         "-an", "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-threads", "1",
-        "-vf", "scale=flags=area+accurate_rnd+full_chroma_int", "-pix_fmt", "yuv420p",
-        "-c:v", codec, *CODECS[codec](quality), "-f", "mp4", os.fspath(path),
+        "-vf", f"scale=flags={settings.scaler_flags}", "-pix_fmt", settings.pixel_format,
+        "-c:v", settings.codec, CODECS[settings.codec].quality_option, f"{settings.quality:g}",
+        "-g", str(settings.gop), *further,
+        "-f", "mp4", os.fspath(path),
     ]  # fmt: skip
     count = 0
     with tempfile.TemporaryFile() as errors:
@@ -66,6 +60,16 @@ def write(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
         raise VideoError(f"ffmpeg ended with {process.returncode}: {one_line(said[-1] if said else 'no message')}")
     return count
+
+
+def check(settings: ConvertSettings) -> None:
+    """Encode a few black frames. Raises `UserError` with what ffmpeg says if the settings do not go together."""
+    frames = np.zeros((3, settings.size, settings.size, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            write(Path(directory, "check.mp4"), frames, settings, 30)
+        except VideoError as error:
+            raise UserError(f"config: convert: ffmpeg does not take codec, quality and options: {error}") from error
 
 
 def read(path: str | os.PathLike[str], indices: Sequence[int], frames: int) -> NDArray[np.uint8]:

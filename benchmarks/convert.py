@@ -1,0 +1,313 @@
+"""What the conversion costs and keeps, against the reference's method, in one run on the same files.
+
+    python benchmarks/convert.py speed     CPU time a clip, interleaved; two workers against one
+    python benchmarks/convert.py memory    resident memory on a clip of 2,000 frames of 708 x 1016
+    python benchmarks/convert.py codecs    size, PSNR, vector error and reading cost of codec settings
+
+`--dicom DIR` takes the clips of a folder of yours in place of the cine that PyPI packages carry.
+"""
+
+import argparse
+import dataclasses
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+import torch
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import JPEGBaseline8Bit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
+import reference
+
+from echo_embeddings import checkpoint, clip, convert, dicom, embed, settings, video
+from echo_embeddings.settings import ConvertSettings
+from echo_embeddings.vjepa import ARCHITECTURES
+
+LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"
+DEFAULT = settings.convert_settings(settings.defaults(), 256)
+
+
+def machine() -> str:
+    """One line that says where a figure was measured."""
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return (
+        f"{model.partition(': ')[2]}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"OpenCV {cv2.__version__}, pydicom {pydicom.__version__}, commit {commit.stdout.strip()}"
+    )
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+def sources(directory: str | None) -> list[str]:
+    """The DICOM files to measure on."""
+    if directory is None:
+        return [str(get_testdata_file(LARGE, download=False))] * 4 + [str(get_testdata_file(SMALL, download=False))]
+    found = []
+    for path in sorted(p for p in Path(directory).rglob("*") if p.is_file()):
+        try:
+            dataset, offset = dicom.read_header(str(path))
+            dicom.check_clip(str(path), dataset, offset, ())
+        except (dicom.Skip, dicom.Unreadable):
+            continue
+        found.append(str(path))
+    if not found:
+        sys.exit(f"no clips below {directory}")
+    return found
+
+
+def ours(source: str, target: str, made: ConvertSettings = DEFAULT) -> None:
+    """One clip by this workflow, in this process; ffmpeg is a child."""
+    row = convert.convert_file(source, "clip", Path(target), made)
+    if row.status != "converted":
+        sys.exit(f"{source}: {row.reason}")
+
+
+def speed(paths: list[str], runs: int, plugin: str) -> None:
+    """CPU seconds of both methods over all files, interleaved; the median of the ratios."""
+    decoder = get_decoder(JPEGBaseline8Bit)
+    for other in decoder.available_plugins:
+        if other != plugin:
+            decoder.remove_plugin(other)
+    if plugin not in decoder.available_plugins:
+        sys.exit(f"pydicom's plugin {plugin} is not installed; pip install pylibjpeg pylibjpeg-libjpeg (GPL)")
+    ratios, walls = [], []
+    with tempfile.TemporaryDirectory() as out:
+        target = os.path.join(out, "clip.mp4")
+        for run in range(runs):
+            spent: dict[str, tuple[float, float]] = {}
+            for name, method in (("reference", reference.convert), ("ours", ours)):
+                cpu, wall = cpu_seconds(), time.perf_counter()
+                for path in paths:
+                    method(path, target)
+                spent[name] = (cpu_seconds() - cpu, time.perf_counter() - wall)
+            ratios.append(spent["reference"][0] / spent["ours"][0])
+            walls.append(spent["reference"][1] / spent["ours"][1])
+            print(
+                f"run {run}: reference ({plugin}) {spent['reference'][0]:.2f} CPU-s, ours {spent['ours'][0]:.2f}: "
+                f"{ratios[-1]:.2f} x; wall {walls[-1]:.2f} x",
+                flush=True,
+            )
+    print(f"median {statistics.median(ratios):.2f} x per CPU-second, {statistics.median(walls):.2f} x wall ({plugin})")
+
+
+FOLDER_JOB = """
+import os, sys
+sys.path.insert(0, {scripts!r})
+from pathlib import Path
+from echo_embeddings import convert, settings
+from echo_embeddings.collection import Folder
+
+if __name__ == "__main__":
+    workers = int(sys.argv[1])
+    if workers == 1:
+        os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+    out = Path(sys.argv[2])
+    convert.convert_folder(
+        Folder("bench", {folder!r}),
+        convert.Places(out / "tree", out / "state", out / "m.tsv", out / "m.sha256"),
+        settings.convert_settings(settings.defaults(), 256),
+        limit=0, workers=workers, timeout=600, max_failed_fraction=0,
+    )
+"""
+
+
+def workers(paths: list[str], copies: int, runs: int) -> None:
+    """Wall time of a folder's job with one worker pinned to one core and with two."""
+    scripts = str(Path(__file__).resolve().parents[1] / "workflow/scripts")
+    with tempfile.TemporaryDirectory() as top:
+        folder = Path(top, "dicom")
+        folder.mkdir()
+        for i in range(copies):
+            for j, path in enumerate(paths):
+                os.symlink(os.path.abspath(path), folder / f"{i:03d}_{j}.dcm")
+        job = Path(top, "job.py")
+        job.write_text(FOLDER_JOB.format(scripts=scripts, folder=str(folder)))
+        ratios = []
+        for run in range(runs):
+            spent = {}
+            for count in (1, 2):
+                started = time.perf_counter()
+                command = [sys.executable, str(job), str(count), os.path.join(top, f"out-{run}-{count}")]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                spent[count] = time.perf_counter() - started
+            ratios.append(spent[1] / spent[2])
+            print(f"run {run}: one worker {spent[1]:.1f} s, two {spent[2]:.1f} s: {ratios[-1]:.2f} x", flush=True)
+    print(f"median {statistics.median(ratios):.2f} x with two workers, {copies * len(paths)} clips")
+
+
+def memory(frames: int, rows: int, columns: int) -> None:
+    """Peak resident memory of a worker and of its ffmpeg on a long clip."""
+    with tempfile.TemporaryDirectory() as out:
+        path = os.path.join(out, "long.dcm")
+        long_clip(path, frames, rows, columns)
+        code = (
+            "import resource, sys; sys.path[:0] = sys.argv[1:3]; import convert; convert.ours(*sys.argv[3:5]); "
+            "print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
+        )
+        here = Path(__file__).resolve().parent
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            str(here),
+            str(here.parent / "workflow/scripts"),
+            path,
+            out + "/clip.mp4",
+        ]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    worker, child = (int(kilobytes) / 1024 for kilobytes in done.stdout.split())
+    print(f"{frames} frames of {rows} x {columns}: worker {worker:.0f} MB, its ffmpeg {child:.0f} MB")
+
+
+def long_clip(path: str, frames: int, rows: int, columns: int) -> None:
+    """Write a JPEG Baseline clip by repeating the large cine's frames at another size."""
+    dataset, offset = dicom.read_header(str(get_testdata_file(LARGE, download=False)))
+    decoded = dicom.frames(dicom.check_clip(str(get_testdata_file(LARGE, download=False)), dataset, offset, ()))
+    encoded = []
+    for frame in decoded:
+        large = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_CUBIC)
+        encoded.append(cv2.imencode(".jpg", cv2.cvtColor(large, cv2.COLOR_RGB2BGR))[1].tobytes())
+    dataset.PixelData = encapsulate([encoded[i % len(encoded)] for i in range(frames)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames, rows, columns
+    dataset.save_as(path)
+
+
+def windows(paths: list[str]) -> list[np.ndarray]:
+    """Two windows of each different clip: uint8 frames [n, 256, 256, 3] as the encoder is to see them."""
+    found = []
+    for path in dict.fromkeys(paths):
+        dataset, offset = dicom.read_header(path)
+        small = np.stack(list(convert._small_frames(dicom.check_clip(path, dataset, offset, ()), 256)))
+        found += [small[: len(small) // 2], small[len(small) // 2 :]]
+    return found
+
+
+def by_reference(frames: np.ndarray, path: str) -> None:
+    """mp4v through OpenCV, as the reference writes it."""
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), 30, frames.shape[2:0:-1])
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def by_us(**changes: object) -> Callable[[np.ndarray, str], None]:
+    """This workflow's way, with other settings than the default."""
+    made = dataclasses.replace(DEFAULT, **changes)
+    return lambda frames, path: video.write(path, iter(frames), made, 30) and None
+
+
+X264 = {"codec": "libx264", "gop": 250}
+CODECS: dict[str, Callable[[np.ndarray, str], None]] = {
+    "reference: mp4v through OpenCV": by_reference,
+    "mpeg4 q 3, GOP 12": by_us(quality=3, gop=12, encoder_options={}),
+    "mpeg4 q 3": by_us(quality=3, encoder_options={}),
+    "mpeg4 q 3, bicubic": by_us(quality=3, encoder_options={}, scaler_flags="bicubic"),
+    "mpeg4 q 3, trellis": by_us(quality=3, encoder_options={"trellis": 1}),
+    "mpeg4 q 2.6, rd, trellis (default)": by_us(),
+    "mpeg4 q 2.6, trellis": by_us(encoder_options={"trellis": 1}),
+    "mpeg4 q 2": by_us(quality=2, encoder_options={}),
+    "libx264 crf 18 veryfast": by_us(**X264, quality=18, encoder_options={"preset": "veryfast"}),
+    "libx264 crf 16, fastdecode": by_us(
+        **X264, quality=16, encoder_options={"preset": "veryfast", "tune": "psnr,fastdecode"}
+    ),
+    "libx264 crf 14 medium, psnr": by_us(**X264, quality=14, encoder_options={"preset": "medium", "tune": "psnr"}),
+    "libx264 crf 13 medium, psnr, 4:4:4": by_us(
+        **X264, quality=13, encoder_options={"preset": "medium", "tune": "psnr"}, pixel_format="yuv444p"
+    ),
+}
+
+
+def codecs(paths: list[str], seeds: int, constructor: str) -> None:
+    """Size, PSNR of the sampled frames, vector error and reading cost of each setting."""
+    clips = windows(paths)
+    sampled = [frames[clip.frame_indices(len(frames), 16)] for frames in clips]
+    encoders = [checkpoint.draw(ARCHITECTURES[constructor], seed) for seed in range(seeds)]
+    exact = [[vector(encoder, frames) for frames in sampled] for encoder in encoders]
+    print(f"{len(clips)} windows, {seeds} seeds, {constructor}; vector error against lossless frames")
+    base: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as out:
+        for name, write in CODECS.items():
+            kilobytes, psnr, milliseconds, errors, encoding = 0.0, [], 0.0, [], 0.0
+            for i, frames in enumerate(clips):
+                path = os.path.join(out, "clip.mp4")
+                started = cpu_seconds()
+                write(frames, path)
+                encoding += cpu_seconds() - started
+                kilobytes += os.path.getsize(path) / 1e3
+                indices = clip.frame_indices(len(frames), 16).tolist()
+                spent = []
+                for _ in range(5):
+                    started = time.process_time()
+                    read = video.read(path, indices, len(frames))
+                    spent.append(time.process_time() - started)
+                milliseconds += 1e3 * min(spent)
+                psnr.append(10 * np.log10(255**2 / np.mean((read.astype(float) - sampled[i]) ** 2)))
+                errors += [
+                    relative(vector(encoder, read), known[i]) for encoder, known in zip(encoders, exact, strict=True)
+                ]
+            found = {"kb": kilobytes, "error": statistics.mean(errors), "read": milliseconds}
+            base = base or found
+            print(
+                f"{name:36s} {kilobytes:5.0f} KB ({kilobytes / base['kb']:.2f})  {np.mean(psnr):5.2f} dB  "
+                f"error {100 * found['error']:.2f} % (sd {100 * statistics.pstdev(errors):.2f}; "
+                f"{found['error'] / base['error']:.2f})  read {milliseconds:5.1f} ms "
+                f"({milliseconds / base['read']:.2f})  write {1e3 * encoding / sum(map(len, clips)):.2f} ms a frame",
+                flush=True,
+            )
+
+
+def vector(encoder: torch.nn.Module, frames: np.ndarray) -> torch.Tensor:
+    """The float32 vector of sampled frames."""
+    return embed.vectors(encoder, torch.from_numpy(frames[None]), 256, torch.float32)[0]
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The relative error of `a` against `b`."""
+    return float((a - b).norm() / b.norm())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "memory", "codecs"])
+    parser.add_argument("--dicom", help="a folder of your own clips")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument(
+        "--plugin", default="pillow", help="pydicom's JPEG decoder for the reference: pillow or pylibjpeg"
+    )
+    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
+    arguments = parser.parse_args()
+    print(machine())
+    paths = sources(arguments.dicom)
+    if arguments.what == "speed":
+        runs = 1 if arguments.quick else arguments.runs
+        speed(paths[-1:] if arguments.quick else paths, runs, arguments.plugin)
+        workers(paths[-1:] if arguments.quick else paths, 2 if arguments.quick else 6, runs)
+    elif arguments.what == "memory":
+        memory(*((130, 240, 320) if arguments.quick else (2000, 708, 1016)))
+    else:
+        codecs(paths[-1:] if arguments.quick else paths, *((1, "vit_tiny") if arguments.quick else (3, "vit_large")))
+
+
+if __name__ == "__main__":
+    main()

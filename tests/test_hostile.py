@@ -1,0 +1,180 @@
+"""Broken and hostile files: each ends as one row with a reason, whatever is wrong with it, and nothing else happens."""
+
+import errno
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import pydicom
+import pytest
+from conftest import SETTINGS
+from echo_embeddings import convert, dicom, manifest, video
+from echo_embeddings.collection import Folder
+from pydicom import uid
+from pydicom.encaps import encapsulate, generate_frames
+from test_dicom import path_of
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> bytes:
+    """The first five frames of the small cine, as a DICOM file."""
+    dataset = pydicom.dcmread(path_of("pydicom/test_files/examples_ybr_color.dcm"))
+    dataset.PixelData = encapsulate(list(generate_frames(dataset.PixelData, number_of_frames=30))[:5])
+    dataset.NumberOfFrames = 5
+    path = tmp_path_factory.mktemp("clip") / "clip.dcm"
+    dataset.save_as(path)
+    return path.read_bytes()
+
+
+def convert_all(top: Path, files: dict[str, bytes]) -> dict[str, manifest.Row]:
+    """Convert a folder of these files; every row is checked against what lies in the tree."""
+    for name, content in files.items():
+        (top / "dicom" / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / "dicom" / name).write_bytes(content)
+    places = convert.Places(top / "tree", top / "state", top / "m.tsv", top / "m.sha256")
+    convert.convert_folder(
+        Folder("p10", str(top / "dicom")), places, SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=1
+    )
+    rows = {row.path: row for row in manifest.read(places.table)}
+    assert set(rows) == set(files)
+    for row in rows.values():
+        assert (row.status == "converted") == (row.reason == ""), row
+        assert "Traceback" not in row.reason
+        assert len(row.reason) < 400, row
+        if row.status == "converted":
+            assert len(video.read(places.tree / row.mp4, range(row.frames), row.frames)) == row.frames
+    written = {str(p.relative_to(places.tree)) for p in places.tree.rglob("*") if p.is_file()}
+    assert written == {row.mp4 for row in rows.values() if row.mp4}
+    return rows
+
+
+def test_truncated_at_any_byte(tmp_path, clip):
+    cuts = sorted({int(len(clip) * i / 220) for i in range(220)} | {len(clip) - i for i in range(1, 30)})
+    assert len(cuts) >= 200
+    rows = convert_all(tmp_path, {f"{cut:06d}": clip[:cut] for cut in cuts})
+    whole = clip.rfind(b"\xff\xd9") + 2  # what follows the last frame's end closes the sequence and is not missed
+    for cut in cuts:
+        status = rows[f"{cut:06d}"].status
+        if cut < 132 and cut > 0:
+            assert status == "skipped"
+        elif cut < whole:
+            assert status == "failed", (cut, rows[f"{cut:06d}"])
+
+
+def test_bit_flips(tmp_path, clip):
+    draw = random.Random(7)
+    files = {}
+    for i in range(500):
+        content = bytearray(clip)
+        # Half of them in the header, which is a tenth of the file and most of what can go wrong.
+        position = draw.randrange(132, 3000) if i % 2 else draw.randrange(len(clip))
+        content[position] ^= 1 << draw.randrange(8)
+        files[f"{i:03d}"] = bytes(content)
+    rows = convert_all(tmp_path, files)
+    assert sum(row.status == "converted" for row in rows.values()) > 100
+
+
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@hypothesis.given(data=st.data())
+def test_any_few_bytes_replaced(clip, data):
+    """What a worker does with one file, for edits that shift, repeat and overwrite parts of it."""
+    start = data.draw(st.integers(132, len(clip) - 1))
+    length = data.draw(st.integers(0, 64))
+    content = clip[:start] + data.draw(st.binary(max_size=64)) + clip[start + length :]
+    with tempfile.TemporaryDirectory() as directory:
+        source, target = Path(directory, "in"), Path(directory, "out/clip.mp4")
+        source.write_bytes(content)
+        row = convert.convert_file(str(source), "in", target, SETTINGS)
+        assert (row.status == "converted") == target.exists()
+        assert row.status == "converted" or row.reason
+        assert os.listdir(directory) == ["in"] or list(target.parent.iterdir()) in ([], [target])
+
+
+def change(**elements):
+    def apply(dataset):
+        for keyword, value in elements.items():
+            setattr(dataset, keyword, value)
+
+    return apply
+
+
+def number_of_frames_as_text(dataset):
+    dataset.add(pydicom.DataElement("NumberOfFrames", "LO", "many"))
+
+
+def promises_too_much(dataset):
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    dataset.PixelData = bytes(1000)
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.NumberOfFrames = 100_000
+
+
+def wrong_stream(dataset):
+    dataset.PixelData = encapsulate([b"no jpeg at all \xff\xd9"] * 5)
+
+
+@pytest.mark.parametrize(
+    ("apply", "reason"),
+    [
+        (change(NumberOfFrames=6), "NumberOfFrames is 6, the file holds only 5"),
+        (change(NumberOfFrames=4), "NumberOfFrames is 4, the file holds more"),
+        (change(Rows=65535, Columns=65535), "frames of 65535 x 65535 pixels cannot be right"),
+        (change(Rows=241), "frame 0 is 240 x 320, the header says 241 x 320"),
+        (number_of_frames_as_text, "NumberOfFrames is 'many'"),
+        (promises_too_much, "the header promises 23040000000 bytes of pixels, the file holds 1012"),
+        (wrong_stream, "a frame is no JPEG stream, as its transfer syntax demands"),
+        (lambda ds: ds.__delitem__("PixelData"), "PixelData is missing"),
+    ],
+)
+def test_headers_that_lie(tmp_path, clip, apply, reason):
+    (tmp_path / "in.dcm").write_bytes(clip)
+    dataset = pydicom.dcmread(tmp_path / "in.dcm")
+    apply(dataset)
+    dataset.save_as(tmp_path / "in.dcm")
+    row = convert.convert_file(str(tmp_path / "in.dcm"), "in.dcm", tmp_path / "out.mp4", SETTINGS)
+    assert (row.status, row.reason) == ("failed", reason)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_an_input_error_is_a_row(tmp_path, clip, monkeypatch):
+    (tmp_path / "in.dcm").write_bytes(clip)
+
+    def fails(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(dicom, "generate_frames", fails)
+    row = convert.convert_file(str(tmp_path / "in.dcm"), "in.dcm", tmp_path / "out.mp4", SETTINGS)
+    assert (row.status, row.reason) == ("failed", "cannot be read: Input/output error")
+
+
+def test_a_file_that_vanishes_is_a_row(tmp_path):
+    row = convert.convert_file(str(tmp_path / "gone.dcm"), "gone.dcm", tmp_path / "out.mp4", SETTINGS)
+    assert (row.status, row.reason) == ("failed", "cannot be opened: No such file or directory")
+
+
+def _as_nobody(directory, results):
+    os.setuid(65534)
+    results.put(convert.convert_file(f"{directory}/in.dcm", "in.dcm", Path(directory, "out.mp4"), SETTINGS))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_file_without_read_permission_is_a_row(clip):
+    directory = tempfile.mkdtemp()
+    try:
+        Path(directory, "in.dcm").write_bytes(clip)
+        os.chmod(f"{directory}/in.dcm", 0)
+        os.chmod(directory, 0o755)
+        context = multiprocessing.get_context("fork")
+        results = context.Queue()
+        process = context.Process(target=_as_nobody, args=(directory, results))
+        process.start()
+        row = results.get(timeout=30)
+        process.join()
+    finally:
+        shutil.rmtree(directory)
+    assert (row.status, row.reason) == ("failed", "cannot be opened: Permission denied")
