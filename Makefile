@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo test lint format lock clean
+.PHONY: install demo test lint format bench lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -29,7 +29,13 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt workflow
 
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/convert.py speed
+	$(BIN)/python benchmarks/convert.py memory
+	$(BIN)/python benchmarks/convert.py codecs
+
 $(VENV)/run.stamp: requirements/run.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements/run.txt
 	touch $@

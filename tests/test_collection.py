@@ -65,6 +65,9 @@ def test_dicom_directly_in_dicom_dir_form_one_folder(tmp_path):
         (["all/a"], [], "rename the folder 'all'"),
         (["p{0}/a"], [], "rename the folder"),
         (["top/a", "b"], [], "DICOM lie directly in"),
+        (["p10/a"], ["."], "not the name of a direct sub-folder"),
+        (["p10/a"], [".."], "not the name of a direct sub-folder"),
+        (["p10/b/a"], ["p10%2Fb"], "not the name of a direct sub-folder"),
     ],
 )
 def test_unusable_collections(tmp_path, names, chosen, message):
@@ -107,6 +110,17 @@ def test_files_in_byte_order_with_odd_ones_and_without_endless_loops(tmp_path):
     expected = [b"a b.dcm", b"a/1", b"b/2", b"broken", b"caf\xe9", b"fifo", b"itself", b"socket"]
     assert [os.fsencode(f) for f in found] == expected
     assert not collection.has_dicom_mark(str(top / "fifo"))
+
+
+def test_a_directory_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
+    put(tmp_path / "p10/a")
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match=r"cannot list .*: Permission denied; make it readable"):
+        folders(str(tmp_path), [])
 
 
 def test_a_linked_folder_is_followed(tmp_path):

@@ -72,7 +72,6 @@ ORACLE = {
     **dict.fromkeys([uid.JPEGLSLossless, uid.JPEGLSNearLossless], "pyjpegls"),
     **dict.fromkeys([uid.JPEG2000Lossless, uid.JPEG2000], "pylibjpeg"),
 }
-SUPPORTED = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"}
 
 
 def images():
@@ -230,6 +229,7 @@ def test_deflated_and_fragmented_clips(cine):
         ({"CineRate": "50"}, 50),
         ({"FrameIncrementPointer": 0x00181065, "FrameTimeVector": [0, 20, 20, 20], "FrameTime": "1"}, 50),
         ({}, None),
+        ({"FrameIncrementPointer": 0x00181065, "FrameTimeVector": ["0", "", "33"], "CineRate": "25"}, 25),
         ({"FrameTime": "-5", "CineRate": "0"}, None),
     ],
 )
@@ -239,3 +239,44 @@ def test_frame_rate(attributes, rate):
         setattr(dataset, keyword, value)
     found = dicom.frame_rate(dataset)
     assert found == (None if rate is None else pytest.approx(rate, abs=1e-3))
+
+
+def region(data_type, spatial_format, box):
+    item = pydicom.Dataset()
+    item.RegionDataType, item.RegionSpatialFormat = data_type, spatial_format
+    item.RegionLocationMinX0, item.RegionLocationMinY0, item.RegionLocationMaxX1, item.RegionLocationMaxY1 = box
+    return item
+
+
+@pytest.mark.parametrize(
+    ("regions", "colour", "expected"),
+    [
+        ([(1, 1, (10, 5, 90, 60))], 0, {"region_data_types": "1", "tissue_box": "10,5,90,60", "kind": "bmode"}),
+        ([(1, 1, (10, 5, 90, 60)), (2, 1, (20, 9, 80, 50))], 1, {"region_data_types": "1,2", "kind": "colour"}),
+        ([(1, 1, (10, 5, 90, 30)), (3, 3, (0, 40, 99, 70))], 0, {"region_data_types": "1,3", "kind": "spectral"}),
+        ([(1, 2, (10, 5, 90, 60))], 0, {"kind": "unknown", "tissue_box": None}),  # M-mode
+        ([(1, 1, (10, 5, 100, 60))], 0, {"kind": "bmode", "tissue_box": None}),  # outside the picture
+        ([], 1, {"kind": "colour", "ultrasound_color_data_present": 1}),
+        ([], None, {"kind": "unknown", "ultrasound_color_data_present": None, "region_data_types": None}),
+    ],
+)
+def test_what_the_header_tells(regions, colour, expected):
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.Rows, dataset.Columns, dataset.HeartRate = 80, 100, 0
+    dataset.Manufacturer, dataset.ManufacturerModelName = "Maker", "Model\t9"
+    if colour is not None:
+        dataset.UltrasoundColorDataPresent = colour
+    dataset.SequenceOfUltrasoundRegions = [region(*r) for r in regions]
+    found = dicom.describe(dataset)
+    assert {name: found.get(name) for name in expected} == expected
+    assert (found["manufacturer"], found["manufacturer_model_name"]) == ("Maker", "Model 9")
+    assert "heart_rate" not in found
+
+
+def test_the_stale_region_of_the_small_cine_gives_no_box():
+    dataset, _ = dicom.read_header(path_of("pydicom/test_files/examples_ybr_color.dcm"))
+    found = dicom.describe(dataset)
+    assert "tissue_box" not in found
+    assert "heart_rate" not in found
+    assert found["kind"] == "bmode"

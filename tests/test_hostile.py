@@ -12,11 +12,12 @@ import hypothesis
 import hypothesis.strategies as st
 import pydicom
 import pytest
+from pydicom import uid
+from pydicom.encaps import encapsulate, generate_frames
+
 from conftest import SETTINGS
 from echo_embeddings import convert, dicom, manifest, video
 from echo_embeddings.collection import Folder
-from pydicom import uid
-from pydicom.encaps import encapsulate, generate_frames
 from test_dicom import path_of
 
 

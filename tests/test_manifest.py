@@ -34,6 +34,12 @@ def test_round_trip_in_byte_order(tmp_path):
     assert read[0].frames is None
 
 
+def test_spaces_in_paths_are_kept(tmp_path):
+    rows = [Row(" a  b .dcm", " a  b .mp4", "converted", "", 3), Row("a b.dcm", "a b.mp4", "converted", "", 3)]
+    manifest.write(tmp_path / "m.tsv", rows)
+    assert [(r.path, r.mp4) for r in manifest.read(tmp_path / "m.tsv")] == [(r.path, r.mp4) for r in rows]
+
+
 def test_digest_changes_with_the_table_only(tmp_path):
     table, digest = tmp_path / "t.tsv", tmp_path / "t.sha256"
 

@@ -1,7 +1,5 @@
 """A vector of the pipeline, from MP4 to float32, at ViT-L size, against an independent way to it."""
 
-import copy
-
 import av
 import numpy as np
 import pytest
@@ -9,7 +7,9 @@ import torch
 
 import oracle
 from conftest import SETTINGS
-from echo_embeddings import clip, convert, embed, video
+from echo_embeddings import checkpoint, clip, convert, embed, manifest, video
+from echo_embeddings.manifest import Row
+from echo_embeddings.settings import Model
 from test_dicom import path_of
 
 
@@ -33,17 +33,30 @@ def reference(videos, large_encoder):
     }
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, large_encoder):
+    path = tmp_path_factory.mktemp("weights") / "vitl.pt"
+    checkpoint.save(path, {"encoder": large_encoder.state_dict()}, "drawn for a test")
+    return path
+
+
 def relative(a, b):
     return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 5e-3), ("bf16", 2e-2)])
-def test_vector_equals_the_oracle(videos, reference, large_encoder, precision, bound):
+def test_the_stage_gives_the_vectors_of_the_oracle(videos, reference, weights, tmp_path, precision, bound):
     path, frames = videos["large"]
-    sampled = video.read(path, clip.frame_indices(frames, 16).tolist(), frames)
-    dtype = embed.DTYPES[precision]
-    encoder = large_encoder if precision == "fp32" else copy.deepcopy(large_encoder).to(dtype)
-    vector = embed.vectors(encoder, torch.from_numpy(sampled[None]), 256, dtype)[0]
+    manifest.write(tmp_path / "m.tsv", [Row("large.dcm", path.name, "converted", "", frames)])
+    places = embed.Places(
+        path.parent, tmp_path / "m.tsv", weights, tmp_path / "state", tmp_path / "d", tmp_path / "v.pt"
+    )
+    model = Model("vitl", "vit_large", 256, 1024, "encoder", 16, precision)
+    embed.embed_folder(
+        "p10", places, model,
+        device="cpu", batch_size=4, num_workers=0, save_every=10, max_failed_fraction=0, threads=2,
+    )  # fmt: skip
+    vector = torch.load(places.vectors)[path.name]
     assert vector.dtype == torch.float32
     assert relative(vector, reference["large"]) < bound
     # The test would prove nothing if all videos had nearly the same vector.

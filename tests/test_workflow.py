@@ -1,5 +1,6 @@
 """The whole workflow as users run it: the demo, what is pending and when, wrong configurations."""
 
+import dataclasses
 import html.parser
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from conftest import REPOSITORY, run_snakemake
+from echo_embeddings import manifest
 
 
 def demo(directory, *arguments, change=None):
@@ -222,6 +224,26 @@ def test_parsing_imports_neither_torch_nor_pydicom(finished, monkeypatch):
 
 
 def test_the_slurm_profile_plans_without_slurm(finished):
-    result = demo(finished, "-n", "--forceall", "--profile", str(REPOSITORY / "profiles/slurm"))
+    profile = ("--profile", str(REPOSITORY / "profiles/slurm"))
+    result = demo(finished, "-n", "--forceall", *profile, change="embed: {device: cuda}")
     assert result.returncode == 0, result.stdout
-    assert "slurm_partition=mit_preemptable" in result.stdout
+    embed = re.search(r"^rule embed:\n(?:    .*\n)*?    resources: (.*)", result.stdout, re.MULTILINE)[1]
+    assert {"gpu=1", "gpu_model=l40s", "slurm_partition=mit_preemptable"} <= set(embed.split(", "))
+    convert = re.search(r"^rule convert:\n(?:    .*\n)*?    resources: (.*)", result.stdout, re.MULTILINE)[1]
+    assert "slurm_partition=mit_normal" in convert.split(", ")
+
+
+def test_a_large_table_that_stays_the_same_makes_no_gpu_job_pending(work):
+    """50,000 rows are 10 MB, beyond what Snakemake compares by content: its digest is what `embed` depends on."""
+    table = work / "results/mp4/256/p10.manifest.tsv"
+    rows = manifest.read(table)
+    extra = [dataclasses.replace(rows[2], path=f"p10000009/s{i:08d}/still_of_a_study.dcm") for i in range(50_000)]
+    manifest.write(table, [*rows, *extra])
+    manifest.write_digest(table, table.with_suffix(".sha256"))
+    assert table.stat().st_size > 5_000_000
+    embed = "results/embeddings/vit-tiny_embeddings_p10.pt"
+    assert pending(work, "--", embed) == {"embed vit-tiny p10"}
+    assert demo(work, "--", embed).returncode == 0
+    manifest.write(table, [*extra, *rows])
+    manifest.write_digest(table, table.with_suffix(".sha256"))
+    assert pending(work) == {"qc_model vit-tiny", "qc_index", "all"}

@@ -18,7 +18,7 @@ except UserError as error:
 
 
 wildcard_constraints:
-    size=r"\d+",
+    size="|".join(sorted({str(entry["resolution"]) for entry in REGISTRY.values()})),
     # Any name but "all": that is the merged file.
     folder=r"[^/]{1,2}|(?!all)[^/]{3}|[^/]{4}[^/]*",
     model="|".join(map(re.escape, REGISTRY)),
@@ -38,7 +38,8 @@ def checkpoint(wildcards):
     path = Path(config["weights_dir"], REGISTRY[wildcards.model]["checkpoint"])
     if not path.is_file():
         url = REGISTRY[wildcards.model]["url"]
-        sys.exit(f"model {wildcards.model}: no checkpoint {path}; fetch it ({url}) or set weights_dir to where it lies")
+        fetch = f"fetch it ({url})" if url else "put it there"
+        sys.exit(f"model {wildcards.model}: no checkpoint {path}; {fetch} or set weights_dir to where it lies")
     return str(path)
 
 

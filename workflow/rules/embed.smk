@@ -13,7 +13,8 @@ rule embed:
         "results/benchmarks/embed/{model}/{folder}.tsv"
     conda:
         "../envs/echo-embeddings.yaml"
-    threads: max(1, config["embed"]["num_workers"])
+    # On a CPU the encoder takes all cores of the machine, or 8 where a cluster has no such number.
+    threads: max(1, config["embed"]["num_workers"]) if config["embed"]["device"] == "cuda" else workflow.cores or 8
     resources:
         gpu=int(config["embed"]["device"] == "cuda"),
         mem_mb=lambda wildcards, attempt: attempt * 32000,

@@ -8,9 +8,11 @@ rule merge:
         "results/embeddings/{model}_embeddings_all.pt",
     log:
         "results/logs/merge/{model}.log",
-    localrule: True
     conda:
         "../envs/echo-embeddings.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt * 16000,
+        runtime=60,
     params:
         folders=list(FOLDERS),
         embed_dim=lambda wildcards: REGISTRY[wildcards.model]["embed_dim"],

@@ -24,7 +24,7 @@ if __name__ == "__main__":  # worker processes import this file
             model,
             device=keys["device"],
             batch_size=keys["batch_size"] or settings.check(snakemake.config)[model.name]["batch_size"],
-            num_workers=keys["num_workers"],
+            num_workers=min(keys["num_workers"], snakemake.threads),
             save_every=keys["save_every"],
             max_failed_fraction=keys["max_failed_fraction"],
             terminal=terminal,

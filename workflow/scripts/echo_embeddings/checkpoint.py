@@ -6,6 +6,7 @@ import os
 import pickle
 from pathlib import Path
 
+import filelock
 import torch
 from torch import Tensor
 
@@ -30,8 +31,11 @@ def load(path: str | os.PathLike[str], name: str, constructor: str, embed_dim: i
         raise UserError(f"model {name}: embed_dim is {embed_dim}, {constructor} has {architecture.embed_dim}")
     where = f"model {name}: {path}"
     state = _entry(_open(path, where), entry, where)
-    if any(key.startswith(V_JEPA_2_1) for key in state):
-        raise UserError(f"{where}: entry {entry!r} is a V-JEPA 2.1 encoder, {constructor} here is V-JEPA 2")
+    for key in state:
+        if key.startswith(V_JEPA_2_1):
+            raise UserError(
+                f"{where}: entry {entry!r} has {key!r}: it is a V-JEPA 2.1 encoder, {constructor} here is V-JEPA 2"
+            )
     with torch.device("meta"):
         encoder = Encoder(architecture)
     _compare(encoder.state_dict(), state, constructor, where, entry)
@@ -56,11 +60,11 @@ def _open(path: str | os.PathLike[str], where: str) -> dict[str, object]:
 def _entry(content: dict[str, object], entry: str, where: str) -> dict[str, Tensor]:
     """The tensors of one entry under the encoder's own names."""
     if not isinstance(content.get(entry), dict):
-        there = ", ".join(key for key, value in content.items() if isinstance(value, dict))
+        there = ", ".join(str(key) for key, value in content.items() if isinstance(value, dict))
         raise UserError(f"{where}: no entry {entry!r}; the file has {there or 'none'}")
     state: dict[str, Tensor] = {}
     for key, tensor in content[entry].items():  # type: ignore[attr-defined]
-        name = key
+        name = str(key)
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
         if name in state:
@@ -82,6 +86,8 @@ def _compare(wanted: dict[str, Tensor], state: dict[str, Tensor], constructor: s
             raise UserError(
                 f"{where}: entry {entry!r}: {key!r} is {shape}, {constructor} has {list(wanted[key].shape)}"
             )
+        if not value.is_floating_point():
+            raise UserError(f"{where}: entry {entry!r}: {key!r} is {value.dtype}, not floating-point weights")
 
 
 def note(path: str | os.PathLike[str]) -> str | None:
@@ -102,14 +108,16 @@ def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
     name = os.path.abspath(path)
     identity = [name, status.st_size, status.st_mtime_ns]
     kept = Path(cache) / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".json")
-    if kept.exists():
-        record = json.loads(kept.read_text())
-        if record["identity"] == identity:
-            return str(record["sha256"])
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    with whole(kept) as part:
-        part.write_text(json.dumps({"identity": identity, "sha256": digest}))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(kept.with_suffix(".lock")):  # the folders' jobs start together: one reads, the others wait
+        if kept.exists():
+            record = json.loads(kept.read_text())
+            if record["identity"] == identity:
+                return str(record["sha256"])
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with whole(kept) as part:
+            part.write_text(json.dumps({"identity": identity, "sha256": digest}))
     return digest
 
 

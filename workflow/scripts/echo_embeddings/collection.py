@@ -42,7 +42,8 @@ class Folder:
 def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
     """Yield each directory below and including `top` with the paths in it that are no directories.
 
-    Symbolic links are followed, but never back into a directory that they lie in.
+    Symbolic links are followed, but never back into a directory that they lie in. Raises `UserError` if one
+    cannot be listed.
     """
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
     while pending:
@@ -52,13 +53,22 @@ def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
         if identity in above:
             continue
         found = []
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if _is_directory(entry):
-                    pending.append((entry.path, above | {identity}))
-                else:
-                    found.append(entry.path)
+        for entry in _entries(directory):
+            if _is_directory(entry):
+                pending.append((entry.path, above | {identity}))
+            else:
+                found.append(entry.path)
         yield directory, found
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UserError(
+            f"cannot list {directory}: {error.strerror}; make it readable, or say in config: folders which to work on"
+        ) from error
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -100,8 +110,7 @@ def folders(dicom_dir: str, chosen: list[str]) -> dict[str, Folder]:
     if chosen:
         found = [find(dicom_dir, name) for name in sorted(set(chosen), key=os.fsencode)]
     else:
-        with os.scandir(dicom_dir) as entries:
-            below = sorted((e.path for e in entries if _is_directory(e)), key=os.fsencode)
+        below = sorted((e.path for e in _entries(dicom_dir) if _is_directory(e)), key=os.fsencode)
         found = [Folder(encode_name(os.path.basename(p)), p) for p in below if _is_folder(p)]
         if _holds_dicom(files(_direct(dicom_dir), full=True)):
             found.append(_direct(dicom_dir))
@@ -120,7 +129,7 @@ def folders(dicom_dir: str, chosen: list[str]) -> dict[str, Folder]:
 
 
 def _direct(dicom_dir: str) -> Folder:
-    return Folder(encode_name(os.path.basename(os.path.realpath(dicom_dir))), dicom_dir, deep=False)
+    return Folder(encode_name(os.path.basename(os.path.abspath(dicom_dir))), dicom_dir, deep=False)
 
 
 def _is_folder(path: str) -> bool:
@@ -129,7 +138,10 @@ def _is_folder(path: str) -> bool:
 
 def find(dicom_dir: str, name: str) -> Folder:
     """The folder `name` of the collection. Raises `UserError` if it is not there or holds no DICOM."""
-    path = os.path.join(dicom_dir, decode_name(name))
+    raw = decode_name(name)
+    if raw in ("", ".", "..") or "/" in raw:
+        raise UserError(f"folder {name!r}: not the name of a direct sub-folder of dicom_dir {dicom_dir!r}")
+    path = os.path.join(dicom_dir, raw)
     if os.path.isdir(path):
         if _is_folder(path):
             return Folder(name, path)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from . import collection, dicom, manifest, video
 from .collection import Folder
-from .files import PART, UserError, alone, decode_name, encode_name, whole
+from .files import PART, UserError, alone, decode_name, encode_name, one_line, whole
 from .manifest import CONVERTED, FAILED, SKIPPED, Row
 from .progress import Progress
 from .settings import ConvertSettings
@@ -60,7 +60,8 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
     except OSError as error:
         return Row(path, "", FAILED, f"cannot be opened: {error.strerror}")
     facts: dict[str, Any] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    part = target.with_name(target.name + PART)
+    # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
+    part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
     try:
         dataset, offset = dicom.read_header(source)
         facts.update(dicom.describe(dataset))
@@ -97,11 +98,12 @@ def _small_frames(clip: dicom.Clip, size: int) -> Iterator[NDArray[np.uint8]]:
             shape, dtype = small.shape, small.dtype
             waiting.write(small.tobytes())
         waiting.seek(0)
-        scale = 255.0 / (high - low) if high > low else 0.0
+        # Divided before it is multiplied, as the reference does: so the maximum becomes 255 and not 254.99.
+        span = np.float32(max(high - low, 1))
         length = int(np.prod(shape)) * dtype.itemsize
         while data := waiting.read(length):
             small = np.frombuffer(data, dtype).reshape(shape)
-            stretched = ((small.astype(np.float32) - np.float32(low)) * np.float32(scale)).astype(np.uint8)
+            stretched = ((small.astype(np.float32) - np.float32(low)) / span * np.float32(255)).astype(np.uint8)
             if clip.photometric == "MONOCHROME1":
                 stretched = 255 - stretched
             yield stretched if stretched.ndim == 3 else np.repeat(stretched[..., None], 3, axis=2)
@@ -149,7 +151,7 @@ def convert_folder(
                 rows[path] = row
                 journal.add(row)
                 progress.step()
-        _prune(places.tree, journal, rows.values())
+        _prune(places.tree, listed, rows.values())
         _finish(folder.name, places, list(rows.values()), max_failed_fraction, time.monotonic() - started)
 
 
@@ -231,6 +233,7 @@ def _convert_all(
     finally:
         pool.stop()
         pool.join()
+        _sweep(tree)
 
 
 def _die_with_parent(parent: int) -> None:
@@ -251,6 +254,10 @@ def _result(future: Any, folder: Folder, path: str, timeout: float) -> Row:
         if error.exitcode == -signal.SIGKILL:
             return _failed(folder, path, "the decoder was killed; the job ran out of memory?")
         return _failed(folder, path, f"the decoder crashed (exit code {error.exitcode})")
+    except OSError:  # of the output, a full disk say: the rest of the folder would fare no better
+        raise
+    except Exception as error:
+        return _failed(folder, path, f"{type(error).__name__}: {one_line(error)[:200]}")
 
 
 class Journal:
@@ -281,10 +288,6 @@ class Journal:
         """The row of the file, if it was made under these settings."""
         record = self._records.get(path)
         return Row(**record["row"]) if record and record["settings"] == self._fingerprint else None
-
-    def mp4s(self) -> set[str]:
-        """The MP4 names of all files, under whatever settings they were made."""
-        return {record["row"]["mp4"] for record in self._records.values() if record["row"]["mp4"]}
 
     def add(self, row: Row) -> None:
         """Append a row; from here on it survives whatever becomes of this process."""
@@ -319,14 +322,16 @@ def _kept(journal: Journal, folder: Folder, tree: Path, path: str) -> Row | None
 def _sweep(tree: Path) -> None:
     """Delete what a killed run left half-written."""
     for part in tree.rglob("*" + PART):
-        part.unlink()
+        if part.is_file():
+            part.unlink(missing_ok=True)
 
 
-def _prune(tree: Path, journal: Journal, rows: Iterable[Row]) -> None:
-    """Delete every MP4 whose DICOM is gone or is no clip any more. Those beyond `limit` stay."""
-    wanted = journal.mp4s() - {collection.mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
+def _prune(tree: Path, listed: Iterable[str], rows: Iterable[Row]) -> None:
+    """Delete every MP4 whose DICOM is gone or is no clip any more. Those of DICOM beyond `limit` stay."""
+    wanted = {collection.mp4_name(path) for path in listed}
+    wanted -= {collection.mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
     for path in tree.rglob("*.mp4"):
-        if path.relative_to(tree).as_posix() not in wanted:
+        if path.is_file() and path.relative_to(tree).as_posix() not in wanted:
             path.unlink()
 
 

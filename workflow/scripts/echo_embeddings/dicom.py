@@ -193,8 +193,8 @@ def frame_rate(dataset: pydicom.Dataset) -> float | None:
     """
     if dataset.get("FrameIncrementPointer") == 0x00181065:
         steps = dataset.get("FrameTimeVector")
-        steps = list(steps)[1:] if isinstance(steps, pydicom.multival.MultiValue) else []
-        mean = _positive(sum(float(s) for s in steps) / len(steps), float) if steps else None
+        steps = [_positive(step, float) for step in steps[1:]] if isinstance(steps, pydicom.multival.MultiValue) else []
+        mean = sum(steps) / len(steps) if steps and all(steps) else None
     else:
         mean = _positive(dataset.get("FrameTime"), float)
     if mean:

@@ -135,18 +135,17 @@ def embed_folder(
             encoder = checkpoint.load(
                 places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry
             ).to(device, DTYPES[model.precision])
+            batch_size = min(batch_size, save_every)
             loader = _loader(places.tree, todo, model.num_frames, batch_size, num_workers)
             fresh: dict[str, Tensor] = {}
             with Progress(name, len(todo), "clips", terminal) as progress:
-                for key, result in _embed_all(loader, todo, encoder, model, device):
-                    progress.step()
-                    if isinstance(result, str):
-                        failed[key] = result
-                    else:
-                        fresh[key] = result
-                    if len(fresh) >= save_every:
+                for made, unreadable in _embed_batches(loader, todo, encoder, model, device):
+                    fresh |= made
+                    failed |= unreadable
+                    if len(fresh) + batch_size > save_every:
                         shards.add(fresh, identities)
                         fresh = {}
+                    progress.step(len(made) + len(unreadable))
             shards.add(fresh, identities)
             have = shards.vectors(identities)
         if len(have) + len(failed) != len(rows):
@@ -193,23 +192,28 @@ def _loader(tree: Path, rows: list[Row], num_frames: int, batch_size: int, num_w
     )
 
 
-def _embed_all(
+def _embed_batches(
     loader: DataLoader[Any], rows: list[Row], encoder: nn.Module, model: Model, device: str
-) -> Iterator[tuple[str, Tensor | str]]:
-    """Yield each clip's key with its vector, float32 [embed_dim] on the CPU, or with why it has none."""
+) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
+    """Yield, batch by batch and by key, vectors, float32 [embed_dim] on the CPU, and why others have none."""
     for batch in loader:
-        readable: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
+        made: dict[str, Tensor] = {}
+        failed: dict[str, str] = {}
+        readable: dict[tuple[int, ...], list[tuple[str, NDArray[np.uint8]]]] = {}
         for i, frames in batch:
             if isinstance(frames, str):
-                yield rows[i].mp4, frames
+                failed[rows[i].mp4] = frames
             else:
-                readable.setdefault(frames.shape, []).append((i, frames))
+                readable.setdefault(frames.shape, []).append((rows[i].mp4, frames))
         for clips in readable.values():
             stacked = torch.from_numpy(np.stack([frames for _, frames in clips])).to(device)
-            made = vectors(encoder, stacked, model.resolution, DTYPES[model.precision]).cpu()
-            for (i, _), vector in zip(clips, made, strict=True):
-                finite = bool(torch.isfinite(vector).all())
-                yield rows[i].mp4, vector if finite else "the encoder gave NaN or Inf"
+            matrix = vectors(encoder, stacked, model.resolution, DTYPES[model.precision]).cpu()
+            for (key, _), vector in zip(clips, matrix, strict=True):
+                if torch.isfinite(vector).all():
+                    made[key] = vector
+                else:
+                    failed[key] = "the encoder gave NaN or Inf"
+        yield made, failed
 
 
 class Shards:
@@ -272,9 +276,10 @@ def _write_failed(path: Path, failed: dict[str, str]) -> None:
 
 def _judge(name: str, places: Places, clips: int, failed: dict[str, str], max_failed_fraction: float) -> None:
     if clips and len(failed) / clips > max_failed_fraction:
+        gone = "; MP4 files are gone: --forcerun convert makes them again" if video.GONE in failed.values() else ""
         raise UserError(
             f"{name}: {len(failed)} of {clips} clips have no vector, more than embed.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons stand in {places.failed}"
+            f"({max_failed_fraction:g}) allows; the reasons stand in {places.failed}{gone}"
         )
 
 

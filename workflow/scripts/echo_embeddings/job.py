@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from .files import UserError
+from .files import UserError, one_line
 
 
 @contextlib.contextmanager
@@ -19,14 +19,14 @@ def logged(log: str) -> Iterator[TextIO | None]:
     too, and one line to the terminal: what the user can mend, or where to read on. The process then ends
     with 1.
     """
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     terminal = os.dup(2)
-    with open(log, "wb", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
     try:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "wb", buffering=0) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
         yield os.fdopen(os.dup(terminal), "w") if os.isatty(terminal) else None
     except UserError as error:
         _stop(terminal, log, str(error))
@@ -34,7 +34,7 @@ def logged(log: str) -> Iterator[TextIO | None]:
         place = f"{error.filename}: " if error.filename else ""
         _stop(terminal, log, f"{place}{error.strerror or error}; what is done is kept: mend it and run again")
     except Exception as error:
-        _stop(terminal, log, f"{type(error).__name__}: {error}")
+        _stop(terminal, log, f"{type(error).__name__}: {one_line(error)[:300]}")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

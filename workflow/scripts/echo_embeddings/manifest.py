@@ -54,9 +54,11 @@ _TYPES: dict[str, type] = dict.fromkeys(_INTEGERS, int) | {"fps": float}
 _MAY_BE_NONE = {field.name for field in dataclasses.fields(Row) if field.default is None}
 
 
-def _cell(value: object) -> str:
+def _cell(name: str, value: object) -> str:
     if value is None:
         return ""
+    if name in ("path", "mp4"):
+        return str(value)  # percent-encoded, so printable; spaces count
     if isinstance(value, float):
         return f"{value:.6g}"
     return one_line(value) if value != "" else ""
@@ -67,7 +69,7 @@ def write(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
     with whole(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         file.write("\t".join(COLUMNS) + "\n")
         for row in sorted(rows, key=lambda r: r.path.encode()):
-            file.write("\t".join(_cell(getattr(row, name)) for name in COLUMNS) + "\n")
+            file.write("\t".join(_cell(name, getattr(row, name)) for name in COLUMNS) + "\n")
 
 
 def write_digest(path: str | os.PathLike[str], digest_path: str | os.PathLike[str]) -> None:

@@ -5,13 +5,14 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 
 from .files import UserError
 
@@ -33,7 +34,7 @@ class Codec:
 
 
 CODECS = {
-    "mpeg4": Codec("-q:v", 2.6, {"mbd": "rd", "trellis": 1}),
+    "mpeg4": Codec("-q:v", 2.7, {"mbd": "rd", "trellis": 1}),
     "libx264": Codec("-crf", 14, {"preset": "medium", "tune": "psnr"}),
 }
 
@@ -77,10 +78,22 @@ class Model(_Settings):
     version: int = EMBED_VERSION
 
 
-def _problems(validator: Draft202012Validator, document: Any, name: str) -> list[str]:
+# JSON Schema takes 16.0 for an integer and has no word for NaN; frame counts and rates do not go with either.
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+        "number": lambda _, value: (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        ),
+    }
+)
+_Validator = validators.extend(Draft202012Validator, type_checker=_TYPES)
+
+
+def _problems(schema: Mapping[str, Any], document: Any, name: str) -> list[str]:
     """One line for each way in which `document` breaks the schema, in order of place."""
     lines = []
-    for error in sorted(validator.iter_errors(document), key=lambda e: [str(p) for p in e.path]):
+    for error in sorted(_Validator(schema).iter_errors(document), key=lambda e: [str(p) for p in e.path]):
         place = ".".join(str(part) for part in error.absolute_path)
         where = f"{name}: {place}: " if place else f"{name}: "
         if error.validator == "additionalProperties":
@@ -121,7 +134,7 @@ def _read_registry(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
         return {}, [f"config: models_file: cannot read {path}: {error.strerror}"]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         return {}, [f"config: models_file: {path} is not YAML: {' '.join(str(error).split())}"]
-    problems = _problems(Draft202012Validator(_schema("models")), registry, str(path))
+    problems = _problems(_schema("models"), registry, str(path))
     if problems:
         return {}, problems
     for entry in registry.values():
@@ -135,7 +148,7 @@ def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     Returns the model registry: model name -> entry. Raises `UserError` with one line for each
     problem, all at once, folders excepted: those are looked for by `collection.folders`.
     """
-    problems = _problems(Draft202012Validator(_schema("config")), config, "config")
+    problems = _problems(_schema("config"), config, "config")
     registry: dict[str, dict[str, Any]] = {}
     if isinstance(config.get("models_file"), str | None):
         path = Path(config.get("models_file") or REPOSITORY / "config/models.yaml")

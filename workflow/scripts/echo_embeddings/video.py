@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from .files import UserError, one_line
 from .settings import CODECS, ConvertSettings
 
+GONE = "no such file"  # why an MP4 that the manifest has cannot be read
+
 
 class VideoError(Exception):
     """An MP4 could not be written or read; the message says why."""
@@ -79,7 +81,7 @@ def read(path: str | os.PathLike[str], indices: Sequence[int], frames: int) -> N
     the last of `indices` or states another number of frames.
     """
     if not Path(path).is_file():
-        raise VideoError("no such file")
+        raise VideoError(GONE)
     # One thread: the loader's workers are the parallelism.
     capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:

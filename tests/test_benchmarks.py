@@ -1,0 +1,24 @@
+"""The benchmarks run, in small, and print their figures."""
+
+import subprocess
+import sys
+
+import pytest
+
+from conftest import REPOSITORY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["convert.py", "speed"], ["x per CPU-second", "with two workers"]),
+        (["convert.py", "memory"], ["130 frames of 240 x 320: worker"]),
+        (["convert.py", "codecs"], ["reference: mp4v through OpenCV", "mpeg4 q 2.7, rd, trellis (default)"]),
+    ],
+)
+def test_quick(arguments, said):
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / arguments[0]), *arguments[1:], "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for words in said:
+        assert words in done.stdout
