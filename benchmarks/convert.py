@@ -239,8 +239,8 @@ CODECS: dict[str, Callable[[np.ndarray, str], None]] = {
 }
 
 
-def codecs(paths: list[str], seeds: int, constructor: str) -> None:
-    """Size, PSNR of the sampled frames, vector error and reading cost of each setting."""
+def codecs(paths: list[str], seeds: int, constructor: str, only: str) -> None:
+    """Size, PSNR of the sampled frames, vector error and reading cost of the settings whose name holds `only`."""
     clips = windows(paths)
     sampled = [frames[clip.frame_indices(len(frames), 16)] for frames in clips]
     encoders = [checkpoint.draw(ARCHITECTURES[constructor], seed) for seed in range(seeds)]
@@ -249,6 +249,8 @@ def codecs(paths: list[str], seeds: int, constructor: str) -> None:
     base: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as out:
         for name, write in CODECS.items():
+            if base and only not in name:  # the reference always stands first
+                continue
             kilobytes, psnr, milliseconds, errors, encoding = 0.0, [], 0.0, [], 0.0
             for i, frames in enumerate(clips):
                 path = os.path.join(out, "clip.mp4")
@@ -296,6 +298,7 @@ def main() -> None:
     parser.add_argument(
         "--plugin", default="pillow", help="pydicom's JPEG decoder for the reference: pillow or pylibjpeg"
     )
+    parser.add_argument("--only", default="", help="codec settings whose name holds this")
     parser.add_argument("--seeds", type=int, default=3, help="weights drawn for the vector error; 0 leaves it out")
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     arguments = parser.parse_args()
@@ -309,7 +312,7 @@ def main() -> None:
         memory(*((130, 240, 320) if arguments.quick else (2000, 708, 1016)))
     else:
         constructor, seeds = ("vit_tiny", 1) if arguments.quick else ("vit_large", arguments.seeds)
-        codecs(paths[-1:] if arguments.quick else paths, seeds, constructor)
+        codecs(paths[-1:] if arguments.quick else paths, seeds, constructor, arguments.only)
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def _convert_all(
     pool = pebble.ProcessPool(
         max_workers=min(workers, len(paths)),
         context=get_context("spawn"),
-        initializer=_die_with_parent,
+        initializer=_start_worker,
         initargs=(os.getpid(),),
     )
     queue = iter(paths)
@@ -236,8 +236,9 @@ def _convert_all(
         _sweep(tree)
 
 
-def _die_with_parent(parent: int) -> None:
+def _start_worker(parent: int) -> None:
     """Have the kernel end this worker when its parent is killed; its ffmpeg then ends with its input."""
+    cv2.setNumThreads(1)  # the workers are the parallelism
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
