@@ -156,28 +156,47 @@ def workers(paths: list[str], copies: int, runs: int) -> None:
     print(f"median {statistics.median(ratios):.2f} x with two workers, {copies * len(paths)} clips")
 
 
+WORKER = """
+import sys, threading
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from echo_embeddings import convert, settings
+
+def peak(process):
+    lines = Path("/proc", str(process), "status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+def watch():
+    while not done.wait(0.02):
+        for process in Path("/proc/self/task", str(threading.main_thread().native_id), "children").read_text().split():
+            try:
+                child[0] = max(child[0], peak(process))
+            except (OSError, StopIteration):  # it ended meanwhile
+                continue
+
+done, child = threading.Event(), [0]
+watcher = threading.Thread(target=watch)
+watcher.start()
+row = convert.convert_file(sys.argv[2], "clip", Path(sys.argv[3]), settings.convert_settings(settings.defaults(), 256))
+done.set()
+watcher.join()
+print(row.frames, peak("self"), child[0])
+"""
+
+
 def memory(frames: int, rows: int, columns: int) -> None:
     """Peak resident memory of a worker and of its ffmpeg on a long clip."""
     with tempfile.TemporaryDirectory() as out:
         path = os.path.join(out, "long.dcm")
         long_clip(path, frames, rows, columns)
-        code = (
-            "import resource, sys; sys.path[:0] = sys.argv[1:3]; import convert; convert.ours(*sys.argv[3:5]); "
-            "print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
-        )
-        here = Path(__file__).resolve().parent
-        command = [
-            sys.executable,
-            "-c",
-            code,
-            str(here),
-            str(here.parent / "workflow/scripts"),
-            path,
-            out + "/clip.mp4",
-        ]
+        scripts = str(Path(__file__).resolve().parents[1] / "workflow/scripts")
+        command = [sys.executable, "-c", WORKER, scripts, path, os.path.join(out, "clip.mp4")]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-    worker, child = (int(kilobytes) / 1024 for kilobytes in done.stdout.split())
-    print(f"{frames} frames of {rows} x {columns}: worker {worker:.0f} MB, its ffmpeg {child:.0f} MB")
+    converted, worker, child = map(int, done.stdout.split())
+    print(
+        f"{converted} frames of {rows} x {columns}: worker {worker / 1024:.0f} MB + ffmpeg {child / 1024:.0f} MB "
+        f"= {(worker + child) / 1024:.0f} MB"
+    )
 
 
 def long_clip(path: str, frames: int, rows: int, columns: int) -> None:
@@ -273,7 +292,7 @@ def codecs(paths: list[str], seeds: int, constructor: str, only: str) -> None:
             base = base or found
             print(
                 f"{name:36s} {kilobytes:5.0f} KB ({kilobytes / base['kb']:.2f})  {np.mean(psnr):5.2f} dB  "
-                f"error {100 * found['error']:.2f} % (sd {100 * statistics.pstdev(errors or [math.nan]):.2f}; "
+                f"error {100 * found['error']:.2f} % (sd {100 * np.std(errors or [math.nan]):.2f}; "
                 f"{found['error'] / base['error']:.2f})  read {milliseconds:5.1f} ms "
                 f"({milliseconds / base['read']:.2f})  write {1e3 * encoding / sum(map(len, clips)):.2f} ms a frame",
                 flush=True,
