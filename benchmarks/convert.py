@@ -9,7 +9,6 @@
 
 import argparse
 import dataclasses
-import math
 import os
 import platform
 import resource
@@ -37,6 +36,7 @@ from echo_embeddings import checkpoint, clip, convert, dicom, embed, settings, v
 from echo_embeddings.settings import ConvertSettings
 from echo_embeddings.vjepa import ARCHITECTURES
 
+READS = 25  # rounds of reading each file back
 LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"
 DEFAULT = settings.convert_settings(settings.defaults(), 256)
 
@@ -259,44 +259,54 @@ CODECS: dict[str, Callable[[np.ndarray, str], None]] = {
 
 
 def codecs(paths: list[str], seeds: int, constructor: str, only: str) -> None:
-    """Size, PSNR of the sampled frames, vector error and reading cost of the settings whose name holds `only`."""
+    """Size, PSNR of the sampled frames, vector error and costs of the settings whose name holds `only`."""
     clips = windows(paths)
-    sampled = [frames[clip.frame_indices(len(frames), 16)] for frames in clips]
+    indices = [clip.frame_indices(len(frames), 16) for frames in clips]
+    sampled = [frames[picked] for frames, picked in zip(clips, indices, strict=True)]
     encoders = [checkpoint.draw(ARCHITECTURES[constructor], seed) for seed in range(seeds)]
-    exact = [[vector(encoder, frames) for frames in sampled] for encoder in encoders]
+    exact = [[vector(encoder, frames) for encoder in encoders] for frames in sampled]
     print(f"{len(clips)} windows, {seeds} seeds, {constructor}; vector error against lossless frames")
+    first = next(iter(CODECS))  # the reference
+    chosen = {name: write for name, write in CODECS.items() if name == first or only in name}
     base: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as out:
-        for name, write in CODECS.items():
-            if base and only not in name:  # the reference always stands first
-                continue
-            kilobytes, psnr, milliseconds, errors, encoding = 0.0, [], 0.0, [], 0.0
-            for i, frames in enumerate(clips):
-                path = os.path.join(out, "clip.mp4")
-                started = cpu_seconds()
+        files = {name: [os.path.join(out, f"{n}-{i}.mp4") for i in range(len(clips))] for n, name in enumerate(chosen)}
+        for name, write in chosen.items():
+            started = cpu_seconds()
+            for frames, path in zip(clips, files[name], strict=True):
                 write(frames, path)
-                encoding += cpu_seconds() - started
-                kilobytes += os.path.getsize(path) / 1e3
-                indices = clip.frame_indices(len(frames), 16).tolist()
-                spent = []
-                for _ in range(5):
-                    started = time.process_time()
-                    read = video.read(path, indices, len(frames))
-                    spent.append(time.process_time() - started)
-                milliseconds += 1e3 * min(spent)
-                psnr.append(10 * np.log10(255**2 / np.mean((read.astype(float) - sampled[i]) ** 2)))
-                errors += [
-                    relative(vector(encoder, read), known[i]) for encoder, known in zip(encoders, exact, strict=True)
-                ]
-            found = {"kb": kilobytes, "error": statistics.mean(errors or [math.nan]), "read": milliseconds}
-            base = base or found
+            writing = 1e3 * (cpu_seconds() - started) / sum(map(len, clips))
+            read = [
+                video.read(path, picked.tolist(), len(frames))
+                for path, picked, frames in zip(files[name], indices, clips, strict=True)
+            ]
+            psnr = [
+                10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)) for a, b in zip(read, sampled, strict=True)
+            ]
+            errors = [
+                relative(vector(encoder, frames), known)
+                for frames, vectors in zip(read, exact, strict=True)
+                for encoder, known in zip(encoders, vectors, strict=True)
+            ]
+            kilobytes = sum(map(os.path.getsize, files[name])) / 1e3
+            error = 100 * float(np.mean(errors or [np.nan]))
+            base = base or {"kb": kilobytes, "error": error}
             print(
                 f"{name:36s} {kilobytes:5.0f} KB ({kilobytes / base['kb']:.2f})  {np.mean(psnr):5.2f} dB  "
-                f"error {100 * found['error']:.2f} % (sd {100 * np.std(errors or [math.nan]):.2f}; "
-                f"{found['error'] / base['error']:.2f})  read {milliseconds:5.1f} ms "
-                f"({milliseconds / base['read']:.2f})  write {1e3 * encoding / sum(map(len, clips)):.2f} ms a frame",
+                f"error {error:.2f} % (sd {100 * float(np.std(errors or [np.nan])):.2f}; {error / base['error']:.2f})  "
+                f"write {writing:.2f} ms a frame",
                 flush=True,
             )
+        spent: dict[str, list[float]] = {name: [] for name in chosen}
+        for _ in range(READS):  # interleaved, since the machine's speed drifts
+            for name in chosen:
+                started = time.process_time()
+                for path, picked, frames in zip(files[name], indices, clips, strict=True):
+                    video.read(path, picked.tolist(), len(frames))
+                spent[name].append(1e3 * (time.process_time() - started) / len(clips))
+        for name, costs in spent.items():
+            ratio = statistics.median(a / b for a, b in zip(costs, spent[first], strict=True))
+            print(f"{name:36s} read {statistics.median(costs):5.1f} ms a clip ({ratio:.2f})")
 
 
 def vector(encoder: torch.nn.Module, frames: np.ndarray) -> torch.Tensor:
