@@ -197,6 +197,41 @@ def test_empty_and_unreadable_files(tmp_path):
         dicom.read_header(str(tmp_path / "fifo"))
 
 
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize("stream", ["no marker", "JFIF", "Adobe"])
+def test_colours_of_streams_that_say_something_else(cine, photometric, stream):
+    """What pydicom makes of them, but for Adobe streams that say YBR: those it turns into RGB twice."""
+
+    def restate(dataset):
+        frames = list(generate_frames(dataset.PixelData, number_of_frames=30))[:2]
+        adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01"
+        jfif = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+        bare = [without_segments(frame) for frame in frames]
+        segment = {"no marker": b"", "JFIF": jfif, "Adobe": adobe}[stream]
+        dataset.PixelData = encapsulate([frame[:2] + segment + frame[2:] for frame in bare])
+        dataset.NumberOfFrames = 2
+        dataset.PhotometricInterpretation = photometric
+
+    path = cine(restate)
+    found = np.stack(list(dicom.frames(clip_of(path))))
+    as_rgb = not (stream == "Adobe" and photometric.startswith("YBR"))
+    expected = pixel_array(path, decoding_plugin="pillow", as_rgb=as_rgb)
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert difference.mean() <= 0.1
+    assert difference.max() <= 8
+
+
+def without_segments(frame: bytes) -> bytes:
+    """The JPEG stream without its application segments."""
+    kept, position = frame[:2], 2
+    while frame[position] == 0xFF and frame[position + 1] != 0xDA:
+        end = position + 2 + int.from_bytes(frame[position + 2 : position + 4])
+        if not 0xE0 <= frame[position + 1] <= 0xEF:
+            kept += frame[position:end]
+        position = end
+    return kept + frame[position:]
+
+
 def test_deflated_and_fragmented_clips(cine):
     plain = np.stack(list(dicom.frames(clip_of(cine()))))
 

@@ -169,13 +169,13 @@ def embed_folder(
 
 
 def _identity(tree: Path, row: Row) -> str:
-    """What the vector of a clip depends on besides model and settings: the MP4 and its manifest row."""
+    """What the vector of a clip depends on besides model and settings: the MP4, and what it was made of."""
     try:
         status = (tree / row.mp4).stat()
         mp4 = (status.st_size, status.st_mtime_ns)
     except OSError:  # the reader says why when it comes to it
         mp4 = (-1, -1)
-    text = json.dumps([mp4, dataclasses.asdict(row)])
+    text = json.dumps([*mp4, row.path, row.mp4, row.frames, row.bytes, row.mtime_ns, row.mp4_bytes])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
