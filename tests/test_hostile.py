@@ -128,6 +128,7 @@ def wrong_stream(dataset):
         (change(Rows=241), "frame 0 is 240 x 320, the header says 241 x 320"),
         (number_of_frames_as_text, "NumberOfFrames is 'many'"),
         (promises_too_much, "the header promises 23040000000 bytes of pixels, the file holds 1012"),
+        (change(Rows=[240, 240]), "Rows is '[240, 240]'"),
         (wrong_stream, "a frame is no JPEG stream, as its transfer syntax demands"),
         (lambda ds: ds.__delitem__("PixelData"), "PixelData is missing"),
     ],
@@ -156,6 +157,26 @@ def test_an_input_error_is_a_row(tmp_path, clip, monkeypatch):
 def test_a_file_that_vanishes_is_a_row(tmp_path):
     row = convert.convert_file(str(tmp_path / "gone.dcm"), "gone.dcm", tmp_path / "out.mp4", SETTINGS)
     assert (row.status, row.reason) == ("failed", "cannot be opened: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    "syntax", [uid.JPEGBaseline8Bit, uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian]
+)
+def test_a_file_that_vanishes_while_it_is_read_is_unreadable(tmp_path, clip, syntax):
+    path = tmp_path / "in.dcm"
+    path.write_bytes(clip)
+    dataset = pydicom.dcmread(path)
+    if syntax != uid.JPEGBaseline8Bit:
+        dataset.decompress()
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(path)
+    header = dicom.read_header(str(path))
+    found = dicom.check_clip(str(path), *header, ())
+    path.unlink()
+    with pytest.raises(dicom.Unreadable, match="No such file or directory"):
+        list(dicom.frames(found))
+    with pytest.raises(dicom.Unreadable, match="No such file or directory"):
+        dicom.check_clip(str(path), *header, ())
 
 
 def _as_nobody(directory, results):

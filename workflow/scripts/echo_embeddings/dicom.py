@@ -235,11 +235,23 @@ def check_clip(path: str, dataset: pydicom.Dataset, offset: int | None, modaliti
         raise Skip("single frame")
     if frames == 1 and "Image Storage" not in uid.UID(dataset.file_meta.get("MediaStorageSOPClassUID", "")).name:
         raise Skip("no image")
+    _check_pixel_description(dataset, offset)
+    return _check_amount(Clip(
+        path, dataset, frames, dataset.Rows, dataset.Columns, str(dataset.PhotometricInterpretation),
+        dataset.file_meta.TransferSyntaxUID, offset or 0,
+    ))  # fmt: skip
+
+
+def _check_pixel_description(dataset: pydicom.Dataset, offset: int | None) -> None:
+    """Raise `Unreadable` unless the header says of the pixels what a decoder here needs and takes."""
     missing = [k for k in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation") if not dataset.get(k)]
     if missing:
         raise Unreadable(f"{missing[0]} is missing" if offset else f"{missing[0]} and PixelData are missing")
     if offset is None:
         raise Unreadable("PixelData is missing")
+    for keyword in ("Rows", "Columns", "BitsAllocated"):
+        if not isinstance(dataset.get(keyword), int):
+            raise Unreadable(f"{keyword} is {str(dataset.get(keyword))[:40]!r}")
     if dataset["BitsAllocated"].value not in (8, 16):
         raise Unreadable(f"unsupported bit depth: {dataset.BitsAllocated}")
     photometric = str(dataset.PhotometricInterpretation)
@@ -250,17 +262,23 @@ def check_clip(path: str, dataset: pydicom.Dataset, offset: int | None, modaliti
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax not in _JPEG and syntax not in _BY_PLUGIN and syntax not in _NATIVE and syntax != uid.RLELossless:
         raise Unreadable(f"unsupported transfer syntax {getattr(syntax, 'name', syntax)}")
-    pixels = dataset.Rows * dataset.Columns
+
+
+def _check_amount(clip: Clip) -> Clip:
+    """The clip itself. Raises `Unreadable` if its header promises more pixels than can be right."""
+    pixels = clip.rows * clip.columns
     if pixels > FRAME_PIXELS_MAX:
-        raise Unreadable(f"frames of {dataset.Rows} x {dataset.Columns} pixels cannot be right")
-    promised = frames * pixels * _SAMPLES[photometric] * dataset.BitsAllocated // 8
-    if photometric == "YBR_FULL_422":
+        raise Unreadable(f"frames of {clip.rows} x {clip.columns} pixels cannot be right")
+    promised = clip.number_of_frames * pixels * _SAMPLES[clip.photometric] * clip.dataset.BitsAllocated // 8
+    if clip.photometric == "YBR_FULL_422":
         promised = promised * 2 // 3
-    if syntax in _NATIVE and syntax != uid.DeflatedExplicitVRLittleEndian and promised > os.path.getsize(path) - offset:
-        raise Unreadable(
-            f"the header promises {promised} bytes of pixels, the file holds {os.path.getsize(path) - offset}"
-        )
-    return Clip(path, dataset, frames, dataset.Rows, dataset.Columns, photometric, syntax, offset)
+    try:
+        held = os.path.getsize(clip.path) - clip.pixel_offset
+    except OSError as error:  # it vanished meanwhile
+        raise Unreadable(f"cannot be opened: {error.strerror or one_line(error)}") from error
+    if clip.transfer_syntax in _NATIVE - {uid.DeflatedExplicitVRLittleEndian} and promised > held:
+        raise Unreadable(f"the header promises {promised} bytes of pixels, the file holds {held}")
+    return clip
 
 
 # --- pixels ---------------------------------------------------------------------------------------
@@ -273,15 +291,9 @@ def frames(clip: Clip) -> Iterator[NDArray[Any]]:
     uint16 or int16. MONOCHROME1 is not inverted here: its values are, once they are stretched.
     Raises `Unreadable` where a frame cannot be decoded or their number is not NumberOfFrames.
     """
-    if clip.transfer_syntax in _JPEG:
-        decoded = _jpeg_frames(clip)
-    else:
-        source = clip.path if clip.transfer_syntax != uid.DeflatedExplicitVRLittleEndian else pydicom.dcmread(clip.path)
-        plugin = _PLUGIN if clip.transfer_syntax in _BY_PLUGIN else ""
-        decoded = iter_pixels(source, decoding_plugin=plugin)
     count = 0
     try:
-        for frame in decoded:
+        for frame in _decoded(clip):
             if clip.photometric == "PALETTE COLOR":
                 frame = apply_color_lut(frame, clip.dataset)[..., :3]  # noqa: PLW2901
             _same_size(count, frame.shape[0], frame.shape[1], clip)
@@ -299,6 +311,16 @@ def frames(clip: Clip) -> Iterator[NDArray[Any]]:
     if count != clip.number_of_frames:
         more = "more" if count > clip.number_of_frames else f"only {count}"
         raise Unreadable(f"NumberOfFrames is {clip.number_of_frames}, the file holds {more}")
+
+
+def _decoded(clip: Clip) -> Iterator[NDArray[Any]]:
+    """The frames as their decoder gives them, palettes not applied."""
+    if clip.transfer_syntax in _JPEG:
+        yield from _jpeg_frames(clip)
+        return
+    deflated = clip.transfer_syntax == uid.DeflatedExplicitVRLittleEndian  # it has to be inflated as a whole
+    plugin = _PLUGIN if clip.transfer_syntax in _BY_PLUGIN else ""
+    yield from iter_pixels(pydicom.dcmread(clip.path) if deflated else clip.path, decoding_plugin=plugin)
 
 
 def _jpeg_frames(clip: Clip) -> Iterator[NDArray[Any]]:
