@@ -32,7 +32,7 @@ from pydicom.uid import JPEGBaseline8Bit
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
 import reference
 
-from echo_embeddings import checkpoint, clip, convert, dicom, embed, settings, video
+from echo_embeddings import checkpoint, clip, convert, dicom, extract, settings, video
 from echo_embeddings.settings import ConvertSettings
 from echo_embeddings.vjepa import ARCHITECTURES
 
@@ -311,7 +311,7 @@ def codecs(paths: list[str], seeds: int, constructor: str, only: str) -> None:
 
 def vector(encoder: torch.nn.Module, frames: np.ndarray) -> torch.Tensor:
     """The float32 vector of sampled frames."""
-    return embed.vectors(encoder, torch.from_numpy(frames[None]), 256, torch.float32)[0]
+    return extract.vectors(encoder, [torch.from_numpy(frames)], 256, torch.float32)[0]
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from echo_embeddings import checkpoint, embed, manifest, store
+from echo_embeddings import checkpoint, embed, extract, manifest, store
 from echo_embeddings.files import UserError
 from echo_embeddings.manifest import Row
 from echo_embeddings.settings import Model
@@ -85,8 +85,8 @@ def test_batches_workers_and_order_do_not_change_a_vector(places):
 def test_only_what_is_missing_is_computed(places, write_video, monkeypatch):
     run(places)
     computed = []
-    real = embed.vectors
-    monkeypatch.setattr(embed, "vectors", lambda *a: computed.append(len(a[1])) or real(*a))
+    real = extract.vectors
+    monkeypatch.setattr(extract, "vectors", lambda *a: computed.append(len(a[1])) or real(*a))
     run(places)
     assert computed == []
     assert record(places)["counts"]["reused"] == 6
@@ -110,7 +110,7 @@ def test_only_what_is_missing_is_computed(places, write_video, monkeypatch):
 
 
 def test_a_killed_job_keeps_its_shards(places, monkeypatch):
-    real = embed.vectors
+    real = extract.vectors
     calls = []
 
     def dies_at_the_second(*arguments):
@@ -119,11 +119,11 @@ def test_a_killed_job_keeps_its_shards(places, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(embed, "vectors", dies_at_the_second)
+    monkeypatch.setattr(extract, "vectors", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        run(places, batch_size=2)
+        run(places, batch_size=2, save_every=4)
     assert not places.vectors.exists()
-    monkeypatch.setattr(embed, "vectors", real)
+    monkeypatch.setattr(extract, "vectors", real)
     run(places)
     assert record(places)["counts"]["reused"] == 2
 
@@ -141,14 +141,14 @@ def test_a_video_that_cannot_be_read_is_a_row_not_a_vector(places):
 
 
 def test_a_vector_that_is_not_finite_is_a_failure(places, monkeypatch):
-    real = embed.vectors
+    real = extract.vectors
 
     def breaks(*arguments):
         made = real(*arguments).clone()
         made[0, 5] = float("inf")
         return made
 
-    monkeypatch.setattr(embed, "vectors", breaks)
+    monkeypatch.setattr(extract, "vectors", breaks)
     assert len(run(places, batch_size=3, save_every=10)) == 4
     assert places.failed.read_text().count("NaN or Inf") == 2
 

@@ -10,6 +10,8 @@ if __name__ == "__main__":  # worker processes import this file
         model = Model(**snakemake.params.model)
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
+        most = settings.check(snakemake.config)[model.name]["batch_size"]
+        auto = keys["batch_size"] == "auto"
         mp4 = Path("results/mp4", str(model.resolution))
         embed.embed_folder(
             folder,
@@ -23,7 +25,8 @@ if __name__ == "__main__":  # worker processes import this file
             ),
             model,
             device=keys["device"],
-            batch_size=keys["batch_size"] or settings.check(snakemake.config)[model.name]["batch_size"],
+            batch_size=most if auto else keys["batch_size"],
+            auto=auto,
             num_workers=min(keys["num_workers"], snakemake.threads),
             save_every=keys["save_every"],
             max_failed_fraction=keys["max_failed_fraction"],

@@ -15,6 +15,10 @@ only from those above it in this list:
     vjepa                   the encoder, and nothing else
     checkpoint              official checkpoint -> encoder, strictly
     convert                 a folder of DICOM -> MP4 tree and manifest
+    loader                  MP4 files -> chunks of sampled frames, by worker processes
+    extract                 the encoder on a device: batches, memory, compilation
+    shards                  vectors made so far, kept through any kill
+    cards                   one GPU a job
     embed                   an MP4 tree and an encoder -> embeddings
     qc                      numbers, plots, page
     demo                    a small collection and a small model made from public packages

@@ -10,6 +10,7 @@ import filelock
 import torch
 from torch import Tensor
 
+from . import store
 from .files import UserError, one_line, whole
 from .vjepa import ARCHITECTURES, Architecture, Encoder
 
@@ -147,5 +148,4 @@ def save(path: str | os.PathLike[str], entries: dict[str, dict[str, Tensor]], wo
         name: {"module.backbone." + key: tensor for key, tensor in {LEFT_OVER: torch.zeros(1, 1, 1), **state}.items()}
         for name, state in entries.items()
     }
-    with whole(path) as part:
-        torch.save({**content, "epoch": 0, NOTE: words}, part)
+    store.save({**content, "epoch": 0, NOTE: words}, path)

@@ -34,7 +34,8 @@ def preprocess(clips: Tensor, resolution: int) -> Tensor:
     frames = F.interpolate(frames, size=(tall, wide), mode="bilinear", align_corners=False)
     top, left = (tall - resolution) // 2, (wide - resolution) // 2
     frames = frames[:, :, top : top + resolution, left : left + resolution]
-    mean = torch.tensor(MEAN, device=clips.device).mul_(255)[:, None, None]
-    std = torch.tensor(STD, device=clips.device).mul_(255)[:, None, None]
-    normalised: Tensor = ((frames - mean) / std).unflatten(0, (batch, time))
-    return normalised.transpose(1, 2)
+    # Plain numbers: small tensors made on a GPU would stop its queue of work.
+    channels = frames.unflatten(0, (batch, time)).unbind(dim=2)
+    return torch.stack(
+        [(x - 255 * mean) / (255 * std) for x, mean, std in zip(channels, MEAN, STD, strict=True)], dim=1
+    )

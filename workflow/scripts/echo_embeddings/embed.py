@@ -4,34 +4,37 @@ Work in progress is kept in shards that no rule declares: a job that is killed a
 only what is missing, and a vector is used again only if everything that makes it is the same.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
-from . import checkpoint, clip, manifest, store, video
-from .files import UserError, alone, one_line, whole
+from . import cards, checkpoint, extract, loader, manifest, store, video
+from .extract import Extractor
+from .files import UserError, alone, whole
+from .loader import Chunk
 from .manifest import CONVERTED, Row
 from .progress import Progress
 from .settings import REPOSITORY, Model
+from .shards import Shards
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SAVE_SECONDS = 300.0  # vectors wait no longer than this to be saved
+SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")  # of the run record
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
 
 
@@ -57,49 +60,6 @@ class Places:
         return self.vectors.with_suffix(".failed.tsv")
 
 
-# --- clips ----------------------------------------------------------------------------------------
-
-
-class Clips(Dataset[tuple[int, NDArray[np.uint8] | str]]):
-    """The sampled frames of MP4 files: item i is (i, uint8 [num_frames, height, width, 3]) or (i, why not)."""
-
-    def __init__(self, tree: Path, rows: list[Row], num_frames: int) -> None:
-        self.tree, self.rows, self.num_frames = tree, rows, num_frames
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> tuple[int, NDArray[np.uint8] | str]:
-        row = self.rows[i]
-        frames = row.frames or 0
-        try:
-            return i, video.read(self.tree / row.mp4, clip.frame_indices(frames, self.num_frames).tolist(), frames)
-        except (video.VideoError, OSError) as error:
-            return i, one_line(error)
-
-
-def _as_list(items: list[Any]) -> list[Any]:
-    return items
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
-
-
-@torch.inference_mode()
-def vectors(encoder: nn.Module, clips: Tensor, resolution: int, dtype: torch.dtype) -> Tensor:
-    """One vector a clip: uint8 RGB [B, T, height, width, 3] to float32 [B, embed_dim].
-
-    Preprocessing runs in float32, the encoder in `dtype`, and the mean over all tokens in float32, on the
-    device of `clips`.
-    """
-    tokens: Tensor = encoder(clip.preprocess(clips, resolution).to(dtype))
-    return tokens.float().mean(dim=1)
-
-
-# --- one folder -----------------------------------------------------------------------------------
-
-
 def embed_folder(
     name: str,
     places: Places,
@@ -107,6 +67,7 @@ def embed_folder(
     *,
     device: str,
     batch_size: int,
+    auto: bool = False,
     num_workers: int,
     save_every: int,
     max_failed_fraction: float,
@@ -115,12 +76,12 @@ def embed_folder(
 ) -> None:
     """Embed every clip that the manifest at `places.table` has as converted.
 
-    At most `save_every` vectors are lost by a kill. Raises `UserError` if another run has the folder, there is no
-    such device, the checkpoint does not fit, or more than `max_failed_fraction` of the clips have no vector.
+    `device` is "cuda" (any card that no other job holds) or "cpu"; `auto` takes `batch_size` for a ceiling. At
+    most `save_every` vectors are lost by a kill, on SIGTERM those being computed. Raises `UserError` if another
+    run has the folder, there is no such device, the checkpoint does not fit, or more than
+    `max_failed_fraction` of the clips have no vector.
     """
     started = time.monotonic()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"{name}: embed.device is cuda and torch sees no GPU here; set embed.device: cpu to do without")
     torch.set_num_threads(threads)
     with alone(places.state, name):
         rows = [row for row in manifest.read(places.table) if row.status == CONVERTED]
@@ -131,27 +92,34 @@ def embed_folder(
         todo = [row for row in rows if row.mp4 not in have]
         print(f"{name}: {len(rows)} clips, {len(todo)} to do", flush=True)
         failed: dict[str, str] = {}
+        speed: dict[str, object] = {}
         if todo:
-            encoder = checkpoint.load(
-                places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry
-            ).to(device, DTYPES[model.precision])
-            batch_size = min(batch_size, save_every)
-            loader = _loader(places.tree, todo, model.num_frames, batch_size, num_workers)
-            fresh: dict[str, Tensor] = {}
-            with Progress(name, len(todo), "clips", terminal) as progress:
-                for made, unreadable in _embed_batches(loader, todo, encoder, model, device):
-                    fresh |= made
-                    failed |= unreadable
-                    if len(fresh) + batch_size > save_every:
-                        shards.add(fresh, identities)
-                        fresh = {}
-                    progress.step(len(made) + len(unreadable))
-            shards.add(fresh, identities)
+            with (
+                _card(device) as card,
+                _Fresh(shards, identities, save_every) as fresh,
+                Progress(name, len(todo), "clips", terminal) as progress,
+            ):
+                extractor, chunks = _start(places, model, todo, card, batch_size, auto, num_workers, save_every)
+                looped = time.monotonic()
+                for made in extractor.run(_readable(chunks, todo, failed, progress), len(todo)):
+                    vectors = {todo[i].mp4: vector for i, vector in zip(*made, strict=True)}
+                    sound = {key: vector for key, vector in vectors.items() if torch.isfinite(vector).all()}
+                    failed |= dict.fromkeys(vectors.keys() - sound.keys(), "the encoder gave NaN or Inf")
+                    fresh.add(sound, extractor.in_flight)
+                    progress.step(len(vectors))
+                seconds = time.monotonic() - looped
             have = shards.vectors(identities)
+            measured = (
+                torch.cuda.get_device_name(card) if card.type == "cuda" else platform.processor() or "cpu",
+                extractor.batch_size,
+                extractor.compiled,
+                round((len(todo) - len(failed)) / seconds, 2),
+                round(extractor.waited, 1),
+            )
+            speed = dict(zip(SPEED, measured, strict=True))
         if len(have) + len(failed) != len(rows):
             raise RuntimeError(f"{name}: {len(rows)} clips became {len(have)} vectors and {len(failed)} failures")
         shards.compact()
-        seconds = time.monotonic() - started
         _write_failed(places.failed, failed)
         _judge(name, places, len(rows), failed, max_failed_fraction)
         counts = {
@@ -161,11 +129,104 @@ def embed_folder(
             "failed": len(failed),
             "short": sum((row.frames or 0) < model.num_frames for row in rows),
         }
-        _write_run(places, model, digest, device, counts, seconds, len(todo) - len(failed))
+        seconds = time.monotonic() - started
+        _write_run(places, model, digest, counts, seconds, speed)
         keys = sorted(have)
-        matrix = torch.stack([have[key] for key in keys]) if keys else torch.empty(0, model.embed_dim)
-        store.write(places.vectors, keys, matrix)
+        store.write(places.vectors, keys, torch.stack([have[k] for k in keys]) if keys else torch.empty(0, 0))
         print(f"{name}: {len(have)} vectors, {len(failed)} failed, in {seconds:.0f} s", flush=True)
+
+
+@contextlib.contextmanager
+def _card(device: str) -> Iterator[torch.device]:
+    """The CPU, or a GPU that no other job has."""
+    if device == "cpu":
+        yield torch.device("cpu")
+        return
+    with cards.claim(cards.visible()) as i:
+        torch.cuda.set_device(i)
+        yield torch.device("cuda", i)
+
+
+def _start(
+    places: Places,
+    model: Model,
+    rows: Sequence[Row],
+    card: torch.device,
+    batch_size: int,
+    auto: bool,
+    num_workers: int,
+    save_every: int,
+) -> tuple[Extractor, Iterable[Chunk]]:
+    """The encoder, ready to run, and the clips of `rows`, being read since before it was loaded."""
+    gpu = card.type == "cuda"
+    chunks = iter(loader.load(places.tree, rows, model.num_frames, num_workers, pin_memory=gpu))
+    encoder = checkpoint.load(places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry)
+    extractor = Extractor(
+        encoder.to(card, extract.DTYPES[model.precision]),
+        card,
+        model.precision,
+        model.resolution,
+        max(1, min(batch_size, save_every // 2)),  # two batches may be under way
+        auto=auto,
+        compile_from=extract.COMPILE_FROM if gpu else math.inf,  # on a CPU it does not pay (docs/benchmarks.md)
+    )
+    return extractor, chunks
+
+
+def _readable(
+    chunks: Iterable[Chunk], rows: Sequence[Row], failed: dict[str, str], progress: Progress
+) -> Iterator[Chunk]:
+    """The chunks; clips that cannot be read go to `failed`."""
+    for chunk in chunks:
+        failed |= {rows[i].mp4: reason for i, reason in chunk.failed.items()}
+        progress.step(len(chunk.failed))
+        yield chunk
+
+
+class TerminatedError(SystemExit):
+    """SIGTERM came; the process ends as a shell says of one that SIGTERM ended: with 143."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+class _Fresh:
+    """Vectors that are not saved yet; a context manager that saves them however its block ends, SIGTERM included."""
+
+    def __init__(self, shards: Shards, identities: dict[str, str], save_every: int) -> None:
+        self._shards, self._identities, self._save_every = shards, identities, save_every
+        self._vectors: dict[str, Tensor] = {}
+        self._saved = time.monotonic()
+        self._terminated = False
+
+    def add(self, vectors: dict[str, Tensor], in_flight: int) -> None:
+        """Take vectors, float32 [embed_dim] by key; `in_flight` more would be lost with them."""
+        self._vectors |= vectors
+        if len(self._vectors) + in_flight > self._save_every or time.monotonic() - self._saved > SAVE_SECONDS:
+            self._save()
+        if self._terminated:  # an exception raised by a signal can be lost in a destructor
+            raise TerminatedError
+
+    def _save(self) -> None:
+        self._shards.add(self._vectors, self._identities)
+        self._vectors = {}
+        self._saved = time.monotonic()
+
+    def _terminate(self, *_: object) -> None:
+        if not self._terminated:  # SLURM says it several times
+            self._terminated = True
+            raise TerminatedError
+
+    def __enter__(self) -> "_Fresh":
+        self._before = signal.signal(signal.SIGTERM, self._terminate)
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._terminated = True  # from here on SIGTERM waits for the saving
+        if kind is not None:
+            print(f"stopped: {kind.__name__ if isinstance(kind, type) else kind}; saving what is done", flush=True)
+        self._save()
+        signal.signal(signal.SIGTERM, self._before)
 
 
 def _identity(tree: Path, row: Row) -> str:
@@ -177,95 +238,6 @@ def _identity(tree: Path, row: Row) -> str:
         mp4 = (-1, -1)
     text = json.dumps([*mp4, row.path, row.mp4, row.frames, row.bytes, row.mtime_ns, row.mp4_bytes])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _loader(tree: Path, rows: list[Row], num_frames: int, batch_size: int, num_workers: int) -> DataLoader[Any]:
-    """Batches of `Clips`, as lists, in the order of `rows`."""
-    return DataLoader(
-        Clips(tree, rows, num_frames),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        # Spawned, not forked: an orphan of a killed job must not inherit the folder's lock.
-        multiprocessing_context=get_context("spawn") if num_workers else None,
-        worker_init_fn=_one_thread,
-        collate_fn=_as_list,
-    )
-
-
-def _embed_batches(
-    loader: DataLoader[Any], rows: list[Row], encoder: nn.Module, model: Model, device: str
-) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
-    """Yield, batch by batch and by key, vectors, float32 [embed_dim] on the CPU, and why others have none."""
-    for batch in loader:
-        made: dict[str, Tensor] = {}
-        failed: dict[str, str] = {}
-        readable: dict[tuple[int, ...], list[tuple[str, NDArray[np.uint8]]]] = {}
-        for i, frames in batch:
-            if isinstance(frames, str):
-                failed[rows[i].mp4] = frames
-            else:
-                readable.setdefault(frames.shape, []).append((rows[i].mp4, frames))
-        for clips in readable.values():
-            stacked = torch.from_numpy(np.stack([frames for _, frames in clips])).to(device)
-            matrix = vectors(encoder, stacked, model.resolution, DTYPES[model.precision]).cpu()
-            for (key, _), vector in zip(clips, matrix, strict=True):
-                if torch.isfinite(vector).all():
-                    made[key] = vector
-                else:
-                    failed[key] = "the encoder gave NaN or Inf"
-        yield made, failed
-
-
-class Shards:
-    """Vectors made so far, in files of the state directory; each file appears whole or not at all.
-
-    Only those made under one fingerprint are seen. Others stay: going back to an earlier setting, or to
-    clips that `limit` hides for a while, costs nothing.
-    """
-
-    def __init__(self, state: Path, fingerprint: str) -> None:
-        self._state = state
-        self._prefix = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
-        self._made: dict[str, tuple[str, Tensor]] = {}  # key -> identity of the clip, vector
-        self._paths = sorted(state.glob(f"{self._prefix}-*.pt"))
-        for path in self._paths:
-            shard = torch.load(path, map_location="cpu", weights_only=True)
-            made = zip(shard["identities"], shard["vectors"], strict=True)
-            self._made |= dict(zip(shard["keys"], made, strict=True))
-
-    def vectors(self, identities: dict[str, str]) -> dict[str, Tensor]:
-        """The vectors, float32 [embed_dim] by key, of those clips that are what they were."""
-        return {
-            key: self._made[key][1]
-            for key, identity in identities.items()
-            if key in self._made and self._made[key][0] == identity
-        }
-
-    def add(self, fresh: dict[str, Tensor], identities: dict[str, str]) -> None:
-        """Save vectors, float32 [embed_dim] by key, in a shard of their own."""
-        if fresh:
-            made = {key: (identities[key], vector) for key, vector in fresh.items()}
-            self._made |= made
-            self._write(made)
-
-    def _write(self, made: dict[str, tuple[str, Tensor]]) -> None:
-        path = self._state / f"{self._prefix}-{time.time_ns():020d}.pt"
-        content = {
-            "keys": list(made),
-            "identities": [identity for identity, _ in made.values()],
-            "vectors": torch.stack([vector for _, vector in made.values()]),
-        }
-        with whole(path) as part:
-            torch.save(content, part)
-        self._paths.append(path)
-
-    def compact(self) -> None:
-        """Put all shards into one."""
-        if len(self._paths) > 1:
-            old, self._paths = self._paths, []
-            self._write(self._made)
-            for path in old:
-                path.unlink()
 
 
 def _write_failed(path: Path, failed: dict[str, str]) -> None:
@@ -284,25 +256,50 @@ def _judge(name: str, places: Places, clips: int, failed: dict[str, str], max_fa
 
 
 def _write_run(
-    places: Places, model: Model, digest: str, device: str, counts: dict[str, int], seconds: float, made: int
+    places: Places,
+    model: Model,
+    digest: str,
+    counts: dict[str, int],
+    seconds: float,
+    speed: dict[str, object],
 ) -> None:
-    """Write the record of how the vectors were made, beside them."""
-    record = {
+    """Write the record of how the vectors were made, beside them; `speed` is empty if all were there."""
+    how = {
         **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
         "model": model.name,
-        "checkpoint": str(places.checkpoint),
         "checkpoint_sha256": digest,
+    }
+    record = {
+        **how,
+        "checkpoint": str(places.checkpoint),
         "weights": checkpoint.note(places.checkpoint),
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "cpu",
-        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+        "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
-        "clips_per_second": round(made / seconds, 2),
+        **(speed or _speed_before(places.run, how)),
         "counts": counts,
     }
     with whole(places.run) as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _speed_before(path: Path, how: dict[str, object]) -> dict[str, object]:
+    """What an earlier record says of device and speed, if it is of the same vectors."""
+    if not path.exists():
+        return {}
+    before = json.loads(path.read_text())
+    same = all(before.get(key) == value for key, value in how.items())
+    return {key: before[key] for key in SPEED if key in before} if same else {}
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that make a vector, those that are here under their usual name."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _commit() -> str | None:

@@ -16,6 +16,18 @@ from torch import Tensor
 from .files import UserError, one_line, whole
 
 
+def save(content: object, path: str | os.PathLike[str]) -> None:
+    """`torch.save`, whole or not at all. Raises `OSError` if the disk is full, as every other file does."""
+    with whole(path) as part, open(part, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # torch ends its archive although a write has failed, and that fails in other words.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
 def write(path: str | os.PathLike[str], keys: list[str], matrix: Tensor) -> None:
     """Write float32 `matrix` [N, embed_dim] under its N `keys`, sorted by key.
 
@@ -33,8 +45,7 @@ def write(path: str | os.PathLike[str], keys: list[str], matrix: Tensor) -> None
             raise ValueError("keys are not unique")
     elif matrix.untyped_storage().nbytes() != matrix.nbytes:  # torch.save writes the whole storage behind a view
         matrix = matrix.clone()
-    with whole(path) as part:
-        torch.save(dict(zip(keys, matrix.unbind(), strict=True)), part)
+    save(dict(zip(keys, matrix.unbind(), strict=True)), path)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:

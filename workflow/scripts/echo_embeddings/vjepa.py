@@ -54,7 +54,7 @@ def rotary_tables(frames: int, height: int, width: int, head_dim: int) -> tuple[
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn neighbouring channels of `x` [..., tokens, head_dim]: x * cos + swap(x) * (-sin, +sin)."""
     swapped: Tensor = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return x * cos + swapped * sin
+    return torch.addcmul(x * cos, swapped, sin)
 
 
 class PatchEmbed(nn.Module):
@@ -66,8 +66,10 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, embed_dim, kernel_size=size, stride=size)
 
     def forward(self, video: Tensor) -> Tensor:
-        tokens: Tensor = self.proj(video)
-        return tokens.flatten(2).transpose(1, 2)
+        # The convolution as one matrix product: its kernels do not overlap.
+        patches = video.unflatten(2, (-1, TUBELET)).unflatten(4, (-1, PATCH)).unflatten(6, (-1, PATCH))
+        patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Attention(nn.Module):

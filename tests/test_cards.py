@@ -1,0 +1,77 @@
+"""Jobs on one machine agree on its cards; the cards are pretended, the processes and locks are real."""
+
+import os
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import REPOSITORY
+from echo_embeddings import cards
+from echo_embeddings.files import UserError
+
+JOB = f"""
+import sys, time
+sys.path.insert(0, {str(REPOSITORY / "workflow/scripts")!r})
+from echo_embeddings import cards
+
+with cards.claim(sys.argv[2].split(","), sys.argv[1]) as i:
+    card = sys.argv[2].split(",")[i]
+    print("has", card, time.monotonic(), flush=True)
+    time.sleep(float(sys.argv[3]))
+    print("leaves", card, time.monotonic(), flush=True)
+"""
+
+
+def start(locks: Path, names: str, seconds: float) -> subprocess.Popen:
+    command = [sys.executable, "-c", JOB, locks, names, str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_no_card_is_held_twice(tmp_path):
+    # CUDA_VISIBLE_DEVICES may show the same cards in another order, or fewer of them.
+    jobs = [start(tmp_path, names, 1.5) for names in ("a,b", "b,a", "a,b", "b", "a,b")]
+    held: dict[str, list[tuple[float, float]]] = {"a": [], "b": []}
+    for job in jobs:
+        said = [line.split() for line in job.communicate()[0].splitlines() if line.startswith(("has", "leaves"))]
+        (_, card, begin), (_, _, end) = said
+        held[card].append((float(begin), float(end)))
+    assert sum(map(len, held.values())) == len(jobs)
+    assert held["a"]
+    for spans in held.values():
+        spans.sort()
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+
+
+def test_a_killed_job_frees_its_card(tmp_path, capsys):
+    job = start(tmp_path, "a", 600)
+    assert job.stdout.readline().startswith("has a")
+    waits = start(tmp_path, "a", 0)
+    assert "all 1 GPUs are at work for other jobs; waiting for one" in waits.stdout.readline()
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    assert waits.communicate()[0].startswith("has a")
+    with cards.claim(["a"], tmp_path) as i:
+        assert i == 0
+
+
+def test_slurm_has_decided_already(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with cards.claim(["a"], tmp_path) as first, cards.claim(["a"], tmp_path) as second:
+        assert first == second == 0
+    with cards.claim(["a", "b"], tmp_path) as first, cards.claim(["a", "b"], tmp_path) as second:
+        assert {first, second} == {0, 1}
+
+
+def test_no_card_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="torch sees no GPU here"), cards.claim([]):
+        pass
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_the_cards_of_this_machine_have_names():
+    assert len(set(cards.visible())) == torch.cuda.device_count()

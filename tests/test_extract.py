@@ -1,0 +1,176 @@
+"""Feeding the encoder: batch size, memory, compilation. The clock and the memory are pretended, the encoder is real."""
+
+import math
+import shutil
+
+import pytest
+import torch
+
+from echo_embeddings import checkpoint, extract
+from echo_embeddings.extract import Extractor
+from echo_embeddings.files import UserError
+from echo_embeddings.loader import Chunk
+from echo_embeddings.vjepa import ARCHITECTURES
+
+CLIPS = 61
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return torch.randint(0, 256, (CLIPS, 4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def expected(encoder, frames):
+    return extract.vectors(encoder, list(frames), 32, torch.float32)
+
+
+def chunks(frames):
+    for first in range(0, len(frames), 8):
+        part = frames[first : first + 8]
+        yield Chunk([part], [list(range(first, first + len(part)))])
+
+
+def run(extractor, frames):
+    """The vectors, in order, and the sizes in which they came."""
+    made = list(extractor.run(chunks(frames), len(frames)))
+    assert [i for places, _ in made for i in places] == list(range(len(frames)))
+    return torch.cat([vectors for _, vectors in made]), [len(places) for places, _ in made]
+
+
+def new(encoder, batch_size, **options):
+    return Extractor(encoder, CPU, "fp32", 32, batch_size, **({"compile_from": math.inf} | options))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Makes time pass only in the encoder: `clock(cost)`, cost of a batch of n clips in seconds."""
+
+    def install(cost):
+        now = [0.0]
+        real = extract.vectors
+
+        def timed(encoder, clips, *rest):
+            made = real(encoder, clips, *rest)
+            now[0] += cost(len(clips))
+            return made
+
+        monkeypatch.setattr(extract, "vectors", timed)
+        monkeypatch.setattr(extract.time, "monotonic", lambda: now[0])
+
+    return install
+
+
+def test_a_fixed_batch_size_is_kept(encoder, frames, expected):
+    vectors, sizes = run(new(encoder, 9), frames)
+    assert sizes == [9] * 6 + [7]
+    torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cost", "most", "sizes"),
+    [
+        (lambda n: 1.0 + 0.1 * n, 8, [1, 1, 2, 2, 4, 4, 8, 8] + [8] * 3 + [7]),  # the ceiling ends it
+        (lambda n: max(4, n), 64, [1, 1, 2, 2, 4, 4, 8, 8] + [4] * 7 + [3]),  # 8 are no cheaper than 4
+        (lambda n: n, 64, [1, 1, 2, 2] + [1] * 55),
+    ],
+)
+def test_auto_doubles_as_long_as_a_clip_gets_cheaper(encoder, frames, expected, clock, cost, most, sizes):
+    clock(cost)
+    vectors, found = run(new(encoder, most, auto=True), frames)
+    assert found == sizes
+    torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Makes batches above a size run out of memory."""
+
+    def install(most):
+        real = extract.vectors
+
+        def limited(encoder, clips, *rest):
+            if len(clips) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return real(encoder, clips, *rest)
+
+        monkeypatch.setattr(extract, "vectors", limited)
+
+    return install
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_dropped(encoder, frames, expected, small_memory, capsys):
+    small_memory(5)
+    extractor = new(encoder, 32)
+    vectors, sizes = run(extractor, frames)
+    assert sizes == [32] + [4] * 7 + [1]
+    torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
+    said = capsys.readouterr().out
+    assert "out of memory with 32 clips, going on with batches of 16" in said
+    assert "out of memory with 8 clips, going on with batches of 4" in said
+
+
+def test_memory_ends_the_growth_of_auto(encoder, frames, expected, clock, small_memory):
+    clock(lambda n: 1.0)
+    small_memory(5)
+    extractor = new(encoder, 32, auto=True)
+    vectors, sizes = run(extractor, frames)
+    assert sizes[:9] == [1, 1, 2, 2, 4, 4, 8, 4, 4]
+    assert extractor.batch_size == 4
+    torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_clip_that_does_not_fit_alone_is_one_line(encoder, frames, small_memory):
+    small_memory(0)
+    with pytest.raises(UserError, match="one clip alone does not fit into the memory of cpu: CUDA out of memory"):
+        run(new(encoder, 2), frames)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on a CPU needs g++")
+def test_compiled_once_for_full_batches_and_not_for_the_last(frames, expected, clock, capsys):
+    encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    seconds = iter([10.0] * 3 + [1.0] * 100)  # compiled batches are faster
+    clock(lambda n: next(seconds))
+    extractor = new(encoder, 6, compile_from=1.0)
+    vectors, sizes = run(extractor, frames)
+    assert sizes == [6] * 10 + [1]
+    assert extractor.compiled
+    assert "compiled: 0.10 of the time: used" in capsys.readouterr().out
+    # One for all twelve blocks, one for the preprocessing.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    assert ((vectors - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
+    torch._dynamo.reset()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on a CPU needs g++")
+def test_compiled_code_that_is_slower_is_not_used(frames, expected, clock, capsys):
+    encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
+    torch._dynamo.reset()
+    seconds = iter([1.0, 1.0, 30.0, 2.0] + [1.0] * 100)
+    clock(lambda n: next(seconds))
+    extractor = new(encoder, 6, compile_from=1.0)
+    vectors, _ = run(extractor, frames)
+    assert not extractor.compiled
+    assert "compiled: 2.00 of the time: not used" in capsys.readouterr().out
+    assert ((vectors - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
+    torch._dynamo.reset()
+
+
+def test_where_compiling_does_not_work_it_goes_on_without(frames, expected, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/such/compiler",))
+    torch._dynamo.reset()
+    extractor = new(checkpoint.draw(ARCHITECTURES["vit_tiny"], 0), 6, compile_from=0.0)
+    vectors, _ = run(extractor, frames)
+    assert not extractor.compiled
+    assert "torch.compile does not work here, going on without: " in capsys.readouterr().out
+    assert ((vectors - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
+    torch._dynamo.reset()

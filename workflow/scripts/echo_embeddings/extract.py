@@ -1,0 +1,242 @@
+"""The encoder on a device, fed so that it never waits: batches, memory, compilation."""
+
+import collections
+import contextlib
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import clip
+from .files import UserError, one_line
+from .loader import Chunk
+from .vjepa import Encoder
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GAIN = 0.95  # a larger batch is taken if a clip then costs less than this share of the time
+COMPILE_FROM = 120.0  # seconds of work from which on compiling, up to half a minute of them, pays
+
+Prepare = Callable[[Tensor, int], Tensor]
+
+
+@torch.inference_mode()
+def vectors(
+    encoder: nn.Module,
+    clips: Sequence[Tensor],
+    resolution: int,
+    dtype: torch.dtype,
+    prepare: Prepare = clip.preprocess,
+) -> Tensor:
+    """One vector a clip: B clips, uint8 RGB [T, height, width, 3], to float32 [B, embed_dim].
+
+    Preprocessing runs in float32, the encoder in `dtype`, and the mean over all tokens in float32, on the
+    device of the clips.
+    """
+    video = torch.cat([prepare(frames[None], resolution).to(dtype) for frames in clips])
+    tokens: Tensor = encoder(video)
+    return tokens.mean(dim=1, dtype=torch.float32)
+
+
+@dataclass
+class _Flight:
+    """A batch that the device is at work on."""
+
+    places: list[int]
+    vectors: Tensor  # on the host, and there once `done` has come
+    done: torch.cuda.Event | None
+
+    def land(self) -> tuple[list[int], Tensor]:
+        if self.done:
+            self.done.synchronize()
+        return self.places, self.vectors
+
+
+class Extractor:
+    """Turns chunks of clips into vectors, `batch_size` clips at a time.
+
+    With `auto` the first clips go in batches of 1, 2, 4, ... as long as a clip gets cheaper by it. A batch
+    that does not fit into the device's memory is halved, then and later. The encoder is compiled where enough
+    work is left for that to pay, and used compiled if it is faster. All this is tried on clips that are
+    wanted: none is computed twice.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        device: torch.device,
+        precision: str,
+        resolution: int,
+        batch_size: int,
+        *,
+        auto: bool = False,
+        compile_from: float = COMPILE_FROM,
+    ) -> None:
+        """`encoder` lies on `device` in the dtype of `precision`.
+
+        `batch_size` is the size of the batches, with `auto` the largest that is tried; `compile_from` the
+        seconds of work from which on compiling is tried.
+        """
+        self._encoder, self._device, self._resolution = encoder, device, resolution
+        self._dtype = DTYPES[precision]
+        self._auto, self._most, self._compile_from = auto, batch_size, compile_from
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._prepare: Prepare = clip.preprocess
+        self._stances = False  # whether there is compiled code to choose or leave
+        self._ahead = 1 if self._copies else 0  # batches queued behind the one being computed
+        self.batch_size = 1 if auto else batch_size
+        self.compiled = False
+        self.waited = 0.0  # seconds, for chunks
+
+    def run(self, chunks: Iterable[Chunk], clips: int) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield places and their vectors, float32 [n, embed_dim] on the host, in the order of the chunks.
+
+        `clips` is how many there will be at most. Raises `UserError` if one clip alone does not fit into memory.
+        """
+        waiting: collections.deque[tuple[int, Tensor]] = collections.deque()
+        flying: collections.deque[_Flight] = collections.deque()
+        trials = self._trials(lambda: clips)
+        trying = _advance(trials, None)
+        for chunk in self._timed(chunks):
+            for places, frames in zip(chunk.places, chunk.frames, strict=True):
+                waiting.extend(zip(places, frames.unbind(), strict=True))
+            while len(waiting) >= self.batch_size:
+                started = time.monotonic()
+                size = self.batch_size
+                clips -= size
+                flight = self._launch([waiting.popleft() for _ in range(size)])
+                if trying:  # alone on the device, to be timed
+                    landed = flight.land()
+                    trying = _advance(trials, (time.monotonic() - started) / size)
+                    yield landed
+                else:
+                    flying.append(flight)
+                    if len(flying) > self._ahead:
+                        yield flying.popleft().land()
+        while waiting:
+            flying.append(self._launch([waiting.popleft() for _ in range(min(self.batch_size, len(waiting)))]))
+        for flight in flying:
+            yield flight.land()
+
+    @property
+    def in_flight(self) -> int:
+        """Clips that may be computed and not yielded yet."""
+        return self.batch_size * (1 + self._ahead)
+
+    def _timed(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """The chunks; adds what they keep waiting to `waited`."""
+        source = iter(chunks)
+        while True:
+            started = time.monotonic()
+            chunk = next(source, None)
+            self.waited += time.monotonic() - started
+            if chunk is None:
+                return
+            yield chunk
+
+    def _trials(self, clips_left: Callable[[], int]) -> Generator[None, float | None, None]:
+        """Settle batch size and compilation: each `yield` is one batch as things stand, and gives its seconds a clip.
+
+        The first batch of each kind loads kernels and takes memory; the second counts.
+        """
+        best = math.inf
+        while self._auto:
+            size = self.batch_size
+            yield
+            seconds = (yield) or 0.0
+            if self.batch_size < size:  # it did not fit
+                break
+            if seconds > GAIN * best:
+                self.batch_size = size // 2
+                break
+            best = seconds
+            if 2 * size > self._most:
+                break
+            self.batch_size = 2 * size
+        if self._auto:
+            print(f"batches of {self.batch_size} clips", flush=True)
+        if math.isinf(self._compile_from):
+            return
+        if math.isinf(best):
+            yield
+            best = (yield) or 0.0
+        if best * clips_left() > self._compile_from:
+            self._compile()
+            yield
+            seconds = (yield) or 0.0
+            self.compiled = self.compiled and seconds < best
+            print(f"compiled: {seconds / best:.2f} of the time: {'used' if self.compiled else 'not used'}", flush=True)
+
+    def _compile(self) -> None:
+        """Compile what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing."""
+        for block in self._encoder.blocks:
+            block.compile(dynamic=False)
+        self._prepare = torch.compile(clip.preprocess, dynamic=False)
+        self.compiled = self._stances = True
+
+    def _launch(self, batch: list[tuple[int, Tensor]]) -> _Flight:
+        """Start a batch of (place, frames)."""
+        made = self._compute([frames for _, frames in batch]).to("cpu", non_blocking=True)
+        done = None
+        if self._copies:
+            done = torch.cuda.Event()
+            done.record()
+        return _Flight([place for place, _ in batch], made, done)
+
+    def _compute(self, clips: list[Tensor]) -> Tensor:
+        """Vectors of uint8 clips, in halves where they do not fit."""
+        # Code is compiled for full batches: a smaller last one would compile it again.
+        compiled = self.compiled and len(clips) == self.batch_size
+        try:
+            with self._stance(compiled):
+                return vectors(self._encoder, self._upload(clips), self._resolution, self._dtype, self._prepare)
+        except torch.OutOfMemoryError as error:
+            if len(clips) == 1:
+                raise UserError(
+                    f"one clip alone does not fit into the memory of {self._device}: {one_line(error)[:200]}; "
+                    "take embed.precision: bf16, a card with more memory, or see who else uses it"
+                ) from error
+        except RuntimeError as error:
+            if not compiled:
+                raise
+            print(f"torch.compile does not work here, going on without: {one_line(error)[:300]}", flush=True)
+            self.compiled = False
+            return self._compute(clips)
+        half = len(clips) // 2
+        self.batch_size = min(self.batch_size, half)
+        print(f"out of memory with {len(clips)} clips, going on with batches of {self.batch_size}", flush=True)
+        if self._copies:
+            torch.cuda.empty_cache()
+        return torch.cat([self._compute(clips[:half]), self._compute(clips[half:])])
+
+    def _stance(self, compiled: bool) -> contextlib.AbstractContextManager[object]:
+        """Run what is compiled, or the same code uncompiled."""
+        if not self._stances:
+            return contextlib.nullcontext()
+        stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance(
+            "default" if compiled else "force_eager"
+        )
+        return stance
+
+    def _upload(self, clips: list[Tensor]) -> list[Tensor]:
+        """The clips on the device; to a GPU on a stream of their own, beside the batch that it is at work on."""
+        if not self._copies:
+            return clips
+        with torch.cuda.stream(self._copies):
+            there = [frames.to(self._device, non_blocking=True) for frames in clips]
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_stream(self._copies)
+        for frames in there:
+            frames.record_stream(stream)
+        return there
+
+
+def _advance(trials: Generator[None, float | None, None], seconds: float | None) -> bool:
+    """Whether there is another trial."""
+    try:
+        trials.send(seconds)
+    except StopIteration:
+        return False
+    return True
