@@ -33,6 +33,10 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/convert.py speed
 	$(BIN)/python benchmarks/convert.py memory
 	$(BIN)/python benchmarks/convert.py codecs
+	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/embed.py run
+	$(BIN)/python benchmarks/embed.py startup
+	$(BIN)/python benchmarks/store.py
 
 $(VENV)/run.stamp: requirements/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

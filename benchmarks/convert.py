@@ -10,7 +10,6 @@
 import argparse
 import dataclasses
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -23,32 +22,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
+import reference
 import torch
+from common import LARGE, SMALL, machine
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
-import reference
 
 from echo_embeddings import checkpoint, clip, convert, dicom, extract, settings, video
 from echo_embeddings.settings import ConvertSettings
 from echo_embeddings.vjepa import ARCHITECTURES
 
 READS = 25  # rounds of reading each file back
-LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"
 DEFAULT = settings.convert_settings(settings.defaults(), 256)
-
-
-def machine() -> str:
-    """One line that says where a figure was measured."""
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return (
-        f"{model.partition(': ')[2]}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"OpenCV {cv2.__version__}, pydicom {pydicom.__version__}, commit {commit.stdout.strip()}"
-    )
 
 
 def cpu_seconds() -> float:

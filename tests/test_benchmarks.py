@@ -14,6 +14,10 @@ from conftest import REPOSITORY
         (["convert.py", "speed"], ["x per CPU-second", "with two workers"]),
         (["convert.py", "memory"], ["130 frames of 240 x 320: worker"]),
         (["convert.py", "codecs"], ["reference: mp4v through OpenCV", "mpeg4 q 2.7, rd, trellis (default)"]),
+        (["encoder.py", "--precision", "fp32"], ["% of the peak", "x transformers"]),
+        (["embed.py", "run"], ["% of the encoder alone", "x the encoder, ", "ours / reference"]),
+        (["embed.py", "startup"], ["later job:", "first batch computed"]),
+        (["store.py"], ["store.read of that file", "of a dict of separate tensors"]),
     ],
 )
 def test_quick(arguments, said):

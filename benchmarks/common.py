@@ -1,0 +1,58 @@
+"""What the benchmarks share: where the library lies, real clips, and one line about the machine."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import torch
+from pydicom.data import get_testdata_file
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# The tests hold the other encoder that ours is measured against.
+sys.path[:0] = [str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]
+
+from echo_embeddings import convert, settings  # noqa: E402
+
+LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"  # one cine in two sizes, from PyPI packages
+
+
+def machine() -> str:
+    """One line that says where a figure was measured."""
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    commit = subprocess.run(
+        ["git", "-C", REPOSITORY, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    card = ""
+    if torch.cuda.is_available():
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        card = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip() + ", "
+    return (
+        f"{card}{model.partition(': ')[2]}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, OpenCV {cv2.__version__}, commit {commit.stdout.strip() or 'unknown'}"
+    )
+
+
+def write_videos(directory: Path, count: int, size: int) -> list[tuple[Path, int]]:
+    """`count` MP4 files of the real clips, `size` pixels, and their numbers of frames; the content is that of two."""
+    directory.mkdir(parents=True, exist_ok=True)
+    made = settings.convert_settings(settings.defaults(), size)
+    first: list[tuple[Path, int]] = []
+    for name in (LARGE, SMALL):
+        path = directory / f"{len(first):06d}.mp4"
+        row = convert.convert_file(str(get_testdata_file(name, download=False)), name, path, made)
+        first.append((path, row.frames or 0))
+    more = []
+    for i in range(2, count):
+        source, frames = first[i % 2]
+        os.link(source, directory / f"{i:06d}.mp4")
+        more.append((directory / f"{i:06d}.mp4", frames))
+    return [*first, *more][:count]
+
+
+def synchronize(device: str) -> None:
+    """Wait for the device's queue of work."""
+    if device == "cuda":
+        torch.cuda.synchronize()

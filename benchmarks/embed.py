@@ -1,0 +1,262 @@
+"""MP4 files to vectors: this workflow against the reference's method, same files, same workers, one run.
+
+    python benchmarks/embed.py run        end to end, the encoder alone, the loader alone, the reference
+    python benchmarks/embed.py startup    from process start to the first vector, with a checkpoint of 5 GB
+
+The files are MP4s of the real clips that PyPI packages carry; the weights are drawn at random.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import reference
+import torch
+import yaml
+from common import REPOSITORY, machine, synchronize, write_videos
+
+from echo_embeddings import checkpoint, clip, embed, loader, manifest
+from echo_embeddings.extract import DTYPES, Extractor
+from echo_embeddings.loader import Chunk
+from echo_embeddings.manifest import Row
+from echo_embeddings.settings import Model
+from echo_embeddings.vjepa import ARCHITECTURES, Encoder
+
+
+class Timed(Extractor):
+    """Notes when vectors come."""
+
+    last: "Timed"
+
+    def run(self, chunks: Iterable[Chunk], clips: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+        self.came = [(time.perf_counter(), 0)]
+        Timed.last = self
+        for places, vectors in super().run(chunks, clips):
+            self.came.append((time.perf_counter(), len(places)))
+            yield places, vectors
+
+
+def steady(came: list[tuple[float, int]]) -> float:
+    """Clips a second over the later half, when workers have started and what is compiled is compiled."""
+    later = came[len(came) // 2 :]
+    return sum(count for _, count in later[1:]) / (later[-1][0] - later[0][0])
+
+
+def in_all(came: list[tuple[float, int]]) -> float:
+    """Clips a second from the first wait on: workers' start, trials and compilation counted in."""
+    return sum(count for _, count in came) / (came[-1][0] - came[0][0])
+
+
+@torch.inference_mode()
+def encoder_alone(extractor: Extractor, encoder: Encoder, model: Model, device: str, clips: int) -> float:
+    """Clips a second of the encoder on prepared input that lies on the device, set as the extraction left it."""
+    shape = (extractor.batch_size, 3, model.num_frames, model.resolution, model.resolution)
+    video = torch.randn(shape, device=device).to(DTYPES[model.precision])
+    encoder(video)
+    rounds = max(2, clips // extractor.batch_size)
+    synchronize(device)
+    started = time.perf_counter()
+    for _ in range(rounds):
+        encoder(video)
+    synchronize(device)
+    return rounds * extractor.batch_size / (time.perf_counter() - started)
+
+
+def loader_alone(tree: Path, rows: list[Row], workers: int, device: str) -> float:
+    """Clips a second that the workers deliver when nobody holds them up, after the first chunk."""
+    chunks = iter(loader.load(tree, rows, 16, workers, pin_memory=device == "cuda"))
+    next(chunks)
+    started = time.perf_counter()
+    count = sum(len(places) for chunk in chunks for places in chunk.places)
+    return count / (time.perf_counter() - started)
+
+
+def places_in(top: Path) -> embed.Places:
+    return embed.Places(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
+
+
+def prepare(top: Path, model: Model, clips: int, entries: int = 1) -> list[Row]:
+    """Files, manifest and a checkpoint with that many copies of the encoder."""
+    rows = [
+        Row(path.name, path.name, "converted", "", frames, mp4_bytes=path.stat().st_size)
+        for path, frames in write_videos(top / "mp4", clips, model.resolution)
+    ]
+    manifest.write(top / "m.tsv", rows)
+    state = checkpoint.draw(ARCHITECTURES[model.constructor], 0).state_dict()
+    copies = {f"copy_{i}": {key: tensor.clone() for key, tensor in state.items()} for i in range(1, entries)}
+    checkpoint.save(top / "model.pt", {model.entry: state, **copies}, "drawn for a benchmark")
+    return rows
+
+
+def run(model: Model, device: str, clips: int, workers: int, batch_size: int, theirs: int) -> None:
+    """All of it; `theirs` is the reference's batch size."""
+    with tempfile.TemporaryDirectory() as directory:
+        top = Path(directory)
+        rows = prepare(top, model, clips)
+        print(f"{model.name} {model.precision} on {device}: {clips} clips, {workers} workers", flush=True)
+        embed.Extractor = Timed
+        embed.embed_folder(
+            "benchmark", places_in(top), model,
+            device=device, batch_size=batch_size, auto=True, num_workers=workers, save_every=1000,
+            max_failed_fraction=0, threads=os.cpu_count() or 1,
+        )  # fmt: skip
+        ours = Timed.last
+        alone = encoder_alone(ours, ours._encoder, model, device, min(clips, 50 * ours.batch_size))
+        delivered = loader_alone(top / "mp4", rows, workers, device)
+        rate = steady(ours.came)
+        total = ours.came[-1][0] - ours.came[0][0]
+        print(f"encoder alone        {alone:8.2f} clips/s, batches of {ours.batch_size}, compiled: {ours.compiled}")
+        print(f"end to end           {rate:8.2f} clips/s = {100 * rate / alone:.1f} % of the encoder alone")
+        print(
+            f"  counting the start {in_all(ours.came):8.2f} clips/s; of {total:.1f} s, {ours.waited:.1f} s were spent "
+            "waiting for clips, workers' start included"
+        )
+        print(
+            f"loader alone         {delivered:8.2f} clips/s = {delivered / alone:.2f} x the encoder, {workers} workers"
+        )
+        stages(top, rows, model, device)
+        encoder = checkpoint.load(top / "model.pt", model.name, model.constructor, model.embed_dim, model.entry).to(
+            device
+        )
+        came = [(time.perf_counter(), 0)]
+        paths = [str(top / "mp4" / row.mp4) for row in rows]
+        vectors: dict[str, torch.Tensor] = {}
+        for made in reference.embed(
+            encoder, paths, device, theirs, workers, model.resolution, bf16=model.precision == "bf16"
+        ):
+            came.append((time.perf_counter(), len(made)))
+            vectors |= made
+        found = torch.load(top / "v.pt")
+        apart = max(
+            float((found[row.mp4] - vectors[str(top / "mp4" / row.mp4)]).norm() / found[row.mp4].norm()) for row in rows
+        )
+        print(
+            f"reference            {steady(came):8.2f} clips/s, batches of {theirs}, counting the start "
+            f"{in_all(came):.2f}; its vectors are at most {100 * apart:.2f} % apart from ours"
+        )
+        print(
+            f"ours / reference     {rate / steady(came):8.2f} x; "
+            f"counting the start {in_all(ours.came) / in_all(came):.2f} x"
+        )
+
+
+@torch.inference_mode()
+def stages(top: Path, rows: list[Row], model: Model, device: str) -> None:
+    """What one clip costs on its way to the encoder, one after the other, in this process."""
+    clips = loader.Clips(top / "mp4", rows, model.num_frames)
+    count = min(len(rows), 16)
+    started = time.perf_counter()
+    chunk = clips.__getitems__(list(range(count)))
+    decoded = (time.perf_counter() - started) / count
+    frames = chunk.frames[0][:1]
+    uploaded = frames.to(device)
+    clip.preprocess(uploaded, model.resolution)
+    synchronize(device)
+    started = time.perf_counter()
+    for _ in range(20):
+        frames.to(device)
+    synchronize(device)
+    copied = (time.perf_counter() - started) / 20
+    started = time.perf_counter()
+    for _ in range(20):
+        clip.preprocess(uploaded, model.resolution).to(DTYPES[model.precision])
+    synchronize(device)
+    prepared = (time.perf_counter() - started) / 20
+    print(
+        f"a clip: {1e3 * decoded:.1f} ms to decode (one process), {1e3 * copied:.2f} ms to copy, "
+        f"{1e3 * prepared:.2f} ms to resize, crop and normalise (not compiled)"
+    )
+
+
+STARTUP = """
+import time
+began = {began}
+up = time.time() - began
+import sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from echo_embeddings import checkpoint, embed, extract
+from echo_embeddings.settings import Model
+
+def says(module, name, words):
+    real = getattr(module, name)
+    def wrapped(*a, **k):
+        made = real(*a, **k)
+        print(f"{{time.time() - began:6.1f}} s: {{words}}", flush=True)
+        return made
+    setattr(module, name, wrapped)
+
+if __name__ == "__main__":
+    print(f"{{up:6.1f}} s: Python is up")
+    print(f"{{time.time() - began:6.1f}} s: torch imported", flush=True)
+    says(checkpoint, "sha256", "digest of the checkpoint known")
+    says(checkpoint, "load", "checkpoint mapped, keys and shapes compared")
+    says(embed, "_start", "encoder on the device, workers started")
+    says(extract, "vectors", "first batch computed")
+    top = Path({top!r})
+    places = embed.Places(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
+    embed.embed_folder("benchmark", places, Model(**{model!r}), device={device!r}, batch_size=1, num_workers=1,
+                       save_every=1000, max_failed_fraction=0, threads={threads})
+"""
+
+
+def startup(model: Model, device: str, entries: int) -> None:
+    """Twice: with the digest of the checkpoint to be computed, and known."""
+    with tempfile.TemporaryDirectory() as directory:
+        top = Path(directory)
+        prepare(top, model, 2, entries)
+        (top / "m.tsv").write_text("".join((top / "m.tsv").read_text().splitlines(keepends=True)[:2]))  # one clip
+        print(f"{model.name} on {device}, a checkpoint of {(top / 'model.pt').stat().st_size / 1e9:.2f} GB")
+        script = top / "startup.py"
+        for what in ("first job", "later job"):
+            print(f"{what}:", flush=True)
+            script.write_text(
+                STARTUP.format(
+                    began=time.time(),
+                    paths=[str(REPOSITORY / "workflow/scripts")],
+                    top=str(top),
+                    model=model.__dict__,
+                    device=device,
+                    threads=os.cpu_count(),
+                )
+            )
+            subprocess.run([sys.executable, script], check=True)
+            for path in (top / "state").glob("*.pt"):
+                path.unlink()
+
+
+def main() -> None:
+    registry = yaml.safe_load((REPOSITORY / "config/models.yaml").read_text())
+    cuda = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "startup"])
+    parser.add_argument("--model", default="vitl", choices=list(registry))
+    parser.add_argument("--precision", default="bf16", choices=list(DTYPES))
+    parser.add_argument("--device", default="cuda" if cuda else "cpu", choices=["cuda", "cpu"])
+    parser.add_argument("--clips", type=int, default=20000 if cuda else 12)
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
+    parser.add_argument("--quick", action="store_true", help="a small encoder and few clips, to see that it works")
+    arguments = parser.parse_args()
+    print(machine())
+    entry = registry[arguments.model]
+    model = Model(
+        arguments.model, entry["constructor"], entry["resolution"], entry["embed_dim"], entry["entry"], 16,
+        arguments.precision,
+    )  # fmt: skip
+    if arguments.quick:
+        model = Model("vit-tiny", "vit_tiny", 64, 192, "encoder", 16, arguments.precision)
+    if arguments.what == "startup":
+        startup(model, arguments.device, 2 if arguments.quick else 4)
+    else:
+        theirs = entry["batch_size"] if arguments.device == "cuda" else 2
+        clips = 12 if arguments.quick else arguments.clips
+        run(model, arguments.device, clips, arguments.workers, entry["batch_size"], theirs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The encoder against `transformers.VJEPA2Model` (sdpa): same weights, same precision, one run.
+
+    python benchmarks/encoder.py                        all models of the registry, on the GPU if there is one
+    python benchmarks/encoder.py --models vitl --precision fp32 bf16 --device cpu
+
+Prints clips a second, the share of the rate that a large matrix product reaches on the same device, and the ratio
+to transformers, uncompiled and compiled: the median over rounds in which all take turns.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import yaml
+from common import REPOSITORY, machine, synchronize
+from torch import Tensor, nn
+
+import oracle
+from echo_embeddings import checkpoint
+from echo_embeddings.extract import DTYPES
+from echo_embeddings.vjepa import ARCHITECTURES, PATCH, TUBELET, Architecture
+
+FRAMES = 16
+
+
+def flop(architecture: Architecture, resolution: int) -> float:
+    """Floating-point operations of the matrix products for one clip."""
+    tokens = FRAMES // TUBELET * (resolution // PATCH) ** 2
+    dim = architecture.embed_dim
+    weights = dim * (4 * dim + 2 * int(dim * architecture.mlp_ratio))
+    block = 2 * tokens * weights + 4 * tokens**2 * dim
+    return architecture.depth * block + 2 * tokens * dim * 3 * TUBELET * PATCH**2
+
+
+def seconds(device: str, work: Callable[[], object]) -> float:
+    """What one call takes."""
+    synchronize(device)
+    started = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def matrix_peak(device: str, dtype: torch.dtype, edge: int) -> float:
+    """Operations a second of the best of several products of two square matrices."""
+    a, b = (torch.randn(edge, edge, device=device).to(dtype) for _ in range(2))
+    a @ b
+    return 2 * edge**3 / min(seconds(device, lambda: a @ b) for _ in range(10))
+
+
+@torch.inference_mode()
+def race(
+    name: str,
+    architecture: Architecture,
+    resolution: int,
+    precision: str,
+    device: str,
+    batch: int,
+    runs: int,
+    peak: float,
+) -> None:
+    """All contenders in turn, `runs` times, and what came of it."""
+    dtype = DTYPES[precision]
+    encoder = checkpoint.draw(architecture, 0)
+    theirs = oracle.transformers_encoder(
+        encoder.state_dict(),
+        architecture.embed_dim,
+        architecture.depth,
+        architecture.heads,
+        architecture.mlp_ratio,
+        resolution,
+    )
+    theirs.predictor = None  # which has no weights here and is not asked
+    encoder, theirs = encoder.to(device, dtype), theirs.to(device, dtype)
+    video = torch.randn(batch, 3, FRAMES, resolution, resolution, device=device).to(dtype)
+
+    def through(model: nn.Module) -> Tensor:
+        tokens: Tensor = model(pixel_values_videos=video.transpose(1, 2), skip_predictor=True).last_hidden_state
+        return tokens
+
+    def uncompiled() -> Tensor:
+        with torch.compiler.set_stance("force_eager"):
+            return encoder(video)
+
+    contenders = {"ours": uncompiled, "transformers": lambda: through(theirs)}
+    if device == "cuda":
+        for block in encoder.blocks:  # as the extraction does
+            block.compile(dynamic=False)
+        compiled = torch.compile(theirs, dynamic=False)
+        contenders |= {"ours, compiled": lambda: encoder(video), "transformers, compiled": lambda: through(compiled)}
+    for contender, work in contenders.items():
+        first = seconds(device, work)
+        if "compiled" in contender:
+            print(f"  {contender}: first batch after {first:.1f} s")
+    a, b = (contenders[k]().float().mean(dim=1) for k in ("ours", "transformers"))
+    taken: dict[str, list[float]] = {contender: [] for contender in contenders}
+    for _ in range(runs):
+        for contender, work in contenders.items():
+            taken[contender].append(seconds(device, work))
+    print(
+        f"{name} {precision}, batches of {batch}, {flop(architecture, resolution) / 1e12:.2f} TFLOP a clip, vectors "
+        f"{float((a - b).norm() / b.norm()):.1e} apart, median of {runs} rounds"
+    )
+    for contender, times in taken.items():
+        rate = batch / statistics.median(times)
+        share = rate * flop(architecture, resolution) / peak
+        against = [
+            f"{statistics.median(t / o for t, o in zip(taken[other], times, strict=True)):.2f} x {other}"
+            for other in taken
+            if contender.startswith("ours") and other.startswith("transformers")
+        ]
+        print(
+            f"  {contender:24s} {rate:8.3f} clips/s  {100 * share:5.1f} % of the peak  {', '.join(against)}", flush=True
+        )
+
+
+def main() -> None:
+    registry = yaml.safe_load((REPOSITORY / "config/models.yaml").read_text())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(registry), choices=list(registry), metavar="MODEL")
+    parser.add_argument("--precision", nargs="+", default=["bf16"], choices=list(DTYPES))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cuda", "cpu"])
+    parser.add_argument("--batch", type=int, help="clips a batch; 32 on a GPU, 1 on a CPU")
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="a small encoder, to see that it works")
+    arguments = parser.parse_args()
+    print(machine())
+    batch = arguments.batch or (32 if arguments.device == "cuda" else 1)
+    for precision in arguments.precision:
+        edge = 512 if arguments.quick else 8192 if arguments.device == "cuda" else 2048
+        peak = matrix_peak(arguments.device, DTYPES[precision], edge)
+        print(f"a product of two {edge} x {edge} matrices in {precision}: {peak / 1e12:.2f} TFLOP/s")
+        if arguments.quick:
+            small = dataclasses.replace(ARCHITECTURES["vit_tiny"], depth=2)
+            race("vit_tiny of 2 blocks", small, 64, precision, arguments.device, batch, 3, peak)
+            continue
+        for name in arguments.models:
+            entry = registry[name]
+            architecture = ARCHITECTURES[entry["constructor"]]
+            race(name, architecture, entry["resolution"], precision, arguments.device, batch, arguments.runs, peak)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The merged file of MIMIC-IV-Echo, 525,328 x 1,024: merged and read, against a dict of separate tensors.
+
+    python benchmarks/store.py [--vectors N] [--quick]
+
+Each step is a process of its own; memory is its peak, torch included, over the size of the file.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from common import machine
+
+from echo_embeddings import store
+
+DIM = 1024
+FOLDERS = [f"p{i}" for i in range(10, 20)]
+
+
+def keys_of(folder: str, count: int) -> list[str]:
+    """Keys as long as those of the collection, in order."""
+    return [f"{folder}{i // 70:06d}/s{90000000 + i // 7}/{90000000 + i // 7}_{i % 7:04d}.mp4" for i in range(count)]
+
+
+def separate(count: int) -> dict[str, torch.Tensor]:
+    """The same vectors as the folders' files hold, each a tensor of its own."""
+    return {key: torch.randn(DIM) for folder in FOLDERS for key in keys_of(folder, count // len(FOLDERS))}
+
+
+def write_folders(top: Path, count: int) -> None:
+    for folder in FOLDERS:
+        keys = keys_of(folder, count // len(FOLDERS))
+        store.write(top / f"{folder}.pt", keys, torch.randn(len(keys), DIM))
+
+
+def merge(top: Path, _: int) -> None:
+    store.merge({folder: top / f"{folder}.pt" for folder in FOLDERS}, top / "all.pt", DIM)
+
+
+def read(top: Path, count: int) -> None:
+    keys, matrix = store.read(top / "all.pt")
+    assert len(keys) == len(matrix) == count // len(FOLDERS) * len(FOLDERS)
+
+
+def load(top: Path, _: int) -> None:
+    torch.load(top / "all.pt")
+
+
+def save_separate(top: Path, count: int) -> None:
+    vectors = separate(count)
+    started = time.perf_counter()
+    torch.save(vectors, top / "separate.pt")
+    print(f"seconds {time.perf_counter() - started}")
+
+
+def load_separate(top: Path, _: int) -> None:
+    torch.load(top / "separate.pt")
+
+
+STEPS: dict[str, tuple[Callable[[Path, int], None], str]] = {
+    "write_folders": (write_folders, ""),
+    "merge": (merge, "merge ten folders' files, torch.save included"),
+    "load": (load, "torch.load of that file"),
+    "read": (read, "store.read of that file: keys and mapped matrix"),
+    "save_separate": (save_separate, "torch.save of a dict of separate tensors"),
+    "load_separate": (load_separate, "torch.load of that file"),
+}
+
+
+def step(name: str, top: Path, count: int) -> None:
+    """One step in this process; prints what it took."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    STEPS[name][0](top, count)
+    print(f"seconds {time.perf_counter() - started}")
+    print(f"memory {before * 1024} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vectors", type=int, default=525328)
+    parser.add_argument("--quick", action="store_true", help="few vectors, to see that it works")
+    parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
+    parser.add_argument("--top", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    count = 5000 if arguments.quick else arguments.vectors
+    if arguments.step:
+        step(arguments.step, arguments.top, count)
+        return
+    print(machine())
+    with tempfile.TemporaryDirectory() as directory:
+        top = Path(directory)
+        for name, (_, words) in STEPS.items():
+            command = [sys.executable, __file__, "--step", name, "--top", directory, "--vectors", str(count)]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            if words:
+                size = (top / ("separate.pt" if "separate" in name else "all.pt")).stat().st_size
+                taken = float(said[said.index("seconds") + 1])
+                before, peak = (int(value) for value in said[said.index("memory") + 1 :][:2])
+                print(
+                    f"{words:48s} {taken:6.1f} s, file {size / 1e9:.2f} GB, peak memory {peak / 1e9:.2f} GB = "
+                    f"{peak / size:.2f} x the file ({(peak - before) / size:.2f} x beyond the imports)",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
