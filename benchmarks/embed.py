@@ -100,11 +100,8 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         rows = prepare(top, model, clips)
         print(f"{model.name} {model.precision} on {device}: {clips} clips, {workers} workers", flush=True)
         embed.Extractor = Timed
-        embed.embed_folder(
-            "benchmark", places_in(top), model,
-            device=device, batch_size=batch_size, auto=True, num_workers=workers, save_every=1000,
-            max_failed_fraction=0, threads=os.cpu_count() or 1,
-        )  # fmt: skip
+        means = embed.Means(device, batch_size, True, workers, os.cpu_count() or 1, save_every=1000)
+        embed.embed_folder("benchmark", places_in(top), model, means, max_failed_fraction=0)
         ours = Timed.last
         alone = encoder_alone(ours, ours._encoder, model, device, min(clips, 50 * ours.batch_size))
         delivered = loader_alone(top / "mp4", rows, workers, device)
@@ -196,12 +193,12 @@ if __name__ == "__main__":
     print(f"{{time.time() - began:6.1f}} s: torch imported", flush=True)
     says(checkpoint, "sha256", "digest of the checkpoint known")
     says(checkpoint, "load", "checkpoint mapped, keys and shapes compared")
-    says(embed, "_start", "encoder on the device, workers started")
+    says(embed, "_extractor", "encoder on the device")
     says(extract, "vectors", "first batch computed")
     top = Path({top!r})
     places = embed.Places(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
-    embed.embed_folder("benchmark", places, Model(**{model!r}), device={device!r}, batch_size=1, num_workers=1,
-                       save_every=1000, max_failed_fraction=0, threads={threads})
+    means = embed.Means({device!r}, 1, False, 1, {threads}, 1000)
+    embed.embed_folder("benchmark", places, Model(**{model!r}), means, max_failed_fraction=0)
 """
 
 

@@ -44,16 +44,10 @@ def places(tmp_path, weights, write_video):
     )
 
 
-def run(places, model=MODEL, **changes):
-    options = {
-        "device": "cpu",
-        "batch_size": 4,
-        "num_workers": 0,
-        "save_every": 2,
-        "max_failed_fraction": 0.5,
-        "threads": 2,
-    }
-    embed.embed_folder("p10", places, model, **(options | changes))
+def run(places, model=MODEL, max_failed_fraction=0.5, **changes):
+    means = embed.Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=2)
+    means = dataclasses.replace(means, **changes)
+    embed.embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction)
     return torch.load(places.vectors)
 
 

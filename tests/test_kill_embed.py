@@ -61,11 +61,10 @@ def places_in(source: Path, top: Path) -> embed.Places:
 
 
 def run(source: Path, top: Path, **changes) -> None:
-    options = {"batch_size": 2, "num_workers": 0, "save_every": SAVE_EVERY, "threads": 1}
-    embed.embed_folder(
-        "p10", places_in(source, top), Model("tiny", "vit_tiny", SIZE, 192, "encoder", 16, "fp32"),
-        device="cpu", max_failed_fraction=0, **(options | changes),
-    )  # fmt: skip
+    means = embed.Means("cpu", batch_size=2, auto=False, num_workers=0, threads=1, save_every=SAVE_EVERY)
+    model = Model("tiny", "vit_tiny", SIZE, 192, "encoder", 16, "fp32")
+    means = dataclasses.replace(means, **changes)
+    embed.embed_folder("p10", places_in(source, top), model, means, max_failed_fraction=0)
 
 
 def start(source: Path, top: Path, save_every: int, pause: float, workers: int = 0) -> subprocess.Popen:

@@ -52,10 +52,8 @@ def test_the_stage_gives_the_vectors_of_the_oracle(videos, reference, weights, t
         path.parent, tmp_path / "m.tsv", weights, tmp_path / "state", tmp_path / "d", tmp_path / "v.pt"
     )
     model = Model("vitl", "vit_large", 256, 1024, "encoder", 16, precision)
-    embed.embed_folder(
-        "p10", places, model,
-        device="cpu", batch_size=4, num_workers=0, save_every=10, max_failed_fraction=0, threads=2,
-    )  # fmt: skip
+    means = embed.Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=10)
+    embed.embed_folder("p10", places, model, means, max_failed_fraction=0)
     vector = torch.load(places.vectors)[path.name]
     assert vector.dtype == torch.float32
     assert relative(vector, reference["large"]) < bound

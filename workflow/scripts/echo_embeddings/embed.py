@@ -34,7 +34,8 @@ from .settings import REPOSITORY, Model
 from .shards import Shards
 
 SAVE_SECONDS = 300.0  # vectors wait no longer than this to be saved
-SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")  # of the run record
+# Of the run record: where and how fast the vectors were made.
+SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
 
 
@@ -60,29 +61,35 @@ class Places:
         return self.vectors.with_suffix(".failed.tsv")
 
 
+@dataclass(frozen=True)
+class Means:
+    """With what vectors are computed. None of it changes them."""
+
+    device: str  # "cuda" (a card that no other job holds) or "cpu"
+    batch_size: int  # clips; where `auto`, the largest batch that is tried
+    auto: bool
+    num_workers: int  # processes that decode; 0 decodes in this one
+    threads: int  # of torch on a CPU
+    save_every: int  # vectors that a kill loses, at most
+
+
 def embed_folder(
     name: str,
     places: Places,
     model: Model,
+    means: Means,
     *,
-    device: str,
-    batch_size: int,
-    auto: bool = False,
-    num_workers: int,
-    save_every: int,
     max_failed_fraction: float,
-    threads: int,
     terminal: TextIO | None = None,
 ) -> None:
-    """Embed every clip that the manifest at `places.table` has as converted.
+    """Embed every clip that the manifest at `places.table` has as converted, and has no vector yet.
 
-    `device` is "cuda" (any card that no other job holds) or "cpu"; `auto` takes `batch_size` for a ceiling. At
-    most `save_every` vectors are lost by a kill, on SIGTERM those being computed. Raises `UserError` if another
-    run has the folder, there is no such device, the checkpoint does not fit, or more than
+    A kill loses at most `means.save_every` vectors, SIGTERM those being computed. Raises `UserError` if
+    another run has the folder, there is no such device, the checkpoint does not fit, or more than
     `max_failed_fraction` of the clips have no vector.
     """
     started = time.monotonic()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(means.threads)
     with alone(places.state, name):
         rows = [row for row in manifest.read(places.table) if row.status == CONVERTED]
         digest = checkpoint.sha256(places.checkpoint, places.digests)
@@ -95,28 +102,12 @@ def embed_folder(
         speed: dict[str, object] = {}
         if todo:
             with (
-                _card(device) as card,
-                _Fresh(shards, identities, save_every) as fresh,
+                _card(means.device) as card,
+                _Fresh(shards, identities, means.save_every) as fresh,
                 Progress(name, len(todo), "clips", terminal) as progress,
             ):
-                extractor, chunks = _start(places, model, todo, card, batch_size, auto, num_workers, save_every)
-                looped = time.monotonic()
-                for made in extractor.run(_readable(chunks, todo, failed, progress), len(todo)):
-                    vectors = {todo[i].mp4: vector for i, vector in zip(*made, strict=True)}
-                    sound = {key: vector for key, vector in vectors.items() if torch.isfinite(vector).all()}
-                    failed |= dict.fromkeys(vectors.keys() - sound.keys(), "the encoder gave NaN or Inf")
-                    fresh.add(sound, extractor.in_flight)
-                    progress.step(len(vectors))
-                seconds = time.monotonic() - looped
+                failed, speed = _extract(places, model, means, card, todo, fresh, progress)
             have = shards.vectors(identities)
-            measured = (
-                torch.cuda.get_device_name(card) if card.type == "cuda" else platform.processor() or "cpu",
-                extractor.batch_size,
-                extractor.compiled,
-                round((len(todo) - len(failed)) / seconds, 2),
-                round(extractor.waited, 1),
-            )
-            speed = dict(zip(SPEED, measured, strict=True))
         if len(have) + len(failed) != len(rows):
             raise RuntimeError(f"{name}: {len(rows)} clips became {len(have)} vectors and {len(failed)} failures")
         shards.compact()
@@ -136,6 +127,51 @@ def embed_folder(
         print(f"{name}: {len(have)} vectors, {len(failed)} failed, in {seconds:.0f} s", flush=True)
 
 
+def _extract(
+    places: Places,
+    model: Model,
+    means: Means,
+    card: torch.device,
+    rows: Sequence[Row],
+    fresh: "_Fresh",
+    progress: Progress,
+) -> tuple[dict[str, str], dict[str, object]]:
+    """Compute the vectors of `rows` into `fresh`; returns why clips have none, by key, and what `SPEED` names."""
+    failed: dict[str, str] = {}
+    chunks = iter(loader.load(places.tree, rows, model.num_frames, means.num_workers, card.type == "cuda"))
+    extractor = _extractor(places, model, means, card)  # while the workers start
+    started = time.monotonic()
+    for indices, matrix in extractor.run(_readable(chunks, rows, failed, progress), len(rows)):
+        vectors = {rows[i].mp4: vector for i, vector in zip(indices, matrix, strict=True)}
+        sound = {key: vector for key, vector in vectors.items() if torch.isfinite(vector).all()}
+        failed |= dict.fromkeys(vectors.keys() - sound.keys(), "the encoder gave NaN or Inf")
+        fresh.add(sound, extractor.in_flight)
+        progress.step(len(vectors))
+    measured = (
+        torch.cuda.get_device_name(card) if card.type == "cuda" else platform.processor() or "cpu",
+        extractor.batch_size,
+        extractor.compiled,
+        round((len(rows) - len(failed)) / (time.monotonic() - started), 2),
+        round(extractor.waited, 1),
+    )
+    return failed, dict(zip(SPEED, measured, strict=True))
+
+
+def _extractor(places: Places, model: Model, means: Means, card: torch.device) -> Extractor:
+    """The encoder on its device, ready to run."""
+    encoder = checkpoint.load(places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry)
+    return Extractor(
+        encoder.to(card, extract.DTYPES[model.precision]),
+        card,
+        model.precision,
+        model.resolution,
+        max(1, min(means.batch_size, means.save_every // 2)),  # two batches may be under way
+        auto=means.auto,
+        # On a CPU compiling does not pay (docs/benchmarks.md).
+        compile_from=extract.COMPILE_FROM if card.type == "cuda" else math.inf,
+    )
+
+
 @contextlib.contextmanager
 def _card(device: str) -> Iterator[torch.device]:
     """The CPU, or a GPU that no other job has."""
@@ -145,32 +181,6 @@ def _card(device: str) -> Iterator[torch.device]:
     with cards.claim(cards.visible()) as i:
         torch.cuda.set_device(i)
         yield torch.device("cuda", i)
-
-
-def _start(
-    places: Places,
-    model: Model,
-    rows: Sequence[Row],
-    card: torch.device,
-    batch_size: int,
-    auto: bool,
-    num_workers: int,
-    save_every: int,
-) -> tuple[Extractor, Iterable[Chunk]]:
-    """The encoder, ready to run, and the clips of `rows`, being read since before it was loaded."""
-    gpu = card.type == "cuda"
-    chunks = iter(loader.load(places.tree, rows, model.num_frames, num_workers, pin_memory=gpu))
-    encoder = checkpoint.load(places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry)
-    extractor = Extractor(
-        encoder.to(card, extract.DTYPES[model.precision]),
-        card,
-        model.precision,
-        model.resolution,
-        max(1, min(batch_size, save_every // 2)),  # two batches may be under way
-        auto=auto,
-        compile_from=extract.COMPILE_FROM if gpu else math.inf,  # on a CPU it does not pay (docs/benchmarks.md)
-    )
-    return extractor, chunks
 
 
 def _readable(
