@@ -1,6 +1,15 @@
-"""The quality page of a model's embeddings: numbers computes, plots draws, page renders and writes."""
+"""The quality page of a model's embeddings, the index of all models, and the comparison of two files.
 
-from .numbers import FolderFiles
-from .page import make_index, make_model_page
+    base          what the rooms share                 similarity   pairs of clips, by what they share
+    moments       one pass: what each vector holds     pictures     strips of frames
+    tables        what the stages left behind          report       all of it, measured
+    provenance    where the vectors come from          agreement    two sets of vectors of the same clips
+    accounting    where every file went                plots        numbers -> pictures
+    components    principal components                 page         report -> HTML and JSON
+    health        vectors with a defect
+    statistics    folders, and their drift
+"""
 
-__all__ = ["FolderFiles", "make_index", "make_model_page"]
+from .tables import FolderFiles
+
+__all__ = ["FolderFiles"]
