@@ -36,6 +36,49 @@ def test_read_gives_the_matrix_of_ours_and_of_separate_tensors(tmp_path):
         assert torch.equal(read, matrix)
 
 
+def test_read_maps_the_file_and_builds_no_tensor_for_a_row(tmp_path, monkeypatch):
+    put(tmp_path / "x.pt", {"b": [1.0, 2], "a": [3.0, 4]})
+    monkeypatch.setattr(torch, "load", None)
+    keys, matrix = store.read(tmp_path / "x.pt")
+    assert (keys, matrix.tolist()) == (["a", "b"], [[3, 4], [1, 2]])
+    matrix[0, 0] = 9  # a copy of that page, not the file
+    assert store.read(tmp_path / "x.pt")[1][0, 0] == 3
+
+
+def test_a_file_whose_rows_lie_otherwise_is_read_too(tmp_path):
+    matrix = torch.arange(12.0).view(3, 4)
+    for vectors in (
+        {"a": matrix[2], "b": matrix[0]},
+        {"a": matrix[:, 1], "b": matrix[:, 0]},
+        {"a": matrix[0], "b": torch.ones(4)},
+        {"a": matrix[0, :2], "b": matrix[1, 2:]},
+    ):
+        torch.save(vectors, tmp_path / "x.pt")
+        keys, found = store.read(tmp_path / "x.pt")
+        assert keys == ["a", "b"]
+        assert torch.equal(found, torch.stack([vectors["a"], vectors["b"]]))
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    class Bad:
+        def __reduce__(self):
+            return print, ("it ran",)
+
+    torch.save({"a": Bad()}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="cannot be read as an embedding file"):
+        store.read(tmp_path / "x.pt")
+
+
+def test_a_slice_is_written_without_what_lies_around_it(tmp_path):
+    big = torch.randn(10000, 8)
+    store.write(tmp_path / "x.pt", ["a", "b"], big[500:502])
+    assert os.path.getsize(tmp_path / "x.pt") < 4000
+    assert torch.equal(store.read(tmp_path / "x.pt")[1], big[500:502])
+    for keys, rows in ((["a", "a"], 2), (["a"], 2)):
+        with pytest.raises(ValueError, match="keys"):
+            store.write(tmp_path / "y.pt", keys, big[:rows])
+
+
 def test_empty_file(tmp_path):
     store.write(tmp_path / "e.pt", [], torch.empty(0, 8))
     assert store.read(tmp_path / "e.pt")[0] == []

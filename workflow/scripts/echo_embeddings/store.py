@@ -2,9 +2,14 @@
 
 import os
 import pickle
-from collections.abc import Mapping
+import struct
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,27 +20,114 @@ def write(path: str | os.PathLike[str], keys: list[str], matrix: Tensor) -> None
     """Write float32 `matrix` [N, embed_dim] under its N `keys`, sorted by key.
 
     The file is a dict whose values are rows of one tensor, so that it is as large as its numbers
-    and opens with `torch.load(path)`. Raises `ValueError` on keys that are not unique or not N.
+    and opens with `torch.load(path)`. A matrix that is sorted already is written without a copy.
+    Raises `ValueError` on keys that are not unique or not N.
     """
-    if len(set(keys)) != len(keys) or matrix.dim() != 2 or len(keys) != matrix.shape[0]:
-        raise ValueError(f"{len(keys)} keys ({len(set(keys))} unique) for a matrix of {tuple(matrix.shape)}")
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    ordered = matrix.detach().to("cpu", torch.float32)[order].contiguous()
+    if matrix.dim() != 2 or len(keys) != matrix.shape[0]:
+        raise ValueError(f"{len(keys)} keys for a matrix of {tuple(matrix.shape)}")
+    matrix = matrix.detach().to("cpu", torch.float32).contiguous()
+    if any(one >= next_one for one, next_one in pairwise(keys)):
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        keys, matrix = [keys[i] for i in order], matrix[order]
+        if any(one == next_one for one, next_one in pairwise(keys)):
+            raise ValueError("keys are not unique")
+    elif matrix.untyped_storage().nbytes() != matrix.nbytes:  # torch.save writes the whole storage behind a view
+        matrix = matrix.clone()
     with whole(path) as part:
-        torch.save({keys[i]: row for i, row in zip(order, ordered.unbind(), strict=True)}, part)
+        torch.save(dict(zip(keys, matrix.unbind(), strict=True)), part)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
     """The N keys of an embedding file and its float32 matrix [N, embed_dim], in the file's order.
 
-    The matrix of a file made by `write` is memory-mapped; a dict of separate tensors, as other
-    programs write it, is copied into one. Raises `UserError` if the file is no embedding file: not
-    readable, not a dict of vectors, vectors of different length or type.
+    The matrix of a file made by `write` is memory-mapped, and no tensor is built for a row: half a million
+    take a second or two. Writing to it leaves the file alone. A dict of separate tensors, as other programs
+    write it, is copied into one. Raises `UserError` if the file is no embedding file: not readable, not a
+    dict of vectors, vectors of different length or type.
     """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such embedding file")
+    try:
+        return _map(path)
+    except (
+        _OtherLayoutError,
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        LookupError,
+        TypeError,
+        ValueError,
+        EOFError,
+    ):
+        return _load(path)  # which knows every form, and says what is wrong
+
+
+class _OtherLayoutError(Exception):
+    """The file is not one matrix whose rows stand in order under their keys."""
+
+
+class _Layout(pickle.Unpickler):
+    """Reads where in its one storage each vector of a file lies: key -> offset, float32 values.
+
+    `torch.load` would build half a million tensors, for half a minute. Only what `torch.save` writes of a
+    plain dict of vectors is taken.
+    """
+
+    storage: str | None = None  # of all vectors: its name in the file
+    size: tuple[int, ...] | None = None  # of every vector
+
+    def find_class(self, module: str, name: str) -> Callable[..., object]:
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return self._offset
+        if (module, name) == ("torch", "FloatStorage"):  # it stands for float32
+            return float
+        if (module, name) == ("collections", "OrderedDict"):  # each tensor's hooks: none
+            return dict
+        raise _OtherLayoutError
+
+    def persistent_load(self, pid: tuple[object, ...]) -> str:
+        _, kind, name, _, _ = pid
+        if kind is not float:
+            raise _OtherLayoutError
+        return str(name)
+
+    def _offset(self, storage: str, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> int:
+        if self.storage is None:
+            self.storage, self.size = storage, size
+        if storage != self.storage or size != self.size or stride != (1,):
+            raise _OtherLayoutError
+        return offset
+
+
+def _map(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
+    """`read` for a file made by `write`; raises `_OtherLayoutError`, or what a broken file brings, on others."""
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        top = pickled.removesuffix("data.pkl")
+        if archive.read(f"{top}byteorder").decode() != sys.byteorder:
+            raise _OtherLayoutError
+        with archive.open(pickled) as stream:
+            layout = _Layout(stream)
+            offsets = layout.load()
+        if not isinstance(offsets, dict) or layout.storage is None or layout.size is None or len(layout.size) != 1:
+            raise _OtherLayoutError
+        keys, width = list(offsets), layout.size[0]
+        rows = np.arange(len(keys)) * width
+        if not np.array_equal(np.fromiter(offsets.values(), np.int64), rows) or not set(map(type, keys)) <= {str}:
+            raise _OtherLayoutError
+        record = archive.getinfo(f"{top}data/{layout.storage}")
+        if record.compress_type != zipfile.ZIP_STORED or record.file_size != 4 * len(keys) * width:
+            raise _OtherLayoutError
+        # The content follows a local header of 30 bytes, a name and an extra field; their lengths end the header.
+        file.seek(record.header_offset + 26)
+        start = record.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+    matrix = np.memmap(path, np.float32, mode="c", offset=start, shape=(len(keys), width))
+    return keys, torch.from_numpy(matrix)
+
+
+def _load(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
+    """`read` for any file that `torch.load` opens; the vectors are copied."""
     try:
         vectors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such embedding file") from error
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{path}: cannot be read as an embedding file: {one_line(error)[:200]}") from error
     if not isinstance(vectors, dict):
@@ -49,22 +141,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
             raise UserError(f"{path}: {key!r}: dtype {vector.dtype}, expected torch.float32")
         if vector.shape != first.shape:
             raise UserError(f"{path}: {key!r}: dimension {len(vector)}, where {keys[0]!r} has {len(first)}")
-    if not keys:
-        return [], torch.empty(0, 0)
-    return keys, _as_matrix(list(vectors.values()))
-
-
-def _as_matrix(rows: list[Tensor]) -> Tensor:
-    """The rows as one [N, D] tensor: a view where they already lie one behind the other in memory."""
-    first, length = rows[0], len(rows[0])
-    storage = first.untyped_storage().data_ptr()
-    in_place = all(
-        row.untyped_storage().data_ptr() == storage
-        and row.storage_offset() == first.storage_offset() + i * length
-        and row.stride() == (1,)
-        for i, row in enumerate(rows)
-    )
-    return first.as_strided((len(rows), length), (length, 1)) if in_place else torch.stack(rows)
+    return keys, torch.stack(list(vectors.values())) if keys else torch.empty(0, 0)
 
 
 def merge(
@@ -75,23 +152,28 @@ def merge(
 ) -> int:
     """Merge the folders' files `parts` (folder -> path) into one at `path`; returns the number of vectors.
 
-    Keys stay as they are, or become `{folder}/{key}`. Raises `UserError` on a missing folder, a key
-    that two folders share, another dimension than `embed_dim`, a dtype other than float32, NaN or Inf.
+    Keys stay as they are, or become `{folder}/{key}`. Memory: the merged matrix, once. Raises `UserError` on
+    a missing folder, a key that two folders share, another dimension than `embed_dim`, a dtype other than
+    float32, NaN or Inf.
     """
     missing = [f"{folder} ({part})" for folder, part in parts.items() if not Path(part).exists()]
     if missing:
         raise UserError(f"merge: no embedding file for folder {', '.join(missing)}")
-    owner: dict[str, str] = {}
-    matrices = []
+    names, merged = _gather(parts, embed_dim, prefix_folder)
+    write(path, names, merged)
+    return len(names)
+
+
+def _gather(
+    parts: Mapping[str, str | os.PathLike[str]], embed_dim: int, prefix_folder: bool
+) -> tuple[list[str], Tensor]:
+    """The parts' names, sorted, and their vectors [N, embed_dim]."""
+    owner: dict[str, str] = {}  # of each name, in the order of the parts
+    matrices: list[Tensor] = []
     for folder, part in parts.items():
         keys, matrix = read(part)
-        if not keys:
-            continue
-        if matrix.shape[1] != embed_dim:
+        if keys and matrix.shape[1] != embed_dim:
             raise UserError(f"merge: {part}: vectors of dimension {matrix.shape[1]}, the model's is {embed_dim}")
-        finite = torch.isfinite(matrix).all(dim=1)
-        if not finite.all():
-            raise UserError(f"merge: {part}: {keys[int((~finite).nonzero()[0])]!r} holds NaN or Inf")
         for key in keys:
             name = f"{folder}/{key}" if prefix_folder else key
             if name in owner:
@@ -100,7 +182,15 @@ def merge(
                     "set merge.prefix_folder: true to put the folder's name before every key"
                 )
             owner[name] = folder
-        matrices.append(matrix)
-    merged = torch.cat(matrices) if matrices else torch.empty(0, embed_dim)
-    write(path, list(owner), merged)
-    return len(owner)
+        matrices.append(matrix.reshape(len(keys), embed_dim))
+    names = sorted(owner)
+    row = {name: i for i, name in enumerate(names)}
+    rows = torch.tensor([row[name] for name in owner], dtype=torch.int64).split([len(matrix) for matrix in matrices])
+    merged = torch.empty(len(names), embed_dim)
+    for part, where in zip(parts.values(), rows, strict=True):
+        matrix = matrices.pop(0)  # let go of each mapping once it is copied
+        finite = torch.isfinite(matrix).all(dim=1)
+        if not finite.all():
+            raise UserError(f"merge: {part}: {names[where[~finite][0]]!r} holds NaN or Inf")
+        merged[where] = matrix
+    return names, merged
