@@ -1,15 +1,26 @@
 """The quality page of a model's embeddings, the index of all models, and the comparison of two files.
 
-    base          what the rooms share                 similarity   pairs of clips, by what they share
-    moments       one pass: what each vector holds     pictures     strips of frames
-    tables        what the stages left behind          report       all of it, measured
-    provenance    where the vectors come from          agreement    two sets of vectors of the same clips
-    accounting    where every file went                plots        numbers -> pictures
-    components    principal components                 page         report -> HTML and JSON
-    health        vectors with a defect
-    statistics    folders, and their drift
+The rooms, lowest floor first:
+
+    base          what the rooms share
+    tables        what the stages left behind, read
+    moments       one pass over all vectors: what each holds, sums and counts of each folder
+    provenance    where the vectors come from
+    accounting    where every file went
+    components    principal components
+    statistics    folders, and their drift from the rest
+    health        vectors and dimensions with a defect
+    similarity    pairs of clips by what they share
+    pictures      strips of frames of the clips worth a look
+    report        all of it, measured
+    agreement     two sets of vectors of the same clips
+    plots         numbers -> pictures
+    page          numbers and pictures -> HTML and JSON
 """
 
+from .page import make_comparison, make_index, make_model_page
+from .provenance import Training
+from .report import Options
 from .tables import FolderFiles
 
-__all__ = ["FolderFiles"]
+__all__ = ["FolderFiles", "Options", "Training", "make_comparison", "make_index", "make_model_page"]

@@ -16,7 +16,8 @@ from .moments import Rows
 from .tables import UNKNOWN
 
 DEAD = 1e-6  # of the median standard deviation of all dimensions: less is dead
-OUTLIER = 8.0  # robust standard deviations from the median: beyond is an outlier
+OUTLIER = 12.0  # robust standard deviations from the median: beyond is an outlier
+FARTHEST = 12  # clips that are told whether outliers or not
 MIN_VECTORS = 20  # of fewer, none is called an outlier
 NEAR = 0.05  # of the median distance between two clips: closer is a near duplicate
 TREES, LEAF, CLOSEST = 6, 512, 4
@@ -43,6 +44,11 @@ class Outlier:
     distance_deviation: float
     place: int = field(metadata=PICTURE)  # in the file
 
+    @property
+    def deviation(self) -> float:
+        """By how much it is off in either."""
+        return max(abs(self.norm_deviation), self.distance_deviation)
+
 
 @dataclass(frozen=True)
 class Health:
@@ -57,6 +63,7 @@ class Health:
     near_distance: float | None
     dead: list[int] | None  # dimensions that do not vary; None of fewer than two vectors
     outliers: list[Outlier]  # farthest first
+    farthest: list[Outlier]  # the first `FARTHEST`, whether outliers or not
 
     @property
     def duplicated(self) -> int:
@@ -83,6 +90,7 @@ def examine(
     if components is not None:
         radius = NEAR * _typical_distance(vectors)
         near = _near(vectors, components, labels[vectors.rows], radius)
+    far = _farthest(names, rows, vectors, components) if components is not None else []
     return Health(
         nan=_of(names, rows.nan),
         inf=_of(names, rows.inf),
@@ -92,7 +100,8 @@ def examine(
         near=[_group(vectors.rows[places], names, patients) for places in near],
         near_distance=radius,
         dead=_dead(dimensions) if dimensions is not None and len(vectors) > 1 else None,
-        outliers=_outliers(names, rows, vectors, components) if components is not None else [],
+        outliers=[clip for clip in far if clip.deviation > OUTLIER] if len(vectors) >= MIN_VECTORS else [],
+        farthest=far[:FARTHEST],
     )
 
 
@@ -136,19 +145,18 @@ def _deviation(values: Floats) -> Floats:
     return away / robust if robust > 1e-9 * float(np.abs(values).max()) else np.zeros_like(away)
 
 
-def _outliers(names: Sequence[str], rows: Rows, vectors: Vectors, components: Components) -> list[Outlier]:
-    if len(vectors) < MIN_VECTORS:
-        return []
+def _farthest(names: Sequence[str], rows: Rows, vectors: Vectors, components: Components) -> list[Outlier]:
+    """The outliers, and in any case `FARTHEST` clips, farthest first."""
     norm, distance = rows.norm[vectors.rows], components.distance
     by_norm, by_distance = _deviation(norm), _deviation(distance)
     far = np.maximum(np.abs(by_norm), by_distance)
-    order = [i for i in np.argsort(-far, kind="stable") if far[i] > OUTLIER]
+    told = max(FARTHEST, int((far > OUTLIER).sum()))
     return [
         Outlier(
             *(names[vectors.rows[i]], float(norm[i]), float(by_norm[i]), float(distance[i]), float(by_distance[i])),
             place=int(vectors.rows[i]),
         )
-        for i in order
+        for i in np.argsort(-far, kind="stable")[:told]
     ]
 
 

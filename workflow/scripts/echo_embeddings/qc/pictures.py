@@ -20,7 +20,7 @@ from .tables import FolderFiles
 
 FRAMES, EDGE, GAP = 4, 112, 2  # of a strip: frames, pixels of each, pixels between
 QUALITY = 80  # JPEG
-OUTLIERS, GROUPS, MEMBERS, TYPICAL, QUERIES, NEIGHBOURS = 12, 6, 4, 8, 12, 5
+GROUPS, MEMBERS, TYPICAL, QUERIES, NEIGHBOURS = 6, 4, 8, 12, 5
 THREADS = 2
 
 
@@ -67,9 +67,8 @@ def show(
     naming: Naming,
 ) -> list[Gallery]:
     """Galleries of the N `clips`; `norms` [n] are those of the finite `vectors`. Empty ones are left out."""
-    outliers = [
-        (o.place, f"norm {o.norm_deviation:+.1f}, distance {o.distance_deviation:+.1f}")
-        for o in health.outliers[:OUTLIERS]
+    farthest = [
+        (o.place, f"norm {o.norm_deviation:+.1f}, distance {o.distance_deviation:+.1f}") for o in health.farthest
     ]
     groups = [
         _Wanted(f"{kind} group {i}, {len(g.clips):,} clips", [(place, "") for place in g.places[:MEMBERS]])
@@ -77,9 +76,10 @@ def show(
         for i, g in enumerate(found[:GROUPS], 1)
     ]
     plan = {
-        "Outliers": (
-            "Vectors unusually long, short or far from the mean; in brackets how many robust standard deviations.",
-            [_Wanted("", outliers)] if outliers else [],
+        "Farthest clips": (
+            "The clips most unlike the others, outliers or not: robust standard deviations from the median of the L2 "
+            "norm, and of the distance to the mean vector.",
+            [_Wanted("", farthest)] if farthest else [],
         ),
         "Duplicates": (
             f"The first {GROUPS} groups of equal and of nearly equal vectors, {MEMBERS} clips of each.",
