@@ -211,6 +211,8 @@ def _value(half: int, rest: int, counts: Integers) -> float:
     return float(bits.view(np.float32)[0])
 
 
-def edges_for(total: Totals, bins: int) -> Floats:
-    """Edges of `bins` equal ranges from the smallest to the largest value."""
-    return np.linspace(*spread(float(total.low.min()), float(total.high.max())), bins + 1)
+def edges_for(total: Totals, bins: int, outside: float) -> Floats:
+    """Edges of `bins` equal ranges over the values but for a share `outside` at either end."""
+    up_to = np.concatenate([[0], np.cumsum(total.upper[ORDER])])
+    low, high = np.interp([outside * up_to[-1], (1 - outside) * up_to[-1]], up_to, EDGES)
+    return np.linspace(*spread(max(low, float(total.low.min())), min(high, float(total.high.max()))), bins + 1)

@@ -176,8 +176,10 @@ def _draw(r: Report) -> dict[str, Any]:
     if len(table):
         by_folder = table.iloc[:-1]
         shown = by_folder if len(by_folder) <= statistics.MANY else by_folder.nlargest(statistics.MANY, "drift")
-        for name, found in (("values", r.statistics.values), ("norms", r.statistics.norms)):
-            label = "value" if name == "values" else "L2 norm"
+        for name, label, found in (
+            ("value_spread", "value", r.statistics.values),
+            ("norm_spread", "L2 norm", r.statistics.norms),
+        ):
             folders = {folder: found[folder] for folder in shown["folder"]}
             pictures[name] = plots.distributions(folders, found[TOTAL], label)
         if shown["drift"].notna().any():

@@ -15,13 +15,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .base import Floats, Histogram
+from .base import Bools, Floats, Histogram
 from .similarity import HeatMap
 
 P = ParamSpec("P")
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow that white drowns
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+# Colours that colour-blind readers can tell apart: Okabe and Ito's without the yellow that white drowns, and three dark
+# ones of Tol's
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D"),
+    *("#882255", "#999933", "#332288"),
+)
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 OTHERS = "#BBBBBB"
 MAIN, SECOND = COLOURS[:2]
@@ -70,7 +74,7 @@ def _axes(height: float = 3.0) -> tuple[Figure, Axes]:
 
 def _short(name: str) -> str:
     """The name, its middle left out where it is too long for a picture."""
-    return name if len(name) <= 18 else f"{name[:8]}…{name[-9:]}"
+    return name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
 
 
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], **options: Any) -> None:
@@ -179,10 +183,14 @@ def scatter(points: Floats, labels: Sequence[str], explained: Floats) -> Figure:
     if len(names) > len(shown):
         column = column.where(column.isin(shown), "others")
         shown.append("others")
-    for i, name in reversed(list(enumerate(shown))):
-        chosen = points[(column == name).to_numpy()]
-        axes.scatter(*chosen.T, s=_size(points), c=_colour(i), alpha=0.6, linewidths=0, rasterized=True)
-    _legend(figure, axes.collections[::-1], shown, handletextpad=0.1, markerscale=2)
+    colours = column.map({name: _colour(i) for i, name in enumerate(shown)}).to_numpy()
+    inside = _inside(points)
+    axes.scatter(*points[inside].T, s=_size(points), c=colours[inside], alpha=0.6, linewidths=0, rasterized=True)
+    handles = [
+        matplotlib.lines.Line2D([], [], linestyle="", marker="o", markersize=5, color=_colour(i))
+        for i in range(len(shown))
+    ]
+    _legend(figure, handles, shown, handletextpad=0.1)
     return figure
 
 
@@ -190,11 +198,22 @@ def scatter(points: Floats, labels: Sequence[str], explained: Floats) -> Figure:
 def scatter_by_number(points: Floats, numbers: Floats, name: str, explained: Floats) -> Figure:
     """Points [P, 2] or [P, 3] of P clips in the space of the first components, coloured by a number [P]."""
     figure, axes = _space(points.shape[1], explained)
-    drawn = axes.scatter(*points.T, s=_size(points), c=numbers, cmap="viridis", alpha=0.7, linewidths=0, rasterized=True)
+    inside = _inside(points)
+    drawn = axes.scatter(
+        *points[inside].T, s=_size(points), c=numbers[inside], cmap="viridis", alpha=0.7, linewidths=0, rasterized=True
+    )
     bar = figure.colorbar(drawn, ax=axes, label=name, shrink=0.8, location="bottom", aspect=40, pad=0.02)
     bar.outline.set_visible(False)
     bar.solids.set_alpha(1)
     return figure
+
+
+def _inside(points: Floats) -> Bools:
+    """Which points to draw: in each component all but 0.1 % at either end, or a little beyond those."""
+    low, high = np.quantile(points, [0.001, 0.999], axis=0)
+    margin = 0.15 * (high - low)
+    inside: Bools = ((points >= low - margin) & (points <= high + margin)).all(axis=1)
+    return inside
 
 
 def _size(points: Floats) -> float:
@@ -217,7 +236,7 @@ def _space(dimensions: int, explained: Floats) -> tuple[Figure, Any]:
         axis.set_tick_params(labelsize=7, pad=0)
         axis.label.set_size(8)
     axes.view_init(elev=22, azim=-58)
-    axes.set_box_aspect(None, zoom=0.88)
+    axes.set_box_aspect(None, zoom=0.92)
     return figure, axes
 
 

@@ -329,7 +329,7 @@ def judge(similarity: Similarity | None) -> list[Check]:
     best = separation[0]
     sentence = (
         f"Two clips of the {best.sort} are more alike than two of different patients with a chance of "
-        f"{best.auc:.3f} (95 % interval {best.low:.3f} to {best.high:.3f}; 0.5 is no signal)."
+        f"{best.auc:.3f} (95\u00a0% interval {best.low:.3f} to {best.high:.3f}; 0.5 is no signal)."
     )
     level = "good" if best.low > SIGNAL else "warn" if best.low > 0.5 else "bad"
     return [Check(name, level, sentence, section)]
