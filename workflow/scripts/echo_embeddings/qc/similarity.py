@@ -21,6 +21,7 @@ PAIRS = 50_000  # of each sort that a resampling of patients is reckoned on
 RESAMPLES = 200
 ROWS = 512  # of a product of similarities at a time
 SIGNAL = 0.6  # the interval of the AUC must begin above it
+NO_SIGNAL = 0.55  # an AUC of at most this is a fault
 STUDY, PATIENT, BETWEEN = "same study", "same patient, other study", "different patients"
 SORTS = (STUDY, PATIENT, BETWEEN)
 
@@ -331,5 +332,5 @@ def judge(similarity: Similarity | None) -> list[Check]:
         f"Two clips of the {best.sort} are more alike than two of different patients with a chance of "
         f"{best.auc:.3f} (95\u00a0% interval {best.low:.3f} to {best.high:.3f}; 0.5 is no signal)."
     )
-    level = "good" if best.low > SIGNAL else "warn" if best.low > 0.5 else "bad"
+    level = "good" if best.low > SIGNAL else "warn" if best.auc > NO_SIGNAL else "bad"
     return [Check(name, level, sentence, section)]
