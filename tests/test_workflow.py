@@ -13,17 +13,8 @@ import pydicom
 import pytest
 import torch
 
-from conftest import REPOSITORY, run_snakemake
+from conftest import REPOSITORY, demo
 from echo_embeddings import manifest
-
-
-def demo(directory, *arguments, change=None):
-    """The demo's run; `change` is YAML to lay over its configuration."""
-    files = [str(REPOSITORY / "config/demo.yaml")]
-    if change:
-        (directory.parent / "change.yaml").write_text(change)
-        files.append(str(directory.parent / "change.yaml"))
-    return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments)
 
 
 def pending(directory, *arguments, change=None) -> set[str]:
@@ -43,30 +34,21 @@ def pending(directory, *arguments, change=None) -> set[str]:
 ALL_AFTER_MERGE = {"merge vit-tiny", "qc_model vit-tiny", "qc_index", "all"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A directory in which the demo has run, as `make demo` does it."""
-    directory = tmp_path_factory.mktemp("demo")
-    # demo.yaml names the registry beside itself, relative to the working directory.
-    (directory / "config").mkdir()
-    shutil.copy(REPOSITORY / "config/demo-models.yaml", directory / "config")
-    work = directory / "demo"
-    made = run_snakemake(work, "--cores", "2", snakefile="workflow/rules/demo.smk")
-    assert made.returncode == 0, made.stdout
-    assert pending(work) == {
-        *("convert 256 p10", "convert 256 p11", "embed vit-tiny p10", "embed vit-tiny p11"),
-        *ALL_AFTER_MERGE,
-    }
-    result = demo(work)
-    assert result.returncode == 0, result.stdout
-    return work
-
-
 @pytest.fixture
 def work(finished, tmp_path):
     """A copy of it to change."""
     shutil.copytree(finished.parent / "config", tmp_path / "config")
     return shutil.copytree(finished, tmp_path / "demo", symlinks=True)
+
+
+def test_everything_is_pending_before_the_first_run(finished, tmp_path):
+    shutil.copytree(finished.parent / "config", tmp_path / "config")
+    for name in ("dicom", "weights"):
+        shutil.copytree(finished / name, tmp_path / "demo" / name)
+    assert pending(tmp_path / "demo") == {
+        *("convert 256 p10", "convert 256 p11", "embed vit-tiny p10", "embed vit-tiny p11"),
+        *ALL_AFTER_MERGE,
+    }
 
 
 def test_counts_add_up_from_dicom_to_report(finished):
@@ -100,7 +82,9 @@ def test_the_pages_are_whole_and_say_that_the_vectors_mean_nothing(finished):
             self.found += [value for name, value in attributes if name in ("src", "href") and value]
 
     Links().feed(page)
-    assert all(link.startswith(("#", "data:", "index.html")) for link in Links.found)
+    files = [link for link in Links.found if not link.startswith(("#", "data:"))]
+    assert {"index.html", "vit-tiny.json", "../mp4/256/p10.manifest.tsv"} <= set(files)
+    assert all((finished / "results/qc" / link).is_file() for link in files)
     assert 'href="vit-tiny.html"' in (finished / "results/qc/index.html").read_text()
 
 

@@ -16,7 +16,7 @@ only from those above it in this list:
     checkpoint              official checkpoint -> encoder, strictly
     convert                 a folder of DICOM -> MP4 tree and manifest
     embed                   an MP4 tree and an encoder -> embeddings
-    qc                      numbers, plots, page
+    qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
     job                     what every Snakemake script of this workflow does around its one call
 

@@ -69,9 +69,13 @@ def account(
     a record list that is broken.
     """
     lines, problems = [], []
-    embedded_in = {folder: set(group["key"]) for folder, group in clips.groupby("folder")}
+    embedded_in: dict[Any, set[str]] = {
+        folder: set(group["key"]) for folder, group in clips.groupby("folder", sort=False)
+    }
     for folder, run in runs.items():
-        line, faults = _count_folder(folder, files[files["folder"] == folder], embedded_in.get(folder, set()), run, naming)
+        line, faults = _count_folder(
+            folder, files[files["folder"] == folder], embedded_in.get(folder, set()), run, naming
+        )
         lines.append(line)
         problems += faults
     stray = embedded_in.get(NO_FOLDER, set())
@@ -82,7 +86,9 @@ def account(
     table = pd.DataFrame(lines, columns=["folder", *COUNTS])
     if record_list is not None:
         columns += LISTED
-        table = table.merge(_against_list(files, record_list, runs), on="folder", how="outer", sort=False)
+        listed = _against_list(files, record_list, runs)
+        elsewhere = listed[~listed["folder"].isin(table["folder"])]
+        table = pd.concat([table, elsewhere[["folder"]]], ignore_index=True).merge(listed, on="folder", how="left")
     table = table.fillna(0)
     table.loc[len(table)] = {"folder": TOTAL, **table[columns].sum()}
     table = table.astype(dict.fromkeys(columns, int))
@@ -144,11 +150,11 @@ def _reasons(files: pd.DataFrame) -> list[Reason]:
     table = pd.concat([lost, unembedded], ignore_index=True)
     if table.empty:
         return []
-    sizes = table.groupby(["status", "reason", "folder"], sort=False).size()
-    reasons = [
-        Reason(outcome, why, int(part.sum()), {folder: int(n) for (_, _, folder), n in part.items()})
-        for (outcome, why), part in sizes.groupby(level=[0, 1], sort=False)
-    ]
+    sizes = table.value_counts(["status", "reason", "folder"], sort=False).reset_index(name="files")
+    ends: dict[tuple[str, str], dict[str, int]] = {}
+    for line in sizes.to_dict("records"):
+        ends.setdefault((line["status"], line["reason"]), {})[line["folder"]] = int(line["files"])
+    reasons = [Reason(outcome, why, sum(by.values()), by) for (outcome, why), by in ends.items()]
     return sorted(reasons, key=lambda r: (r.outcome, -r.files, r.reason))
 
 
@@ -156,9 +162,11 @@ def _losses(files: pd.DataFrame, naming: Naming) -> list[Loss]:
     """Failed files and clips without a vector, the first of each folder."""
     failed = files[files["status"] == manifest.FAILED].groupby("folder", sort=False).head(SHOWN)
     unembedded = files[files["embed_reason"].notna()].groupby("folder", sort=False).head(SHOWN)
+    ends = ((failed, "path", "failed", "reason"), (unembedded, "key", "not embedded", "embed_reason"))
     return [
-        *(Loss(row.folder, naming(row.path), "failed", row.reason) for row in failed.itertuples()),
-        *(Loss(row.folder, naming(row.key), "not embedded", row.embed_reason) for row in unembedded.itertuples()),
+        Loss(row["folder"], naming(row[name]), outcome, row[reason])
+        for table, name, outcome, reason in ends
+        for row in table.to_dict("records")
     ]
 
 

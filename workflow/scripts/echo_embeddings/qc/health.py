@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -20,7 +22,7 @@ OUTLIER = 12.0  # robust standard deviations from the median: beyond is an outli
 FARTHEST = 12  # clips that are told whether outliers or not
 MIN_VECTORS = 20  # of fewer, none is called an outlier
 NEAR = 0.05  # of the median distance between two clips: closer is a near duplicate
-TREES, LEAF, CLOSEST = 6, 512, 4
+TREES, LEAF, CLOSEST = 6, 256, 4
 PAIRS = 4096  # compared at a time
 
 
@@ -106,12 +108,12 @@ def examine(
 
 
 def _of(names: Sequence[str], mask: Bools) -> list[str]:
-    return [names[i] for i in np.flatnonzero(mask)]
+    return [names[i] for i in np.flatnonzero(mask).tolist()]
 
 
-def _group(places: Integers, names: Sequence[str], patients: np.ndarray) -> Group:  # type: ignore[type-arg]
+def _group(places: Integers, names: Sequence[str], patients: npt.NDArray[Any]) -> Group:
     found = set(patients[places])
-    return Group([names[i] for i in places], 0 if UNKNOWN in found else len(found), places.tolist())
+    return Group([names[i] for i in places.tolist()], 0 if UNKNOWN in found else len(found), places.tolist())
 
 
 def _equal(rows: Rows) -> tuple[list[Integers], Integers]:
@@ -177,8 +179,8 @@ def _near(vectors: Vectors, components: Components, equal: Integers, radius: flo
     generator = np.random.default_rng(SEED)
     scores = components.scores[first]
     for _ in range(TREES):
-        rotation = np.linalg.qr(generator.normal(size=(scores.shape[1], scores.shape[1])))[0]
-        turned = (scores @ rotation).astype(np.float32)
+        rotation = np.linalg.qr(generator.normal(size=(scores.shape[1], scores.shape[1])))[0].astype(np.float32)
+        turned = scores @ rotation
         for bucket in _buckets(turned):
             pairs = bucket[_close_pairs(turned[bucket], radius)]
             pairs = pairs[label[pairs[:, 0]] != label[pairs[:, 1]]]
@@ -206,12 +208,12 @@ def _buckets(points: Floats) -> Iterator[Integers]:
 
 def _close_pairs(points: Floats, radius: float) -> Integers:
     """Pairs [p, 2] of the points [m, k] that may lie within `radius`; of each point its `CLOSEST` at most."""
-    points = points - points.mean(axis=0)
+    points = (points - points.mean(axis=0)) / radius  # so that squares of large or small values stay in range
     squares = np.einsum("ij,ij->i", points, points)
     distances = squares[:, None] + squares - 2 * (points @ points.T)
     rounding = 1e-5 * float(squares.max(initial=0))
     np.fill_diagonal(distances, np.inf)
-    near = distances <= radius**2 * 1.01 + rounding
+    near = distances <= 1.01 + rounding
     if not near.any():
         return np.empty((0, 2), np.int64)
     rows = np.flatnonzero(near.any(axis=1))

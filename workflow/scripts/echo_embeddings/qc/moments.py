@@ -169,10 +169,10 @@ def medians(vectors: Vectors, codes: Integers, totals: Sequence[Totals]) -> list
         if not len(row):
             continue
         code_of, upper_of, low_of = codes[place][row], upper[hits], low[hits]
-        for (code, half), counts in lower.items():
+        for code, half in lower:
             chosen = low_of[(code_of == code) & (upper_of == half)]
             if len(chosen):
-                counts += np.bincount(chosen, minlength=HALF)
+                lower[code, half] += np.bincount(chosen, minlength=HALF)
     everything = {half: _sum_of(lower, half) for half, _ in wanted[-1]}
     of = [{half: lower[code, half] for half, _ in places} for code, places in enumerate(wanted[:-1])] + [everything]
     return [

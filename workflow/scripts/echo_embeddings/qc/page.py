@@ -17,7 +17,6 @@ from ..files import UserError, one_line, whole
 from ..settings import REPOSITORY
 from . import agreement, health, plots, report, similarity, statistics
 from .accounting import TOTAL
-from .agreement import Agreement
 from .base import MIN_PATIENTS
 from .report import Options, Points, Report
 from .tables import FolderFiles
@@ -43,7 +42,6 @@ def make_model_page(
     `embeddings` is the merged file. Raises `UserError` if a file is missing or not what it should be.
     """
     measured = report.measure(model, embeddings, folders, options)
-    told = {"status": measured.status, "summary": _summary(measured)} | _plain(measured)
     links = {
         folder: {
             "manifest": _link(files.manifest, output),
@@ -51,7 +49,13 @@ def make_model_page(
         }
         for folder, files in folders.items()
     }
-    _write_pair(output, told, "model.html.j2", r=measured, pictures=_draw(measured), links=links)
+    _write_pair(output, tell(measured), "model.html.j2", r=measured, pictures=_draw(measured), links=links)
+
+
+def tell(measured: Report) -> dict[str, Any]:
+    """Every number of the page, as JSON has it."""
+    told: dict[str, Any] = {"status": measured.status, "summary": _summary(measured)} | _plain(measured)
+    return told
 
 
 def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output: Path) -> None:
@@ -82,7 +86,9 @@ def make_comparison(first: Path, second: Path, output: Path) -> None:
     Raises `UserError` if one cannot be read or they share no key.
     """
     found = agreement.compare(first, second)
-    picture = plots.histogram(found.cosines, "cosine similarity of a clip's two vectors", "clips") if found.cosines else ""
+    picture = (
+        plots.histogram(found.cosines, "cosine similarity of a clip's two vectors", "clips") if found.cosines else ""
+    )
     _write_pair(output, _plain(found), "compare.html.j2", c=found, picture_source=picture)
 
 
@@ -114,7 +120,7 @@ def _render(template: str, **values: Any) -> str:
 def _number(value: object) -> str:
     """A number as people read it: integers in full, others to four digits, a dash for none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
+        return "\u2013"
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
@@ -139,8 +145,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -188,9 +192,9 @@ def _draw(r: Report) -> dict[str, Any]:
         alike = r.similarity
         pictures["heat_map"] = plots.heat_map(alike.heat_map)
         pictures["everything"] = plots.histogram(alike.everything, "cosine similarity", "pairs of clips")
-        for name, found in (("all_devices", alike.all_devices), ("one_device", alike.one_device)):
-            if found:
-                pictures[name] = plots.pairs(found.histograms)
+        for name, compared in (("all_devices", alike.all_devices), ("one_device", alike.one_device)):
+            if compared:
+                pictures[name] = plots.pairs(compared.histograms)
     if r.dimensions:
         pictures["mean"] = plots.line(r.dimensions.mean, "mean")
         pictures["variance"] = plots.line(r.dimensions.variance, "variance")
@@ -209,4 +213,6 @@ def _scatter(points: Points, explained: Any) -> dict[str, list[str]]:
         for name in ("folder", "device", "kind")
     }
     frames = points.clips["frames"].to_numpy()
-    return drawn | {"frames": [plots.scatter_by_number(p, frames, "frames in the clip", explained) for p in (flat, deep)]}
+    return drawn | {
+        "frames": [plots.scatter_by_number(p, frames, "frames in the clip", explained) for p in (flat, deep)]
+    }

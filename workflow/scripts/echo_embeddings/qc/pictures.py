@@ -4,9 +4,11 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sklearn.cluster import KMeans
 
@@ -161,12 +163,14 @@ def _strip(clip: pd.Series, folders: Mapping[str, FolderFiles]) -> tuple[str, st
     return _encode(images), ""
 
 
-def _encode(images: Iterable[np.ndarray]) -> str:  # type: ignore[type-arg]
+def _encode(images: Iterable[npt.NDArray[np.uint8]]) -> str:
     """RGB uint8 frames side by side, as the data URI of a JPEG."""
     small = [cv2.resize(image, (EDGE, EDGE), interpolation=cv2.INTER_AREA) for image in images]
     gap = np.full((EDGE, GAP, 3), 255, np.uint8)
-    parts: Sequence[np.ndarray] = [part for image in small for part in (image, gap)][:-1]  # type: ignore[type-arg]
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(np.hstack(parts), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    parts: Sequence[npt.NDArray[Any]] = [part for image in small for part in (image, gap)][:-1]
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(np.hstack(parts), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
     if not done:
         raise UserError("a picture cannot be encoded as JPEG: this build of OpenCV has no JPEG")
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -204,7 +204,6 @@ def scatter_by_number(points: Floats, numbers: Floats, name: str, explained: Flo
     )
     bar = figure.colorbar(drawn, ax=axes, label=name, shrink=0.8, location="bottom", aspect=40, pad=0.02)
     bar.outline.set_visible(False)
-    bar.solids.set_alpha(1)
     return figure
 
 
@@ -222,7 +221,9 @@ def _size(points: Floats) -> float:
 
 def _space(dimensions: int, explained: Floats) -> tuple[Figure, Any]:
     """A figure whose axes are the first components, with their shares of the variance."""
-    names = [f"component {i + 1} ({explained[i]:.1%})" if i < len(explained) else f"component {i + 1}" for i in range(3)]
+    names = [
+        f"component {i + 1} ({explained[i]:.1%})" if i < len(explained) else f"component {i + 1}" for i in range(3)
+    ]
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     if dimensions == 2:
         axes: Any = figure.add_subplot()

@@ -98,9 +98,7 @@ def measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], op
     for part in totals:
         total += part
     dimensions, parts = components.analyse(vectors, total) if len(vectors) else (None, None)
-    described = statistics.describe(
-        vectors, norms, own, list(names), codes[vectors.rows], [*totals, total], parts
-    )
+    described = statistics.describe(vectors, norms, own, list(names), codes[vectors.rows], [*totals, total], parts)
     found = health.examine(clips, rows, vectors, dimensions, parts, naming)
     alike = similarity.compare(vectors, norms, own)
     return Report(

@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn.metrics import auc
 
-from .base import MIN_PATIENTS, PICTURE, SAMPLE, SEED, Check, Floats, Histogram, Integers, Vectors, sample
+from .base import MIN_PATIENTS, PICTURE, SAMPLE, SEED, Check, Floats, Histogram, Integers, Level, Vectors, sample
 from .tables import UNKNOWN
 
 HEAT_MAP = 200  # clips
@@ -284,7 +284,9 @@ def _heat_map(vectors: Vectors, norms: Floats, directed: Integers, clips: pd.Dat
     matrix = (unit @ unit.T).clip(-1, 1)
     apart = 1 - (matrix + matrix.T) / 2
     np.fill_diagonal(apart, 0)
-    order: npt.NDArray[np.intp] = leaves_list(linkage(squareform(apart, checks=False), "average", optimal_ordering=True))
+    order: npt.NDArray[np.intp] = leaves_list(
+        linkage(squareform(apart, checks=False), "average", optimal_ordering=True)
+    )
     found = clips.iloc[places[order]]
     return HeatMap(matrix[np.ix_(order, order)], list(found["folder"]), list(found["patient"]))
 
@@ -332,5 +334,5 @@ def judge(similarity: Similarity | None) -> list[Check]:
         f"Two clips of the {best.sort} are more alike than two of different patients with a chance of "
         f"{best.auc:.3f} (95\u00a0% interval {best.low:.3f} to {best.high:.3f}; 0.5 is no signal)."
     )
-    level = "good" if best.low > SIGNAL else "warn" if best.auc > NO_SIGNAL else "bad"
+    level: Level = "good" if best.low > SIGNAL else "warn" if best.auc > NO_SIGNAL else "bad"
     return [Check(name, level, sentence, section)]
