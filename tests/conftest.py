@@ -36,7 +36,7 @@ def run_snakemake(
     )
 
 
-def demo(directory, *arguments, change=None):
+def run_demo(directory, *arguments, change=None):
     """The demo's run; `change` is YAML to lay over its configuration."""
     files = [str(REPOSITORY / "config/demo.yaml")]
     if change:
@@ -55,7 +55,7 @@ def finished(tmp_path_factory) -> Path:
     work = directory / "demo"
     made = run_snakemake(work, "--cores", "2", snakefile="workflow/rules/demo.smk")
     assert made.returncode == 0, made.stdout
-    result = demo(work)
+    result = run_demo(work)
     assert result.returncode == 0, result.stdout
     return work
 

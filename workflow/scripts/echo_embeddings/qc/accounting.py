@@ -50,7 +50,7 @@ class Accounting:
     @property
     def total(self) -> dict[str, int]:
         """The sums over all folders."""
-        return {name: int(value) for name, value in self.folders.iloc[-1].items() if name != "folder"}
+        return {str(name): int(value) for name, value in self.folders.iloc[-1].items() if name != "folder"}
 
 
 def account(

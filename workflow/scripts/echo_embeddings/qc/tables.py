@@ -128,8 +128,8 @@ def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
 
     Columns: `key`, `mp4` (its path in its folder's tree), `folder` (`NO_FOLDER` where no manifest has it),
     `patient` and `study` (`UNKNOWN` where the key has not the form p10036337/s91664836/file.mp4), `device`
-    (its maker and model name), `kind` (as in the manifest) and `frames` (0 where not known). A key that two folders have belongs to the one
-    where it did not fail.
+    (its maker and model name), `kind` (as in the manifest) and `frames` (0 where not known).
+    A key that two folders have belongs to the one where it did not fail.
     """
     converted = files[files["status"] == manifest.CONVERTED]
     if converted["key"].duplicated().any():
