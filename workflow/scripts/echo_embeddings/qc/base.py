@@ -16,6 +16,7 @@ Level = Literal["good", "warn", "bad"]
 
 SEED = 0
 BLOCK = 1024  # rows read at a time: 4 MB of ViT-L's vectors, which a processor's cache holds
+THREADS = 2  # the rule asks for as many cores
 SAMPLE = 10_000  # clips of the seeded sample
 MIN_PATIENTS = 20  # fewer say nothing about patients
 NAMED = 3  # things named in a sentence; the others are only counted

@@ -1,6 +1,7 @@
 """Vectors and dimensions with a defect: each with the threshold that makes it one."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist
 from scipy.stats import median_abs_deviation
+from threadpoolctl import threadpool_limits
 
-from .base import PICTURE, SEED, Bools, Check, Floats, Integers, Naming, Vectors, count, named, sample
+from .base import PICTURE, SEED, THREADS, Bools, Check, Floats, Integers, Naming, Vectors, count, named, sample
 from .components import Components, Dimensions
 from .moments import Rows
 from .tables import UNKNOWN
@@ -181,8 +183,8 @@ def _near(vectors: Vectors, components: Components, equal: Integers, radius: flo
     for _ in range(TREES):
         rotation = np.linalg.qr(generator.normal(size=(scores.shape[1], scores.shape[1])))[0].astype(np.float32)
         turned = scores @ rotation
-        for bucket in _buckets(turned):
-            pairs = bucket[_close_pairs(turned[bucket], radius)]
+        for bucket, close in _close_of(turned, radius):
+            pairs = bucket[close]
             pairs = pairs[label[pairs[:, 0]] != label[pairs[:, 1]]]
             found.append(pairs[_within(vectors, first[pairs], radius)])
         joined = np.concatenate(found)
@@ -191,6 +193,14 @@ def _near(vectors: Vectors, components: Components, equal: Integers, radius: flo
     of_all = label[back]
     sizes = np.bincount(label)  # of different vectors: equal ones alone are no near duplicates
     return _groups(of_all, sizes)
+
+
+def _close_of(points: Floats, radius: float) -> Iterator[tuple[Integers, Integers]]:
+    """Yield each bucket of the points [n, k] with its pairs that may lie within `radius`, see `_close_pairs`."""
+    buckets = list(_buckets(points))
+    # The products are small: threads of the linear algebra library would wait for each other more than they work.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
+        yield from zip(buckets, pool.map(lambda bucket: _close_pairs(points[bucket], radius), buckets), strict=True)
 
 
 def _buckets(points: Floats) -> Iterator[Integers]:

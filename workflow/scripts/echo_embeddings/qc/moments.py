@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .base import BLOCK, Bools, Floats, Histogram, Integers, Vectors, spread
+from .base import BLOCK, THREADS, Bools, Floats, Histogram, Integers, Vectors, spread
 
-THREADS = 2
 SIGN, HALF = 0x8000, 0x10000
 INFINITY = 0x7F80  # the upper half of float32's infinity: no finite value has more
 # The upper halves of all finite float32, by value, and the edges [B + 1] of the ranges [B] that they stand for

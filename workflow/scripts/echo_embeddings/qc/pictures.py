@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 
 from .. import video
 from ..files import UserError, one_line
-from .base import PICTURE, SAMPLE, SEED, Floats, Integers, Naming, Vectors, sample
+from .base import PICTURE, SAMPLE, SEED, THREADS, Floats, Integers, Naming, Vectors, sample
 from .components import Components
 from .health import Health
 from .similarity import nearest
@@ -23,7 +23,6 @@ from .tables import FolderFiles
 FRAMES, EDGE, GAP = 4, 112, 2  # of a strip: frames, pixels of each, pixels between
 QUALITY = 80  # JPEG
 GROUPS, MEMBERS, TYPICAL, QUERIES, NEIGHBOURS = 6, 4, 8, 12, 5
-THREADS = 2
 
 
 @dataclass(frozen=True)

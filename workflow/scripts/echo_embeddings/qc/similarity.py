@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn.metrics import auc
+from threadpoolctl import threadpool_limits
 
 from .base import MIN_PATIENTS, PICTURE, SAMPLE, SEED, Check, Floats, Histogram, Integers, Level, Vectors, sample
 from .tables import UNKNOWN
@@ -121,7 +122,8 @@ def compare(vectors: Vectors, norms: Floats, clips: pd.DataFrame) -> Similarity 
         for flag in (False, True):
             mask = other & (same == flag)
             _add(found[BETWEEN, flag], cosines[mask], patient[a[mask]], patient[b[mask]], share, generator)
-    _within_patients(vectors, norms, directed, (patient, study, device), found, generator)
+    with threadpool_limits(1, "blas"):  # many small products: threads would wait for each other more than work
+        _within_patients(vectors, norms, directed, (patient, study, device), found, generator)
     known = int(clips["patient"].iloc[directed][patient >= 0].nunique())
     return Similarity(
         clips=len(directed),
