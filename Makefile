@@ -37,6 +37,7 @@ bench: $(VENV)/dev.stamp
 
 # The picture in README.md, of the demo's report; needs Chromium (Debian: apt-get install chromium).
 screenshot: demo $(VENV)/dev.stamp
+	$(BIN)/snakemake --directory demo --configfile config/demo.yaml --cores $(CORES) --quiet --forcerun qc_model
 	$(BIN)/python docs/images/screenshot.py demo/results/qc/vit-tiny.html docs/images/report.png
 
 $(VENV)/run.stamp: requirements/run.txt

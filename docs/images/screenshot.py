@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-SECTIONS = ("#summary", "#files", "#similarity", "#pictures")
-WIDTH, MOST = 1240, 760  # pixels: of the window, and of a section's height
+SECTIONS = ("#summary", "#files", "#pictures")
+WIDTH, MOST = 1240, 640  # pixels: of the window, and of a section's height
 GAP = 16
 
 
