@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo test lint format bench lock clean
+.PHONY: install demo test lint format bench screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -37,6 +37,12 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/embed.py run
 	$(BIN)/python benchmarks/embed.py startup
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/qc.py
+
+# The picture in README.md, of the demo's report; needs Chromium (Debian: apt-get install chromium).
+screenshot: demo $(VENV)/dev.stamp
+	$(BIN)/snakemake --directory demo --configfile config/demo.yaml --cores $(CORES) --quiet --forcerun qc_model
+	$(BIN)/python docs/images/screenshot.py demo/results/qc/vit-tiny.html docs/images/report.png
 
 $(VENV)/run.stamp: requirements/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

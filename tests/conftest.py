@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,30 @@ def run_snakemake(
         check=False,
         env=environment,
     )
+
+
+def run_demo(directory, *arguments, change=None):
+    """The demo's run; `change` is YAML to lay over its configuration."""
+    files = [str(REPOSITORY / "config/demo.yaml")]
+    if change:
+        (directory.parent / "change.yaml").write_text(change)
+        files.append(str(directory.parent / "change.yaml"))
+    return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A directory in which the demo has run, as `make demo` does it; copy it before changing it."""
+    directory = tmp_path_factory.mktemp("demo")
+    # demo.yaml names the registry beside itself, relative to the working directory.
+    (directory / "config").mkdir()
+    shutil.copy(REPOSITORY / "config/demo-models.yaml", directory / "config")
+    work = directory / "demo"
+    made = run_snakemake(work, "--cores", "2", snakefile="workflow/rules/demo.smk")
+    assert made.returncode == 0, made.stdout
+    result = run_demo(work)
+    assert result.returncode == 0, result.stdout
+    return work
 
 
 @pytest.fixture(scope="session")

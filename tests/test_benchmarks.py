@@ -13,6 +13,7 @@ from conftest import REPOSITORY
     [
         (["convert.py", "speed"], ["x per CPU-second", "with two workers"]),
         (["convert.py", "memory"], ["130 frames of 240 x 320: worker"]),
+        (["qc.py"], ["GB resident", "exact duplicates: recall 1.0000"]),
         (["convert.py", "codecs"], ["reference: mp4v through OpenCV", "mpeg4 q 2.7, rd, trellis (default)"]),
         (["encoder.py", "--precision", "fp32"], ["% of the peak", "x transformers"]),
         (["embed.py", "run"], ["% of the encoder alone", "x the encoder, ", "ours / reference"]),

@@ -1,11 +1,14 @@
 """The quality page: finds planted defects, tells the right numbers, and is one file that needs no other."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,8 +16,10 @@ import torch
 
 from echo_embeddings import manifest, store
 from echo_embeddings.files import UserError
-from echo_embeddings.qc import FolderFiles, make_index, make_model_page
-from echo_embeddings.qc.numbers import Check, Report, measure
+from echo_embeddings.qc import FolderFiles, Options, Training, make_index, make_model_page
+from echo_embeddings.qc.base import Check
+from echo_embeddings.qc.page import tell
+from echo_embeddings.qc.report import Report, measure
 
 Matrix = npt.NDArray[np.float32]
 DIM = 16
@@ -56,7 +61,8 @@ class Collection:
     def files(self) -> dict[str, FolderFiles]:
         found = {}
         for folder, keys in self.folders.items():
-            files = FolderFiles(*(self.root / f"{folder}{end}" for end in (".manifest.tsv", ".json", ".failed.tsv")))
+            ends = (".manifest.tsv", "", ".json", ".failed.tsv")
+            files = FolderFiles(*(self.root / f"{folder}{end}" for end in ends))
             rows = [manifest.Row(key.replace(".mp4", ".dcm"), key, manifest.CONVERTED, "", 16) for key in keys]
             manifest.write(files.manifest, rows + self.others)
             if folder in self.runs:
@@ -70,13 +76,18 @@ class Collection:
     def report(self, prefix_folder: bool = False) -> Report:
         """What the page would show, nothing drawn."""
         store.write(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
-        return measure("vitl", self.root / "all.pt", self.files(), prefix_folder)
+        return measure("vitl", self.root / "all.pt", self.files(), Options(prefix_folder=prefix_folder))
 
-    def page(self, model: str = "vitl", prefix_folder: bool = False) -> tuple[dict[str, Any], str]:
+    def numbers(self, **options: Any) -> dict[str, Any]:
+        """The numbers of the page, as its JSON file has them; nothing drawn."""
+        store.write(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
+        return json.loads(json.dumps(tell(measure("vitl", self.root / "all.pt", self.files(), Options(**options)))))
+
+    def page(self, model: str = "vitl", **options: Any) -> tuple[dict[str, Any], str]:
         """The numbers and the HTML of the page."""
         store.write(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
         output = self.root / "qc" / f"{model}.html"
-        make_model_page(model, self.root / "all.pt", self.files(), output, prefix_folder)
+        make_model_page(model, self.root / "all.pt", self.files(), output, Options(**options))
         return json.loads(output.with_suffix(".json").read_text()), output.read_text()
 
 
@@ -112,39 +123,42 @@ class Links(HTMLParser):
         self.images += [values] if tag == "img" else []
 
 
-def test_a_clean_set_shows_no_defect(collection: Collection) -> None:
+def test_a_clean_set_of_few_patients_shows_no_defect_and_no_signal(collection: Collection) -> None:
     numbers, html = collection.page()
-    assert set(levels(numbers).values()) == {"good"}
-    assert numbers["status"] == "good"
-    assert "banner" not in html.split("</style>")[1]
+    found = levels(numbers)
+    assert found.pop("Signal") == numbers["status"] == "warn"
+    assert set(found.values()) == {"good"}
+    assert "2 patients: this says nothing." in html
+    assert 'class="banner bad"' not in html
 
 
 def test_numbers_are_those_of_numpy(collection: Collection) -> None:
-    numbers, _ = collection.page()
+    numbers = collection.numbers()
     matrix = collection.matrix.astype(np.float64)
     norms = np.sqrt((matrix**2).sum(axis=1))
-    total = numbers["statistics"][-1]
+    total = numbers["statistics"]["table"][-1]
     assert total["vectors"] == numbers["vectors"] == 20
     expected = (matrix.mean(), matrix.std(), matrix.min(), np.median(matrix), matrix.max())
     assert [total[name] for name in ("mean", "std", "min", "median", "max")] == pytest.approx(expected)
     expected = (norms.mean(), norms.std(), norms.min(), np.median(norms), norms.max())
     assert [total[f"norm_{name}"] for name in ("mean", "std", "min", "median", "max")] == pytest.approx(expected)
-    first = numbers["statistics"][0]
+    first = numbers["statistics"]["table"][0]
     assert first["folder"] == "p10"
     assert (first["vectors"], first["norm_mean"]) == (10, pytest.approx(norms[:10].mean()))
+    assert first["median"] == np.median(collection.matrix[:10])
 
     assert numbers["dimensions"]["mean"] == pytest.approx(matrix.mean(axis=0))
     assert numbers["dimensions"]["variance"] == pytest.approx(matrix.var(axis=0))
-    assert sum(numbers["values"]["counts"]) == matrix.size
     cosines = (matrix @ matrix.T / np.outer(norms, norms))[np.triu_indices(20, 1)]
-    assert [numbers["cosine"][name] for name in ("mean", "min", "max")] == pytest.approx(
+    assert [numbers["similarity"][name] for name in ("mean", "min", "max")] == pytest.approx(
         [cosines.mean(), cosines.min(), cosines.max()], abs=1e-6
     )
     shares = np.linalg.svd(matrix - matrix.mean(axis=0), compute_uv=False) ** 2
     shares /= shares.sum()
-    assert numbers["components"]["explained"] == pytest.approx(shares[:10], rel=1e-4)
+    assert numbers["components"]["explained"] == pytest.approx(shares, rel=1e-6, abs=1e-12)
     rank = np.exp(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
     assert numbers["components"]["effective_rank"] == pytest.approx(rank, rel=1e-5)
+    assert numbers["components"]["needed"]["90 %"] == np.searchsorted(np.cumsum(shares), 0.9) + 1
     assert numbers["summary"]["pca_top"] == pytest.approx(shares[0], rel=1e-4)
 
 
@@ -157,9 +171,10 @@ def test_planted_vector_defects_are_found_and_named(collection: Collection) -> N
     numbers, html = collection.page()
     health = numbers["health"]
     assert (health["nan"], health["inf"], health["zero"]) == ([keys[1]], [keys[2]], [])
-    assert health["duplicates"] == [[keys[5], keys[14]]]
+    assert [group["clips"] for group in health["duplicates"]] == [[keys[5], keys[14]]]
+    assert health["duplicates"][0]["patients"] == 2
     assert health["dead"] == [3]
-    assert numbers["finite"] == numbers["statistics"][-1]["vectors"] == 18
+    assert numbers["finite"] == numbers["statistics"]["table"][-1]["vectors"] == 18
     found = levels(numbers)
     assert [found[name] for name in ("NaN", "Inf", "Duplicates", "Dimensions")] == ["bad", "bad", "warn", "warn"]
     assert numbers["status"] == "bad"
@@ -172,10 +187,10 @@ def test_planted_vector_defects_are_found_and_named(collection: Collection) -> N
 def test_zero_vector_is_found_and_has_no_direction(collection: Collection) -> None:
     collection.matrix[4] = 0
     collection.matrix[4, ::2] = -0.0
-    numbers, _ = collection.page()
+    numbers = collection.numbers()
     assert numbers["health"]["zero"] == [collection.embedded[4]]
     assert levels(numbers)["Zeros"] == "bad"
-    assert numbers["cosine"]["clips"] == 19
+    assert numbers["similarity"]["clips"] == 19
 
 
 def test_files_are_counted_by_folder_and_reason(collection: Collection) -> None:
@@ -191,7 +206,7 @@ def test_files_are_counted_by_folder_and_reason(collection: Collection) -> None:
     numbers, html = collection.page()
     p10, p11, total = numbers["accounting"]["folders"]
     assert p10 == {
-        **{"folder": "p10", "seen": 13, "converted": 10, "skipped": 2, "failed": 1},
+        **{"folder": "p10", "seen": 13, "clips": 11, "converted": 10, "skipped": 2, "failed": 1},
         **{"embedded": 10, "not_embedded": 0, "missing": 0},
     }
     assert (p11["embedded"], p11["not_embedded"], p11["missing"]) == (9, 1, 0)
@@ -270,7 +285,7 @@ def test_absent_record_is_said(collection: Collection) -> None:
     assert "There is no run record of: p11." in html
     collection.runs.clear()
     (collection.root / "p10.json").unlink()
-    assert "There is no run record of: p10, p11." in collection.page()[1]
+    assert collection.report().provenance.missing == ["p10", "p11"]
 
 
 def test_note_on_the_weights_is_a_banner_on_page_and_index(collection: Collection) -> None:
@@ -278,17 +293,17 @@ def test_note_on_the_weights_is_a_banner_on_page_and_index(collection: Collectio
     collection.runs["p11"]["weights"] = note
     numbers, html = collection.page()
     body = html.split("</style>")[1]
-    assert body.index('class="banner"') < body.index(note) < body.index('id="summary"')
+    assert body.index('class="banner bad"') < body.index(note) < body.index('id="summary"')
     assert levels(numbers)["Weights"] == "warn"
     index = collection.root / "qc/index.html"
-    make_index({"vitl": index.with_name("vitl.html")}, index)
+    make_index({"vitl": index.with_name("vitl.html")}, {"vitl": collection.root / "all.pt"}, index)
     assert note in index.read_text()
 
 
 def test_prefixed_keys_belong_to_their_folder(collection: Collection) -> None:
     collection.folders["p11"] = list(collection.folders["p10"])
     collection.embedded = [f"{folder}/{key}" for folder, keys in collection.folders.items() for key in keys]
-    numbers, _ = collection.page(prefix_folder=True)
+    numbers = collection.numbers(prefix_folder=True)
     assert levels(numbers)["Accounting"] == "good"
     assert [row["embedded"] for row in numbers["accounting"]["folders"]] == [10, 10, 20]
     assert check(collection.report(prefix_folder=False), "Accounting").level == "bad"
@@ -311,7 +326,7 @@ def test_few_vectors_and_dimensions_give_a_page(tmp_path: Path, clips: int, dim:
     numbers, html = Collection(tmp_path, clips, dim).page()
     assert numbers["vectors"] == clips
     assert levels(numbers)["Vectors"] == ("bad" if clips == 0 else "warn" if clips < 3 else "good")
-    assert (numbers["cosine"] is None) == ("It takes two vectors other than zero" in html) == (clips < 2)
+    assert (numbers["similarity"] is None) == ("It takes two vectors other than zero" in html) == (clips < 2)
     assert (numbers["components"] is None) == ("There are no principal components" in html) == (clips < 2)
     assert (numbers["health"]["dead"] is None) == (clips < 2)
 
@@ -319,7 +334,7 @@ def test_few_vectors_and_dimensions_give_a_page(tmp_path: Path, clips: int, dim:
 @pytest.mark.parametrize("value", [0.0, 0.1, np.nan, np.inf, 1e38])
 def test_constant_vectors_give_a_page(collection: Collection, value: float) -> None:
     collection.matrix[:] = value
-    numbers, _ = collection.page()
+    numbers = collection.numbers()
     assert numbers["status"] == "bad"
     assert numbers["components"] is None
     assert numbers["summary"]["duplicates"] == 20
@@ -331,7 +346,8 @@ def test_values_of_any_size_are_measured_alike(collection: Collection, scale: fl
     collection.matrix = collection.matrix * np.float32(scale) + np.float32(shift)
     after = collection.report()
     norms = np.linalg.norm(collection.matrix.astype(np.float64), axis=1)
-    assert after.statistics.iloc[-1]["norm_mean"] == pytest.approx(norms.mean())
+    assert after.statistics.table.iloc[-1]["norm_mean"] == pytest.approx(norms.mean())
+    assert after.statistics.table.iloc[-1]["median"] == pytest.approx(np.median(collection.matrix.astype(np.float64)))
     assert before.components
     assert after.components
     assert after.components.explained == pytest.approx(before.components.explained, rel=1e-2)
@@ -341,8 +357,7 @@ def test_values_of_any_size_are_measured_alike(collection: Collection, scale: fl
 def test_nearly_equal_vectors_give_a_page(collection: Collection) -> None:
     collection.matrix[:] = 1
     collection.matrix[3, 3] = np.nextafter(np.float32(1), np.float32(2))
-    numbers, _ = collection.page()
-    assert sum(numbers["values"]["counts"]) == 20 * DIM
+    numbers = collection.numbers()
     assert numbers["components"]["explained"][0] == pytest.approx(1)
 
 
@@ -352,15 +367,14 @@ def test_many_folders_give_a_page(collection: Collection, name: str) -> None:
     collection.runs = {}
     collection.embedded = [key for keys in collection.folders.values() for key in keys]
     collection.matrix = np.random.default_rng(0).normal(size=(35, DIM)).astype(np.float32)
-    numbers, _ = collection.page()
-    assert len(numbers["statistics"]) == 36
+    numbers = collection.numbers()
+    assert len(numbers["statistics"]["table"]) == 36
     assert levels(numbers)["Accounting"] == "good"
 
 
 def test_more_clips_than_the_heat_map_holds_are_sampled(tmp_path: Path) -> None:
-    numbers, html = Collection(tmp_path, clips=250).page()
-    assert (numbers["cosine"]["clips"], numbers["cosine"]["of"]) == (200, 250)
-    assert "200 of 250 clips, drawn at random" in html
+    _, html = Collection(tmp_path, clips=250).page()
+    assert "200 of 250 clips, drawn at random" in " ".join(html.split())
 
 
 def test_page_is_one_file_that_asks_for_no_other(collection: Collection) -> None:
@@ -368,9 +382,12 @@ def test_page_is_one_file_that_asks_for_no_other(collection: Collection) -> None
     links = Links(html)
     assert links.images
     assert all(image["alt"] for image in links.images)
+    assert all((image["src"] or "").startswith("data:image/") for image in links.images)
     inside = {f"#{name}" for name in links.ids}
-    assert {address for address in links.addresses if not address.startswith("data:image/svg+xml;base64,")} <= inside
-    assert not {"script", "link", "iframe", "object", "base"} & set(links.tags)
+    beside = {"index.html", "vitl.json", "../p10.manifest.tsv", "../p11.manifest.tsv"}
+    assert {address for address in links.addresses if not address.startswith("data:")} <= inside | beside
+    assert not {"iframe", "object", "base"} & set(links.tags)
+    assert links.tags.count("script") == 1
     assert "url(" not in html
     assert "@import" not in html
     assert len(links.ids) == len(set(links.ids))
@@ -378,7 +395,7 @@ def test_page_is_one_file_that_asks_for_no_other(collection: Collection) -> None
 
 
 def test_same_input_gives_the_same_bytes(collection: Collection) -> None:
-    assert collection.page() == collection.page()
+    assert collection.page(pictures=False) == collection.page(pictures=False)
 
 
 def test_names_are_escaped(collection: Collection) -> None:
@@ -390,28 +407,28 @@ def test_names_are_escaped(collection: Collection) -> None:
     collection.runs["p10"] |= {"device": "<script>4", "weights": "<script>5", "model": "<script>6"}
     collection.folders["<script>7"] = ["x.mp4"]
     numbers, html = collection.page(model="vitl$^$")
-    assert "<script" not in html
+    assert html.count("<script") == 1
     assert evil in numbers["health"]["nan"]
     index = collection.root / "qc/index.html"
-    make_index({"<script>8": index.with_name("vitl$^$.html")}, index)
-    assert "<script" not in index.read_text()
+    make_index({"<script>8": index.with_name("vitl$^$.html")}, {"<script>8": collection.root / "all.pt"}, index)
+    assert index.read_text().count("<script") == 1
 
 
 def test_index_compares_the_models_and_links_to_their_pages(collection: Collection) -> None:
     numbers, _ = collection.page(model="vitl")
     output = collection.root / "index.html"
-    make_index({"vitl": collection.root / "qc/vitl.html"}, output)
+    make_index({"vitl": collection.root / "qc/vitl.html"}, {"vitl": collection.root / "all.pt"}, output)
     html = output.read_text()
-    assert Links(html).addresses == ["qc/vitl.html"]
+    assert Links(html).addresses == ["data:,", "qc/vitl.html"]
     assert f"{numbers['summary']['norm_mean']:.4g}" in html
     assert f"{numbers['summary']['effective_rank']:.4g}" in html
-    make_index({}, output)
+    make_index({}, {}, output)
     assert "There is no model to show." in output.read_text()
 
 
 def test_index_stops_on_a_page_without_numbers(collection: Collection) -> None:
     with pytest.raises(UserError, match=r"vitl\.json"):
-        make_index({"vitl": collection.root / "vitl.html"}, collection.root / "index.html")
+        make_index({"vitl": collection.root / "vitl.html"}, {}, collection.root / "index.html")
 
 
 @pytest.mark.parametrize(("name", "text"), [("p10.json", "{"), ("p10.json", "[]"), ("p10.failed.tsv", "key\nx\n")])
@@ -421,3 +438,81 @@ def test_broken_files_are_the_users_to_mend(collection: Collection, name: str, t
     del collection.runs["p10"]
     with pytest.raises(UserError, match=re.escape(name)):
         collection.report()
+
+
+def test_training_on_the_collection_at_hand_is_a_warning(collection: Collection) -> None:
+    numbers, html = collection.page(training=Training(["VideoMix22M", "MIMIC-IV-Echo"], "mimic iv echo"))
+    assert levels(numbers)["Pretraining"] == "warn"
+    assert "Pretrained on the collection at hand." in html
+    numbers = collection.numbers(training=Training(["VideoMix22M"], "MIMIC-IV-Echo"))
+    assert "Pretraining" not in levels(numbers)
+    assert numbers["provenance"]["training"]["pretrained_on"] == ["VideoMix22M"]
+
+
+def test_hashed_names_hide_every_file(collection: Collection) -> None:
+    lost = collection.folders["p11"][-1]
+    collection.embedded.pop()
+    collection.matrix = collection.matrix[:-1]
+    collection.matrix[5] = collection.matrix[14]
+    collection.matrix[1, 2] = np.nan
+    collection.others = [manifest.Row("p10000001/odd.dcm", "", manifest.FAILED, "empty file")]
+    numbers, html = collection.page(hash_names=True)
+    text = html + json.dumps(numbers)
+    assert not [key for key in [*collection.embedded, lost, "odd.dcm"] if key in text]
+    short = "#" + hashlib.sha256(collection.embedded[1].encode()).hexdigest()[:10]
+    assert numbers["health"]["nan"] == [short]
+    assert short in html
+
+
+def test_record_list_is_counted_against_the_files(collection: Collection) -> None:
+    path = collection.root / "echo-record-list.csv"
+    listed = [f"files/p10/{key.replace('.mp4', '.dcm')}" for key in collection.folders["p10"]]
+    listed = listed[1:] + listed[1:2] + ["files/p10/p10000009/s1/never_came.dcm", "files/p99/x.dcm"]
+    path.write_text("subject_id,dicom_filepath\n" + "".join(f"1,{name}\n" for name in listed))
+    numbers = collection.numbers(record_list=path)
+    p10, p11, other, total = numbers["accounting"]["folders"]
+    assert (p10["listed"], p10["listed_unseen"], p10["seen_unlisted"]) == (10, 1, 1)
+    assert (p11["listed"], p11["seen_unlisted"]) == (0, 10)
+    assert (other["listed"], other["listed_unseen"]) == (1, 1)
+    assert (total["listed"], total["listed_unseen"], total["seen_unlisted"], total["seen"]) == (11, 2, 11, 20)
+    assert levels(numbers)["Record list"] == "warn"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"qc\.record_list"):
+        collection.numbers(record_list=path)
+
+
+def test_names_of_another_form_have_folders_and_no_patients(collection: Collection) -> None:
+    collection.folders = {"site-a": [f"a{i}.mp4" for i in range(10)], "site-b": [f"b{i}.mp4" for i in range(10)]}
+    collection.embedded = [key for keys in collection.folders.values() for key in keys]
+    collection.runs = {folder: collection.run(10, DIM) for folder in collection.folders}
+    numbers, html = collection.page()
+    assert numbers["similarity"]["patients"] == 0
+    assert numbers["similarity"]["all_devices"] is None
+    assert "Patients are not known" in html
+    assert [row["folder"] for row in numbers["statistics"]["table"]] == ["site-a", "site-b", "all folders"]
+
+
+def test_pictures_can_be_left_out_and_say_why_there_is_none(collection: Collection) -> None:
+    numbers, html = collection.page()
+    reasons = {s["reason"] for g in numbers["galleries"] for row in g["rows"] for s in row["strips"]}
+    assert reasons == {"no such file"}
+    assert "no picture: no such file" in html
+    numbers, html = collection.page(pictures=False)
+    assert numbers["galleries"] == []
+    assert "Pictures are left out" in html
+
+
+def test_pictures_come_from_the_clips(collection: Collection, write_video: Any) -> None:
+    for folder, keys in collection.folders.items():
+        for i, key in enumerate(keys):
+            write_video(f"{folder}/{key}", frames=16, seed=i)
+    numbers, html = collection.page()
+    strips = [strip for gallery in numbers["galleries"] for row in gallery["rows"] for strip in row["strips"]]
+    assert {gallery["title"] for gallery in numbers["galleries"]} == {"Farthest clips", "Typical clips", "Neighbours"}
+    assert not any(strip["reason"] for strip in strips)
+    assert html.count("data:image/jpeg;base64,") == len(strips)
+    strip = re.search(r"data:image/jpeg;base64,([^\"]+)", html)
+    assert strip
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(strip[1]), np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (112, 4 * 112 + 3 * 2, 3)
+    assert image.std() > 20

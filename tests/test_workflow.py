@@ -13,22 +13,13 @@ import pydicom
 import pytest
 import torch
 
-from conftest import REPOSITORY, run_snakemake
+from conftest import REPOSITORY, run_demo
 from echo_embeddings import manifest
-
-
-def demo(directory, *arguments, change=None):
-    """The demo's run; `change` is YAML to lay over its configuration."""
-    files = [str(REPOSITORY / "config/demo.yaml")]
-    if change:
-        (directory.parent / "change.yaml").write_text(change)
-        files.append(str(directory.parent / "change.yaml"))
-    return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments)
 
 
 def pending(directory, *arguments, change=None) -> set[str]:
     """The jobs of a dry run, as `rule folder` or `rule model` and so on."""
-    result = demo(directory, "-n", *arguments, change=change)
+    result = run_demo(directory, "-n", *arguments, change=change)
     assert result.returncode == 0, result.stdout
     jobs = set()
     for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", result.stdout, re.MULTILINE):
@@ -43,30 +34,21 @@ def pending(directory, *arguments, change=None) -> set[str]:
 ALL_AFTER_MERGE = {"merge vit-tiny", "qc_model vit-tiny", "qc_index", "all"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A directory in which the demo has run, as `make demo` does it."""
-    directory = tmp_path_factory.mktemp("demo")
-    # demo.yaml names the registry beside itself, relative to the working directory.
-    (directory / "config").mkdir()
-    shutil.copy(REPOSITORY / "config/demo-models.yaml", directory / "config")
-    work = directory / "demo"
-    made = run_snakemake(work, "--cores", "2", snakefile="workflow/rules/demo.smk")
-    assert made.returncode == 0, made.stdout
-    assert pending(work) == {
-        *("convert 256 p10", "convert 256 p11", "embed vit-tiny p10", "embed vit-tiny p11"),
-        *ALL_AFTER_MERGE,
-    }
-    result = demo(work)
-    assert result.returncode == 0, result.stdout
-    return work
-
-
 @pytest.fixture
 def work(finished, tmp_path):
     """A copy of it to change."""
     shutil.copytree(finished.parent / "config", tmp_path / "config")
     return shutil.copytree(finished, tmp_path / "demo", symlinks=True)
+
+
+def test_everything_is_pending_before_the_first_run(finished, tmp_path):
+    shutil.copytree(finished.parent / "config", tmp_path / "config")
+    for name in ("dicom", "weights"):
+        shutil.copytree(finished / name, tmp_path / "demo" / name)
+    assert pending(tmp_path / "demo") == {
+        *("convert 256 p10", "convert 256 p11", "embed vit-tiny p10", "embed vit-tiny p11"),
+        *ALL_AFTER_MERGE,
+    }
 
 
 def test_counts_add_up_from_dicom_to_report(finished):
@@ -100,7 +82,9 @@ def test_the_pages_are_whole_and_say_that_the_vectors_mean_nothing(finished):
             self.found += [value for name, value in attributes if name in ("src", "href") and value]
 
     Links().feed(page)
-    assert all(link.startswith(("#", "data:", "index.html")) for link in Links.found)
+    files = [link for link in Links.found if not link.startswith(("#", "data:"))]
+    assert {"index.html", "vit-tiny.json", "../mp4/256/p10.manifest.tsv"} <= set(files)
+    assert all((finished / "results/qc" / link).is_file() for link in files)
     assert 'href="vit-tiny.html"' in (finished / "results/qc/index.html").read_text()
 
 
@@ -115,13 +99,13 @@ def test_a_new_dicom_deep_in_a_folder_makes_that_folders_jobs_pending(work):
     expected = {"convert 256 p11", "embed vit-tiny p11", *ALL_AFTER_MERGE}
     assert pending(work) == expected
     untouched = (work / "results/embeddings/vit-tiny_embeddings_p10.pt").stat().st_mtime_ns
-    assert demo(work).returncode == 0
+    assert run_demo(work).returncode == 0
     assert pending(work) == set()
     assert len(torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")) == 9
     assert (work / "results/embeddings/vit-tiny_embeddings_p10.pt").stat().st_mtime_ns == untouched
     source.with_name("90000004_0009.dcm").unlink()
     assert pending(work) == expected
-    assert demo(work).returncode == 0
+    assert run_demo(work).returncode == 0
     assert pending(work) == set()
     assert len(torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")) == 8
     assert not (work / "results/mp4/256/p11/p11000001/s90000004/90000004_0009.mp4").exists()
@@ -138,7 +122,7 @@ def test_a_table_that_stays_the_same_computes_no_vector(work):
     (folder / "x").rmdir()
     content, mp4 = digest.read_text(), mp4_times(work)
     assert "convert 256 p10" in pending(work)
-    assert demo(work).returncode == 0
+    assert run_demo(work).returncode == 0
     assert (digest.read_text(), mp4_times(work)) == (content, mp4)
     record = json.loads((work / "results/embeddings/vit-tiny_embeddings_p10.json").read_text())
     assert record["counts"]["reused"] == record["counts"]["embedded"] == 4
@@ -166,7 +150,7 @@ def test_one_model_by_target_and_targets_that_cannot_be(work):
     target = "results/embeddings/vit-tiny_embeddings_p10.pt"
     (work / target).unlink()
     assert pending(work, "--", target) == {"embed vit-tiny p10"}
-    wrong = demo(work, "-n", "--", "results/embeddings/vit-tiny_embeddings_p99.pt")
+    wrong = run_demo(work, "-n", "--", "results/embeddings/vit-tiny_embeddings_p99.pt")
     assert wrong.returncode != 0
     assert "folder 'p99': there is none in dicom_dir 'dicom'" in wrong.stdout
     assert "Traceback" not in wrong.stdout
@@ -174,7 +158,7 @@ def test_one_model_by_target_and_targets_that_cannot_be(work):
 
 def test_folders_can_be_chosen_and_a_missing_one_is_named(work):
     assert pending(work, change="folders: [p11]") == ALL_AFTER_MERGE
-    result = demo(work, "-n", change="folders: [p11, p77]")
+    result = run_demo(work, "-n", change="folders: [p11, p77]")
     assert result.returncode != 0
     assert "folder 'p77': there is none in dicom_dir 'dicom'" in result.stdout
 
@@ -195,7 +179,7 @@ def test_folders_can_be_chosen_and_a_missing_one_is_named(work):
     ],
 )
 def test_wrong_configurations_stop_with_their_lines(finished, text, lines):
-    result = demo(finished, "-n", change=text)
+    result = run_demo(finished, "-n", change=text)
     assert result.returncode != 0
     assert "Traceback" not in result.stdout
     for line in lines:
@@ -208,7 +192,7 @@ def test_a_job_that_fails_says_why_in_one_line(work):
     for path in (work / "results/mp4/256/p10").rglob("*.mp4"):
         path.write_bytes(b"not a video")
     (work / "results/embeddings/vit-tiny_embeddings_p10.pt").unlink()
-    result = demo(work, "--", "results/embeddings/vit-tiny_embeddings_p10.pt")
+    result = run_demo(work, "--", "results/embeddings/vit-tiny_embeddings_p10.pt")
     assert result.returncode != 0
     assert "p10: 4 of 4 clips have no vector, more than embed.max_failed_fraction (0.05) allows" in result.stdout
     assert "[log: results/logs/embed/vit-tiny/p10.log]" in result.stdout
@@ -218,14 +202,14 @@ def test_a_job_that_fails_says_why_in_one_line(work):
 
 def test_parsing_imports_neither_torch_nor_pydicom(finished, monkeypatch):
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
-    imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", demo(finished, "-n").stdout, re.MULTILINE))
+    imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", run_demo(finished, "-n").stdout, re.MULTILINE))
     assert "echo_embeddings.collection" in imported
     assert not {"torch", "pydicom", "cv2", "imagecodecs"} & imported
 
 
 def test_the_slurm_profile_plans_without_slurm(finished):
     profile = ("--profile", str(REPOSITORY / "profiles/slurm"))
-    result = demo(finished, "-n", "--forceall", *profile, change="embed: {device: cuda}")
+    result = run_demo(finished, "-n", "--forceall", *profile, change="embed: {device: cuda}")
     assert result.returncode == 0, result.stdout
     embed = re.search(r"^rule embed:\n(?:    .*\n)*?    resources: (.*)", result.stdout, re.MULTILINE)[1]
     assert {"gpu=1", "gpu_model=l40s", "slurm_partition=mit_preemptable"} <= set(embed.split(", "))
@@ -243,7 +227,7 @@ def test_a_large_table_that_stays_the_same_makes_no_gpu_job_pending(work):
     assert table.stat().st_size > 5_000_000
     embed = "results/embeddings/vit-tiny_embeddings_p10.pt"
     assert pending(work, "--", embed) == {"embed vit-tiny p10"}
-    assert demo(work, "--", embed).returncode == 0
+    assert run_demo(work, "--", embed).returncode == 0
     manifest.write(table, [*extra, *rows])
     manifest.write_digest(table, table.with_suffix(".sha256"))
     assert pending(work) == {"qc_model vit-tiny", "qc_index", "all"}

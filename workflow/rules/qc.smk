@@ -5,8 +5,14 @@ rule qc_model:
     input:
         merged="results/embeddings/{model}_embeddings_all.pt",
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
+        record_list=config["qc"]["record_list"] or [],
     output:
-        page="results/qc/{model}.html",
+        page=report(
+            "results/qc/{model}.html",
+            caption="../report/model.rst",
+            category="Quality",
+            labels={"model": "{model}", "page": "vectors of a model"},
+        ),
         numbers="results/qc/{model}.json",
     log:
         "results/logs/qc_model/{model}.log",
@@ -20,6 +26,10 @@ rule qc_model:
         folders=list(FOLDERS),
         size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
         prefix_folder=config["merge"]["prefix_folder"],
+        pretrained_on=lambda wildcards: REGISTRY[wildcards.model]["pretrained_on"],
+        collection=config["qc"]["collection"],
+        pictures=config["qc"]["pictures"],
+        hash_names=config["qc"]["hash_names"],
     script:
         "../scripts/qc_model.py"
 
@@ -28,13 +38,23 @@ rule qc_index:
     input:
         pages=expand("results/qc/{model}.html", model=config["models"]),
         numbers=expand("results/qc/{model}.json", model=config["models"]),
+        merged=expand("results/embeddings/{model}_embeddings_all.pt", model=config["models"]),
     output:
-        "results/qc/index.html",
+        page=report(
+            "results/qc/index.html",
+            caption="../report/index.rst",
+            category="Quality",
+            labels={"model": "all", "page": "models side by side"},
+        ),
+        numbers="results/qc/index.json",
     log:
         "results/logs/qc_index.log",
-    localrule: True
     conda:
         "../envs/echo-embeddings.yaml"
+    threads: 2
+    resources:
+        mem_mb=16000,
+        runtime=60,
     params:
         models=config["models"],
     script:

@@ -7,4 +7,5 @@ from echo_embeddings import job, qc
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):
         pages = dict(zip(snakemake.params.models, map(Path, snakemake.input.pages), strict=True))
-        qc.make_index(pages, Path(snakemake.output[0]))
+        merged = dict(zip(snakemake.params.models, map(Path, snakemake.input.merged), strict=True))
+        qc.make_index(pages, merged, Path(snakemake.output.page))

@@ -6,18 +6,26 @@ from echo_embeddings import job, qc
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):
-        model = snakemake.wildcards.model
+        model, params = snakemake.wildcards.model, snakemake.params
+        record_list = snakemake.input.get("record_list")
         qc.make_model_page(
             model,
             Path(snakemake.input.merged),
             {
                 folder: qc.FolderFiles(
-                    manifest=Path("results/mp4", snakemake.params.size, f"{folder}.manifest.tsv"),
+                    manifest=Path("results/mp4", params.size, f"{folder}.manifest.tsv"),
+                    tree=Path("results/mp4", params.size, folder),
                     run=Path("results/embeddings", f"{model}_embeddings_{folder}.json"),
                     failed=Path("results/embeddings", f"{model}_embeddings_{folder}.failed.tsv"),
                 )
-                for folder in snakemake.params.folders
+                for folder in params.folders
             },
             Path(snakemake.output.page),
-            prefix_folder=snakemake.params.prefix_folder,
+            qc.Options(
+                prefix_folder=params.prefix_folder,
+                pictures=params.pictures,
+                hash_names=params.hash_names,
+                record_list=Path(record_list) if record_list else None,
+                training=qc.Training(params.pretrained_on, params.collection),
+            ),
         )

@@ -1,6 +1,26 @@
-"""The quality page of a model's embeddings: numbers computes, plots draws, page renders and writes."""
+"""The quality page of a model's embeddings, the index of all models, and the comparison of two files.
 
-from .numbers import FolderFiles
-from .page import make_index, make_model_page
+The rooms, lowest floor first:
 
-__all__ = ["FolderFiles", "make_index", "make_model_page"]
+    base          what the rooms share
+    tables        what the stages left behind, read
+    moments       one pass over all vectors: what each holds, sums and counts of each folder
+    provenance    where the vectors come from
+    accounting    where every file went
+    components    principal components
+    statistics    folders, and their drift from the rest
+    health        vectors and dimensions with a defect
+    similarity    pairs of clips by what they share
+    pictures      strips of frames of the clips worth a look
+    report        all of it, measured
+    agreement     two sets of vectors of the same clips
+    plots         numbers -> pictures
+    page          numbers and pictures -> HTML and JSON
+"""
+
+from .page import make_comparison, make_index, make_model_page
+from .provenance import Training
+from .report import Options
+from .tables import FolderFiles
+
+__all__ = ["FolderFiles", "Options", "Training", "make_comparison", "make_index", "make_model_page"]

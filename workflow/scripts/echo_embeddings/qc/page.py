@@ -1,4 +1,4 @@
-"""The quality page of one model and the index of all: HTML files that need no other file."""
+"""The pages: HTML files that need no other file, and beside each its numbers as JSON."""
 
 import dataclasses
 import json
@@ -15,48 +15,93 @@ import pandas as pd
 
 from ..files import UserError, one_line, whole
 from ..settings import REPOSITORY
-from . import numbers, plots
-from .numbers import FolderFiles, Report
+from . import agreement, health, plots, report, similarity, statistics
+from .accounting import TOTAL
+from .base import MIN_PATIENTS
+from .report import Options, Points, Report
+from .tables import FolderFiles
 
 TEMPLATES = REPOSITORY / "workflow/report"
 ROWS = 40  # of a table on the page; all of them are in the JSON file
+DRAWN = 1000  # dimensions' explained shares told
 WORDS = {"good": "good", "warn": "look", "bad": "fault"}
+COLOURINGS = {"folder": "folder", "device": "device", "kind": "kind", "frames": "number of frames"}
+LIMITS = {
+    **{"dead": health.DEAD, "outlier": health.OUTLIER, "near": health.NEAR, "min_vectors": health.MIN_VECTORS},
+    **{"drift": statistics.DRIFT, "chance": statistics.CHANCE, "ks": statistics.KS, "many": statistics.MANY},
+    **{"patients": MIN_PATIENTS, "signal": similarity.SIGNAL, "neighbours": agreement.NEIGHBOURS},
+    **{"trees": health.TREES, "leaf": health.LEAF, "resamples": similarity.RESAMPLES},
+}
 
 
 def make_model_page(
-    model: str, embeddings: Path, folders: Mapping[str, FolderFiles], output: Path, prefix_folder: bool = False
+    model: str, embeddings: Path, folders: Mapping[str, FolderFiles], output: Path, options: Options
 ) -> None:
     """Write the page of `model` to `output`, and every number on it to a `.json` file beside it.
 
-    `embeddings` is the merged file, its keys `{folder}/{key}` with `prefix_folder`. Raises `UserError`
-    if a file is missing or not what it should be.
+    `embeddings` is the merged file. Raises `UserError` if a file is missing or not what it should be.
     """
-    report = numbers.measure(model, embeddings, folders, prefix_folder)
-    told = {"status": report.status, "summary": _summary(report)} | _plain(report)
-    _write(output.with_suffix(".json"), json.dumps(told, indent=1, allow_nan=False))
-    _write(output, _render("model.html.j2", r=report, pictures=_draw(report)))
+    measured = report.measure(model, embeddings, folders, options)
+    links = {
+        folder: {
+            "manifest": _link(files.manifest, output),
+            "failed": _link(files.failed, output) if files.failed.exists() else "",
+        }
+        for folder, files in folders.items()
+    }
+    _write_pair(output, tell(measured), "model.html.j2", r=measured, pictures=_draw(measured), links=links)
 
 
-def make_index(pages: Mapping[str, Path], output: Path) -> None:
+def tell(measured: Report) -> dict[str, Any]:
+    """Every number of the page, as JSON has it."""
+    told: dict[str, Any] = {"status": measured.status, "summary": _summary(measured)} | _plain(measured)
+    return told
+
+
+def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output: Path) -> None:
     """Write to `output` a page that compares the models and links to their `pages` (model -> HTML file).
 
-    Raises `UserError` if the `.json` file beside a page is missing or broken.
+    `embeddings` are the models' merged files. A `.json` file beside it has the numbers. Raises `UserError`
+    if the `.json` file beside a page is missing or broken, or an embedding file cannot be read.
     """
     models = []
     for model, page in pages.items():
         beside = page.with_suffix(".json")
         try:
-            report = json.loads(beside.read_text(encoding="utf-8"))
-            row = {"model": model, "status": report["status"], **report["summary"]}
+            told = json.loads(beside.read_text(encoding="utf-8"))
+            row = {"model": model, "status": told["status"], **told["summary"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{beside}: not the numbers of a quality page: {one_line(error)}") from error
-        models.append(row | {"link": quote(os.path.relpath(page, output.parent))})
-    _write(output, _render("index.html.j2", models=models))
+        models.append(row | {"link": _link(page, output)})
+    names = list(pages)
+    pairs = agreement.matrix([embeddings[name] for name in names]) if len(names) > 1 else {}
+    agreements = [{"models": [names[i] for i in at], **_plain(found)} for at, found in pairs.items()]
+    told = {"models": models, "agreement": agreements}
+    _write_pair(output, told, "index.html.j2", models=models, names=names, pairs=pairs)
 
 
-def _write(path: Path, text: str) -> None:
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+def make_comparison(first: Path, second: Path, output: Path) -> None:
+    """Write to `output` a page that compares two embedding files, and its numbers to a `.json` file beside it.
+
+    Raises `UserError` if one cannot be read or they share no key.
+    """
+    found = agreement.compare(first, second)
+    picture = (
+        plots.histogram(found.cosines, "cosine similarity of a clip's two vectors", "clips") if found.cosines else ""
+    )
+    _write_pair(output, _plain(found), "compare.html.j2", c=found, picture_source=picture)
+
+
+def _link(path: Path, page: Path) -> str:
+    return quote(os.path.relpath(path, page.parent))
+
+
+def _write_pair(output: Path, told: dict[str, Any], template: str, **values: Any) -> None:
+    """Write a page and its numbers."""
+    page = _render(template, limits=LIMITS, **values)
+    for path, text in ((output.with_suffix(".json"), json.dumps(told, indent=1, allow_nan=False)), (output, page)):
+        with whole(path) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def _render(template: str, **values: Any) -> str:
@@ -67,22 +112,28 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = _number
-    environment.globals |= {"words": WORDS, "max_rows": ROWS}
+    environment.filters |= {"number": _number, "percent": _percent}
+    environment.globals |= {"words": WORDS, "max_rows": ROWS, "colourings": COLOURINGS, "total_name": TOTAL}
     return environment.get_template(template).render(**values)
 
 
 def _number(value: object) -> str:
     """A number as people read it: integers in full, others to four digits, a dash for none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
+        return "\u2013"
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 
 
+def _percent(part: float, whole_: float = 1) -> str:
+    """`12.3 %`; a share that is small is not told as none."""
+    share = 100 * part / whole_ if whole_ else 0.0
+    return "< 0.1 %" if 0 < share < 0.1 else f"{share:.1f} %"
+
+
 def _plain(value: Any) -> Any:
-    """`value` as JSON has it, arrays that are only drawn left out, NaN as null."""
+    """`value` as JSON has it, what is only drawn left out, NaN as null."""
     if dataclasses.is_dataclass(value):
         fields = (field for field in dataclasses.fields(value) if "picture" not in field.metadata)
         return {field.name: _plain(getattr(value, field.name)) for field in fields}
@@ -97,41 +148,71 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _summary(report: Report) -> dict[str, Any]:
+def _summary(measured: Report) -> dict[str, Any]:
     """A model's row on the index."""
-    counts = report.accounting.folders.iloc[-1]
-    norms: Mapping[str, Any] = dict(report.statistics.iloc[-1]) if len(report.statistics) else {}
-    parts = report.components
+    total = measured.accounting.total
+    table = measured.statistics.table
+    norms: Mapping[str, Any] = dict(table.iloc[-1]) if len(table) else {}
+    parts, alike = measured.components, measured.similarity
+    separation = alike.all_devices.separation if alike and alike.tells and alike.all_devices else []
     return {
-        "vectors": report.vectors,
-        "dim": report.dim,
-        "failed": int(counts["failed"]),
-        "not_embedded": int(counts["not_embedded"]),
-        "nan": len(report.health.nan),
-        "duplicates": report.health.duplicated,
+        "vectors": measured.vectors,
+        "dim": measured.dim,
+        "bytes": measured.bytes,
+        "failed": total["failed"],
+        "not_embedded": total["not_embedded"],
+        "nan": len(measured.health.nan),
+        "duplicates": measured.health.duplicated,
         "norm_mean": _plain(norms.get("norm_mean")),
         "norm_std": _plain(norms.get("norm_std")),
+        "cosine_mean": alike.mean if alike else None,
         "effective_rank": parts.effective_rank if parts else None,
         "pca_top": float(parts.explained[0]) if parts else None,
-        "notes": report.provenance.notes,
+        "auc": separation[0].auc if separation else None,
+        "notes": measured.provenance.notes,
     }
 
 
-def _draw(report: Report) -> dict[str, Any]:
+def _draw(r: Report) -> dict[str, Any]:
     """The pictures that there is something to draw of, by name."""
-    pictures: dict[str, Any] = {}
-    if report.values and report.norms and report.dimensions:
-        pictures["distribution"] = plots.histogram(report.values, "value", "values")
-        pictures["norms"] = plots.histogram(report.norms, "L2 norm", "vectors")
-        pictures["boxes"] = plots.boxes(report.statistics.iloc[:-1], "L2 norm")
-        pictures["mean"] = plots.line(report.dimensions.mean, "mean")
-        pictures["variance"] = plots.line(report.dimensions.variance, "variance")
-    if report.cosine:
-        pictures["cosine"] = plots.heat_map(report.cosine.matrix, report.cosine.labels)
-        pictures["pairs"] = plots.histogram(report.cosine.pairs, "cosine similarity", "pairs of clips", height=4.1)
-    if report.components:
-        parts = report.components
-        pictures["scatter"] = plots.scatter(parts.points, parts.labels, parts.explained)
-        pictures["explained"] = plots.explained_variance(parts.explained)
-    pictures["profiles"] = {key: plots.line(vector, "value") for key, vector in report.profiles.items()}
+    pictures: dict[str, Any] = {"scatter": {}}
+    table = r.statistics.table
+    if len(table):
+        by_folder = table.iloc[:-1]
+        shown = by_folder if len(by_folder) <= statistics.MANY else by_folder.nlargest(statistics.MANY, "drift")
+        for name, label, found in (
+            ("value_spread", "value", r.statistics.values),
+            ("norm_spread", "L2 norm", r.statistics.norms),
+        ):
+            folders = {folder: found[folder] for folder in shown["folder"]}
+            pictures[name] = plots.distributions(folders, found[TOTAL], label)
+        if shown["drift"].notna().any():
+            pictures["drift"] = plots.drift(shown, statistics.DRIFT, statistics.CHANCE)
+    if r.similarity:
+        alike = r.similarity
+        pictures["heat_map"] = plots.heat_map(alike.heat_map)
+        pictures["everything"] = plots.histogram(alike.everything, "cosine similarity", "pairs of clips")
+        for name, compared in (("all_devices", alike.all_devices), ("one_device", alike.one_device)):
+            if compared:
+                pictures[name] = plots.pairs(compared.histograms)
+    if r.dimensions:
+        pictures["mean"] = plots.line(r.dimensions.mean, "mean")
+        pictures["variance"] = plots.line(r.dimensions.variance, "variance")
+    if r.components and r.points:
+        pictures["cumulative"] = plots.cumulative(r.components.explained, r.components.needed)
+        pictures["scatter"] = _scatter(r.points, r.components.explained)
+    pictures["profiles"] = {name: plots.line(vector, "value") for name, vector in r.profiles.items()}
     return pictures
+
+
+def _scatter(points: Points, explained: Any) -> dict[str, list[str]]:
+    """For each colouring the picture in two components and that in three."""
+    flat, deep = points.scores[:, :2], points.scores
+    drawn = {
+        name: [plots.scatter(p, list(points.clips[name]), explained) for p in (flat, deep)]
+        for name in ("folder", "device", "kind")
+    }
+    frames = points.clips["frames"].to_numpy()
+    return drawn | {
+        "frames": [plots.scatter_by_number(p, frames, "frames in the clip", explained) for p in (flat, deep)]
+    }

@@ -1,4 +1,4 @@
-"""The quality page's pictures. Each function draws what it is given and returns an SVG as a data URI.
+"""The pictures of the pages. Each function draws what it is given and returns an SVG as a data URI.
 
 As the source of an `img` an SVG keeps its ids to itself and needs no other file.
 """
@@ -6,7 +6,7 @@ As the source of an `img` an SVG keeps its ids to itself and needs no other file
 import base64
 import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
 import matplotlib
@@ -15,28 +15,37 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .numbers import Floats, Histogram
+from .base import Bools, Floats, Histogram
+from .similarity import HeatMap
 
 P = ParamSpec("P")
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow that white drowns
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "^", "s")
-STYLES = [(colour, marker) for marker in MARKERS for colour in COLOURS]
-OTHERS = ("#BBBBBB", "o")
+# Colours that colour-blind readers can tell apart: Okabe and Ito's without the yellow that white drowns, and three dark
+# ones of Tol's
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D"),
+    *("#882255", "#999933", "#332288"),
+)
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
+OTHERS = "#BBBBBB"
 MAIN, SECOND = COLOURS[:2]
-MAX_BOXES = 30
+WIDTH = 4.8  # inches, half of the page
 STYLE: Any = {
+    "axes.axisbelow": True,
     "axes.edgecolor": "#8A94A0",
+    "axes.formatter.use_mathtext": False,
+    "axes.grid": True,
     "axes.labelcolor": "#3B4651",
     "axes.linewidth": 0.8,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.formatter.use_mathtext": False,
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "lines.linewidth": 0.9,
-    "savefig.dpi": 200,  # of the bitmaps inside the SVG
+    "grid.color": "#E8ECF0",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "savefig.dpi": 180,  # of the bitmaps inside the SVG
     "svg.hashsalt": "echo_embeddings",
     "text.parse_math": False,
     "xtick.color": "#5A6672",
@@ -57,118 +66,202 @@ def _picture(draw: Callable[P, Figure]) -> Callable[P, str]:
     return picture
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
-    """A figure of the page's width, `height` in inches, and its only axes."""
-    figure = Figure(figsize=(4.8, height), layout="constrained")
+def _axes(height: float = 3.0) -> tuple[Figure, Axes]:
+    """A figure of half the page's width, `height` in inches, and its only axes."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def _short(name: str) -> str:
     """The name, its middle left out where it is too long for a picture."""
-    return name if len(name) <= 16 else f"{name[:7]}…{name[-8:]}"
+    return name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
+
+
+def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], **options: Any) -> None:
+    """A legend below the picture; a name may begin with an underscore, which matplotlib takes for hidden."""
+    shown = [_short(name) for name in names]
+    columns = max(1, min(len(shown), 52 // (5 + max(map(len, shown), default=1))))
+    places = list(map(str, range(len(shown))))
+    legend = figure.legend(handles, places, loc="outside lower center", ncols=columns, columnspacing=1.2, **options)
+    for text, name in zip(legend.get_texts(), shown, strict=True):
+        text.set_text(name)
 
 
 @_picture
-def histogram(data: Histogram, xlabel: str, ylabel: str, height: float = 2.9) -> Figure:
+def distributions(named: Mapping[str, Histogram], total: Histogram, xlabel: str) -> Figure:
+    """Densities laid over each other: one line a name, all of them together as an area."""
+    figure, axes = _axes(3.3)
+    area = axes.stairs(_density(total), total.edges, fill=True, color="#D8DEE5")
+    lines = []
+    for i, data in enumerate(named.values()):
+        colour, dashes = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
+        lines.append(axes.stairs(_density(data), data.edges, color=colour, linestyle=dashes, linewidth=1.2))
+    axes.set(xlabel=xlabel, ylabel="density")
+    _legend(figure, [area, *lines], ["all", *named], handlelength=1.4)
+    return figure
+
+
+def _density(data: Histogram) -> Floats:
+    total = data.counts.sum()
+    return data.counts / (total or 1) / np.diff(data.edges)
+
+
+@_picture
+def drift(table: pd.DataFrame, limit: float, chance: float) -> Figure:
+    """A dot for each folder's drift, and a bar up to `chance` times what chance gives; `table` as in `statistics`."""
+    figure, axes = _axes(max(1.8, 0.9 + 0.22 * len(table)))
+    places = np.arange(len(table))
+    axes.barh(places, chance * table["chance"], color="#D8DEE5", height=0.7, label=f"{chance:g} x chance")
+    axes.axvline(limit, color=SECOND, linewidth=1, linestyle=DASHES[1], label="threshold")
+    axes.plot(table["drift"], places, "o", color=MAIN, markersize=5, label="drift")
+    axes.set_yticks(places, [_short(folder) for folder in table["folder"]])
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.set(xlabel="drift (spreads of all vectors)", xlim=(0, None))
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@_picture
+def heat_map(data: HeatMap) -> Figure:
+    """Cosine similarity of clip against clip, and a strip that shows each clip's folder."""
+    folders = sorted(set(data.folders))
+    figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
+    strip, axes = figure.subplots(1, 2, width_ratios=[1, 28], gridspec_kw={"wspace": 0.01})
+    image = axes.imshow(data.matrix, cmap="cividis", interpolation="nearest", aspect="auto")
+    bar = figure.colorbar(image, ax=axes, shrink=0.85, label="cosine similarity")
+    bar.outline.set_visible(False)
+    colours = [matplotlib.colors.to_rgb(_colour(i)) for i in range(len(folders))]
+    strip.imshow(np.array([[colours[folders.index(folder)]] for folder in data.folders]), aspect="auto")
+    strip.set(xticks=[], yticks=[], ylabel=f"{len(data.folders)} clips, alike ones together; left: folder")
+    axes.set(xticks=[], yticks=[])
+    for part in (axes, strip):
+        part.grid(False)
+        part.spines[:].set_visible(False)
+    if len(folders) <= len(COLOURS):
+        handles = [matplotlib.patches.Patch(color=colour) for colour in colours]
+        _legend(figure, handles, folders, handlelength=0.8)
+    return figure
+
+
+def _colour(i: int) -> str:
+    return COLOURS[i] if i < len(COLOURS) else OTHERS
+
+
+@_picture
+def histogram(data: Histogram, xlabel: str, ylabel: str) -> Figure:
     """The histogram as one filled outline."""
-    figure, axes = _axes(height)
+    figure, axes = _axes()
     axes.stairs(data.counts, data.edges, fill=True, color=MAIN)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 
 
 @_picture
-def boxes(table: pd.DataFrame, xlabel: str) -> Figure:
-    """A box from quartile to quartile for each folder, its whiskers from the least to the greatest norm.
-
-    `table`: rows of `numbers.statistics`; the first `MAX_BOXES` are drawn.
-    """
-    rows = table.head(MAX_BOXES).to_dict("records")
-    quartiles = {"whislo": "norm_min", "q1": "norm_q1", "med": "norm_median", "q3": "norm_q3", "whishi": "norm_max"}
-    figure, axes = _axes(height=max(2.9, 1.0 + 0.24 * len(rows)))
-    axes.bxp(
-        [{name: row[column] for name, column in quartiles.items()} for row in rows],
-        orientation="horizontal",
-        showfliers=False,
-        widths=0.55,
-        patch_artist=True,
-        boxprops={"facecolor": "#CCE3F0", "edgecolor": MAIN},
-        medianprops={"color": SECOND, "linewidth": 1.6},
-        whiskerprops={"color": MAIN},
-        capprops={"color": MAIN},
-    )
-    axes.set_yticks(range(1, len(rows) + 1), [_short(row["folder"]) for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel(xlabel)
-    return figure
-
-
-@_picture
-def heat_map(matrix: Floats, labels: Sequence[str]) -> Figure:
-    """The similarities [n, n] of n clips; `labels`, n folders of which equal ones are neighbours, mark the axes."""
-    figure, axes = _axes(height=4.1)
-    image = axes.imshow(matrix, cmap="cividis", interpolation="nearest")
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="cosine similarity")
-    bar.outline.set_visible(False)
-    starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
-    ends = [*starts[1:], len(labels)]
-    centres = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
-    names = [_short(labels[start]) for start in starts]
-    axes.set_yticks(centres, names)
-    axes.set_xticks(centres, names, rotation=90 if len("".join(names)) > 30 else 0)
-    axes.tick_params(length=0)
-    for start in starts[1:]:
-        axes.axhline(start - 0.5, color="white", linewidth=0.7)
-        axes.axvline(start - 0.5, color="white", linewidth=0.7)
-    axes.spines[:].set_visible(False)
+def pairs(named: Mapping[str, Histogram]) -> Figure:
+    """Densities of cosine similarity, one outlined area for each sort of pairs."""
+    figure, axes = _axes(3.3)
+    areas = []
+    for i, data in enumerate(named.values()):
+        density = _density(data)
+        areas.append(axes.stairs(density, data.edges, fill=True, color=COLOURS[i], alpha=0.22))
+        axes.stairs(density, data.edges, color=COLOURS[i], linewidth=1.4, linestyle=DASHES[i])
+    axes.set(xlabel="cosine similarity", ylabel="density")
+    for area in areas:
+        area.set_alpha(0.6)
+    _legend(figure, areas, list(named), handlelength=1.0)
     return figure
 
 
 @_picture
 def scatter(points: Floats, labels: Sequence[str], explained: Floats) -> Figure:
-    """Points [P, 2] of P clips, coloured by `labels`, their folders; `explained`: the axes' shares of variance."""
-    folders = sorted(set(labels))
-    of = np.array(labels, dtype=object)
-    figure, axes = _axes(height=4.1)
-    styles = STYLES[: len(folders)] + [OTHERS] * (len(folders) - len(STYLES))
-    for folder, (colour, marker) in zip(folders, styles, strict=True):
-        x, y = points[of == folder].T
-        axes.scatter(x, y, s=11, c=colour, marker=marker, alpha=0.7, linewidths=0, rasterized=True)
-    shown = [_short(folder) for folder in folders[: len(STYLES)]] + ["others"] * (len(folders) > len(STYLES))
-    legend = figure.legend(
-        axes.collections[: len(shown)],
-        [str(i) for i in range(len(shown))],
-        loc="outside lower center",
-        ncols=max(1, 50 // (4 + max(map(len, shown)))),
-        frameon=False,
-        markerscale=1.8,
-        handletextpad=0.1,
-        columnspacing=1.0,
-    )
-    for text, name in zip(legend.get_texts(), shown, strict=True):  # here a leading "_" does not hide a name
-        text.set_text(name)
-    shares = [f" ({share:.1%} of the variance)" for share in explained[:2]] + [""]
-    axes.set(xlabel=f"component 1{shares[0]}", ylabel=f"component 2{shares[1]}")
+    """Points [P, 2] or [P, 3] of P clips in the space of the first components, coloured by their `labels`."""
+    figure, axes = _space(points.shape[1], explained)
+    column = pd.Series(labels, dtype=str)
+    names = list(column.value_counts().index)
+    shown = sorted(names[: len(COLOURS)])
+    if len(names) > len(shown):
+        column = column.where(column.isin(shown), "others")
+        shown.append("others")
+    colours = column.map({name: _colour(i) for i, name in enumerate(shown)}).to_numpy()
+    inside = _inside(points)
+    axes.scatter(*points[inside].T, s=_size(points), c=colours[inside], alpha=0.6, linewidths=0, rasterized=True)
+    handles = [
+        matplotlib.lines.Line2D([], [], linestyle="", marker="o", markersize=5, color=_colour(i))
+        for i in range(len(shown))
+    ]
+    _legend(figure, handles, shown, handletextpad=0.1)
     return figure
 
 
 @_picture
-def explained_variance(explained: Floats) -> Figure:
-    """Bars of each component's share [K] of the variance, and a line of their running sum."""
-    figure, axes = _axes(height=4.1)
-    numbers = range(1, len(explained) + 1)
-    axes.bar(numbers, 100 * explained, color=MAIN, width=0.7, label="each component")
-    axes.plot(numbers, 100 * np.cumsum(explained), color=SECOND, marker="o", markersize=4, label="all up to it")
-    axes.set_xticks(numbers)
-    axes.set(xlabel="component", ylabel="share of the variance (%)", ylim=(0, 105))
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+def scatter_by_number(points: Floats, numbers: Floats, name: str, explained: Floats) -> Figure:
+    """Points [P, 2] or [P, 3] of P clips in the space of the first components, coloured by a number [P]."""
+    figure, axes = _space(points.shape[1], explained)
+    inside = _inside(points)
+    drawn = axes.scatter(
+        *points[inside].T, s=_size(points), c=numbers[inside], cmap="viridis", alpha=0.7, linewidths=0, rasterized=True
+    )
+    bar = figure.colorbar(drawn, ax=axes, label=name, shrink=0.8, location="bottom", aspect=40, pad=0.02)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _inside(points: Floats) -> Bools:
+    """Which points to draw: in each component all but 0.1 % at either end, or a little beyond those."""
+    low, high = np.quantile(points, [0.001, 0.999], axis=0)
+    margin = 0.15 * (high - low)
+    inside: Bools = ((points >= low - margin) & (points <= high + margin)).all(axis=1)
+    return inside
+
+
+def _size(points: Floats) -> float:
+    return float(np.clip(12000 / len(points), 3, 24))
+
+
+def _space(dimensions: int, explained: Floats) -> tuple[Figure, Any]:
+    """A figure whose axes are the first components, with their shares of the variance."""
+    names = [
+        f"component {i + 1} ({explained[i]:.1%})" if i < len(explained) else f"component {i + 1}" for i in range(3)
+    ]
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    if dimensions == 2:
+        axes: Any = figure.add_subplot()
+        axes.set(xlabel=names[0], ylabel=names[1])
+        return figure, axes
+    axes = figure.add_subplot(projection="3d")
+    axes.set(xlabel=names[0], ylabel=names[1], zlabel=names[2])
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.pane.set_facecolor("#F5F7F9")
+        axis.pane.set_edgecolor("#E8ECF0")
+        axis.set_tick_params(labelsize=7, pad=0)
+        axis.label.set_size(8)
+    axes.view_init(elev=22, azim=-58)
+    axes.set_box_aspect(None, zoom=0.92)
+    return figure, axes
+
+
+@_picture
+def cumulative(explained: Floats, needed: Mapping[str, int]) -> Figure:
+    """The share of variance [K] that the first components explain together, and how many some shares take."""
+    figure, axes = _axes(3.3)
+    up_to = 100 * np.cumsum(explained)
+    axes.plot(np.arange(1, len(up_to) + 1), up_to, color=MAIN, marker="o" if len(up_to) < 12 else "", markersize=3)
+    for share, components in needed.items():
+        level = up_to[components - 1]
+        axes.plot([components, components, 0.8], [0, level, level], color=SECOND, linewidth=0.9, linestyle=DASHES[1])
+        axes.annotate(f"{components:,} for {share}", (components, level), (-6, -3), textcoords="offset points",
+                      ha="right", va="top", color="#3B4651", fontsize=8)  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%d"))
+    axes.set(xlabel="components", ylabel="variance explained (%)", ylim=(0, 104), xlim=(0.8, len(up_to) * 1.1))
     return figure
 
 
 @_picture
 def line(values: Floats, ylabel: str) -> Figure:
     """One value for each dimension, [D]."""
-    figure, axes = _axes(height=2.3)
+    figure, axes = _axes(2.2)
     axes.plot(values, color=MAIN, linewidth=0.6, marker="o" if len(values) == 1 else "")
     axes.set(xlabel="dimension", ylabel=ylabel)
     axes.margins(x=0.01)

@@ -1,0 +1,124 @@
+"""The demo's pages in a headless Chromium: no error, no request out, pictures load, tables sort, all fits."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echo_embeddings.qc import make_index
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"
+)
+
+WIDTHS = (1440, 390)
+
+
+@pytest.fixture(scope="module")
+def pages(finished: Path) -> Path:
+    """The demo's pages, and an index that compares its model with itself."""
+    page, merged = (
+        finished / f"results/{name}" for name in ("qc/vit-tiny.html", "embeddings/vit-tiny_embeddings_all.pt")
+    )
+    names = ("vit-tiny", "vit-tiny again")
+    make_index(dict.fromkeys(names, page), dict.fromkeys(names, merged), page.with_name("both.html"))
+    return page.parent
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, pages: Path) -> Iterator[Any]:
+    """Opens a page at a width; afterwards nothing may have gone wrong in it, and nothing been asked for."""
+    contexts, faults = [], []
+
+    def open_(name: str, width: int = WIDTHS[0]) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.on(
+            "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        own = (pages / name).as_uri()
+        page.on(
+            "request",
+            lambda request: faults.append(request.url) if not request.url.startswith((own, "data:")) else None,
+        )
+        page.goto(own)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["vit-tiny.html", "index.html", "both.html"])
+def test_page_fits_its_window_and_every_picture_loads(open_page: Any, name: str, width: int) -> None:
+    page = open_page(name, width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    pictures = page.evaluate("[...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt])")
+    assert all(loaded and alt for loaded, alt in pictures)
+    assert name != "vit-tiny.html" or len(pictures) > 20
+
+
+def test_links_of_the_summary_lead_to_sections(open_page: Any) -> None:
+    page = open_page("vit-tiny.html")
+    targets = page.eval_on_selector_all(
+        ".checks a, nav a[href^='#']", "links => links.map(a => a.getAttribute('href'))"
+    )
+    assert len(targets) > 15
+    assert all(page.query_selector(target) for target in targets)
+
+
+def test_tables_sort_and_totals_stay_last(open_page: Any) -> None:
+    page = open_page("vit-tiny.html")
+    table = page.locator("table.sortable", has_text="files found")
+    column = "trs => trs.map(tr => tr.cells[0].textContent)"
+    before = table.locator("tbody tr").evaluate_all(column)
+    assert before == ["p10", "p11", "all folders"]
+    heading = table.locator("th button", has_text="folder").first
+    heading.click()
+    heading.click()
+    assert table.locator("tbody tr").evaluate_all(column) == ["p11", "p10", "all folders"]
+    assert table.locator("th[aria-sort=descending]").count() == 1
+    norms = page.locator("table.sortable", has_text="norm mean")
+    norms.locator("th button", has_text="norm mean").click()
+    values = norms.locator("tbody tr:not(.total)").evaluate_all("trs => trs.map(tr => +tr.cells[1].dataset.value)")
+    assert values == sorted(values)
+
+
+def test_colouring_of_the_components_is_chosen_on_the_page(open_page: Any) -> None:
+    page = open_page("vit-tiny.html")
+    for name in ("device", "kind", "frames", "folder"):
+        page.locator(f"label[for=by-{name}]").click()
+        shown = page.locator(".view").evaluate_all("all => all.filter(v => v.offsetParent).map(v => v.className)")
+        assert shown == [f"view view-{name} pictures"]
+
+
+def test_strips_show_frames_and_the_page_says_what_the_demo_is(open_page: Any) -> None:
+    page = open_page("vit-tiny.html")
+    assert page.locator(".strip img").count() >= 8
+    assert page.locator(".strip .none").count() == 0
+    said = page.locator(".banner").all_text_contents()
+    assert "the vectors mean nothing" in said[0]
+    assert any("3 patients: this says nothing" in text for text in said)
+
+
+def test_index_tells_equal_models(open_page: Any) -> None:
+    page = open_page("both.html")
+    for label in ("Linear CKA", "Neighbour overlap"):
+        assert page.locator(f"[aria-label='{label}'] tbody tr").count() == 2
+    assert page.locator("[aria-label='Linear CKA'] td").all_text_contents() == ["1.000"] * 4

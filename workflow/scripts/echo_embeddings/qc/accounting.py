@@ -1,0 +1,207 @@
+"""Where every file went: counts from the manifests to the vectors, and what does not add up."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .. import manifest
+from .base import NAMED, Check, Naming, count, named
+from .tables import NO_FOLDER, read_record_list
+
+TOTAL = "all folders"
+COUNTS = ("seen", "clips", "converted", "skipped", "failed", "embedded", "not_embedded", "missing")
+LISTED = ("listed", "listed_unseen", "seen_unlisted")
+SHOWN = 40  # rows of files without a vector, a folder
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why files ended without a vector."""
+
+    outcome: str  # skipped or failed, as in the manifest, or not embedded
+    reason: str
+    files: int
+    by_folder: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A file that should have become a vector, and did not."""
+
+    folder: str
+    name: str
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Where every file went."""
+
+    folders: pd.DataFrame  # one row a folder and their sum as the last; columns: see `account`
+    reasons: list[Reason]  # by outcome, most frequent first
+    losses: list[Loss]  # at most `SHOWN` a folder
+    problems: list[str]  # a sentence for each sum that does not come out
+    record_list: str | None  # its file name where one is given
+
+    @property
+    def total(self) -> dict[str, int]:
+        """The sums over all folders."""
+        return {str(name): int(value) for name, value in self.folders.iloc[-1].items() if name != "folder"}
+
+
+def account(
+    clips: pd.DataFrame,
+    files: pd.DataFrame,
+    runs: Mapping[str, Mapping[str, Any] | None],
+    record_list: Path | None,
+    naming: Naming,
+) -> Accounting:
+    """Follow every file from the manifests' `files` (see `tables.read_files`) to the `clips` that have vectors.
+
+    The columns of the accounting's table: `folder`; files `seen`; `clips` among them (not skipped);
+    files `converted`, `skipped` and `failed`, as the manifest has them; clips `embedded`, `not_embedded`
+    (listed as failed) and `missing` (converted, and neither of the two). With a record list also files
+    `listed` in it, `listed_unseen` (and not in the manifest) and `seen_unlisted`. Raises `UserError` on
+    a record list that is broken.
+    """
+    lines, problems = [], []
+    embedded_in: dict[Any, set[str]] = {
+        folder: set(group["key"]) for folder, group in clips.groupby("folder", sort=False)
+    }
+    for folder, run in runs.items():
+        line, faults = _count_folder(
+            folder, files[files["folder"] == folder], embedded_in.get(folder, set()), run, naming
+        )
+        lines.append(line)
+        problems += faults
+    stray = embedded_in.get(NO_FOLDER, set())
+    if stray:
+        lines.append({"folder": NO_FOLDER, "embedded": len(stray)})
+        problems.append(f"{_clips(stray, naming)} embedded, but in no manifest")
+    columns = list(COUNTS)
+    table = pd.DataFrame(lines, columns=["folder", *COUNTS])
+    if record_list is not None:
+        columns += LISTED
+        listed = _against_list(files, record_list, runs)
+        elsewhere = listed[~listed["folder"].isin(table["folder"])]
+        table = pd.concat([table, elsewhere[["folder"]]], ignore_index=True).merge(listed, on="folder", how="left")
+    table = table.fillna(0)
+    table.loc[len(table)] = {"folder": TOTAL, **table[columns].sum()}
+    table = table.astype(dict.fromkeys(columns, int))
+    return Accounting(
+        table, _reasons(files), _losses(files, naming), problems, None if record_list is None else record_list.name
+    )
+
+
+def _count_folder(
+    folder: str, files: pd.DataFrame, embedded: set[str], run: Mapping[str, Any] | None, naming: Naming
+) -> tuple[dict[str, Any], list[str]]:
+    """A folder's counts, and a sentence for each way in which its files and its run record do not fit together."""
+    of = files["status"].value_counts().to_dict()
+    converted = set(files.loc[files["status"] == manifest.CONVERTED, "key"])
+    failed = set(files.loc[files["embed_reason"].notna(), "key"])
+    missing = converted - embedded - failed
+    line = {
+        "folder": folder,
+        "seen": int((files["status"] != "").sum()),
+        "clips": of.get(manifest.CONVERTED, 0) + of.get(manifest.FAILED, 0),
+        **{name: of.get(name, 0) for name in (manifest.CONVERTED, manifest.SKIPPED, manifest.FAILED)},
+        "embedded": len(embedded),
+        "not_embedded": len(failed),
+        "missing": len(missing),
+    }
+    faults = (
+        (missing, "converted, but neither embedded nor listed as failed"),
+        (embedded & failed, "both embedded and listed as failed"),
+        (failed - converted, "listed as failed, but not converted in the manifest"),
+    )
+    problems = [f"{folder}: {_clips(names, naming)} {fault}" for names, fault in faults if names]
+    recorded = (run or {}).get("counts") or {}
+    for name, column in (("converted", "converted"), ("failed", "not_embedded")):
+        if name in recorded and recorded[name] != line[column]:
+            problems.append(f"{folder}: the run record has {recorded[name]} {name}, the tables {line[column]}")
+    return line, problems
+
+
+def _against_list(files: pd.DataFrame, record_list: Path, folders: Iterable[str]) -> pd.DataFrame:
+    """Files of the record list by folder; those below no known folder under `NO_FOLDER`."""
+    folders = list(folders)
+    listed = read_record_list(record_list, folders)
+    known = files[files["status"] != ""]
+    seen = pd.Series(known["folder"] + "/" + known["path"], dtype=str)
+    owner = listed.str.split("/", n=1).str[0]
+    owner = owner.where(owner.isin(folders), NO_FOLDER)
+    counts = {
+        "listed": owner.value_counts(),
+        "listed_unseen": owner[~listed.isin(set(seen))].value_counts(),
+        "seen_unlisted": known["folder"][~seen.isin(set(listed)).to_numpy()].value_counts(),
+    }
+    return pd.DataFrame(counts).rename_axis("folder").reset_index()
+
+
+def _reasons(files: pd.DataFrame) -> list[Reason]:
+    lost = files.loc[files["status"].isin([manifest.SKIPPED, manifest.FAILED]), ["folder", "status", "reason"]]
+    unembedded = files.loc[files["embed_reason"].notna(), ["folder", "embed_reason"]]
+    unembedded = unembedded.rename(columns={"embed_reason": "reason"}).assign(status="not embedded")
+    table = pd.concat([lost, unembedded], ignore_index=True)
+    if table.empty:
+        return []
+    sizes = table.value_counts(["status", "reason", "folder"], sort=False).reset_index(name="files")
+    ends: dict[tuple[str, str], dict[str, int]] = {}
+    for line in sizes.to_dict("records"):
+        ends.setdefault((line["status"], line["reason"]), {})[line["folder"]] = int(line["files"])
+    reasons = [Reason(outcome, why, sum(by.values()), by) for (outcome, why), by in ends.items()]
+    return sorted(reasons, key=lambda r: (r.outcome, -r.files, r.reason))
+
+
+def _losses(files: pd.DataFrame, naming: Naming) -> list[Loss]:
+    """Failed files and clips without a vector, the first of each folder."""
+    failed = files[files["status"] == manifest.FAILED].groupby("folder", sort=False).head(SHOWN)
+    unembedded = files[files["embed_reason"].notna()].groupby("folder", sort=False).head(SHOWN)
+    ends = ((failed, "path", "failed", "reason"), (unembedded, "key", "not embedded", "embed_reason"))
+    return [
+        Loss(row["folder"], naming(row[name]), outcome, row[reason])
+        for table, name, outcome, reason in ends
+        for row in table.to_dict("records")
+    ]
+
+
+def _clips(clips: Iterable[str], naming: Naming) -> str:
+    clips = list(clips)
+    return f"{count(len(clips), 'clip')} ({named(clips, naming)})"
+
+
+def judge(accounting: Accounting) -> list[Check]:
+    """The checks of the accounting."""
+    total = accounting.total
+    if accounting.problems:
+        shown, more = accounting.problems[:NAMED], len(accounting.problems) - NAMED
+        sentence = "; ".join(shown + ([f"and {more} more"] if more > 0 else []))
+        sums = Check("Accounting", "bad", f"The counts do not add up: {sentence}.", "files")
+    else:
+        sentence = (
+            f"All {count(total['seen'], 'file')} accounted for: {total['converted']:,} converted, "
+            f"{total['skipped']:,} skipped, {total['failed']:,} failed; of those converted {total['embedded']:,} "
+            f"embedded, {total['not_embedded']:,} not."
+        )
+        sums = Check("Accounting", "good", sentence, "files")
+    failures = total["failed"] + total["not_embedded"]
+    sentence = (
+        f"{count(total['failed'], 'file')} could not be converted, {count(total['not_embedded'], 'clip')} "
+        "could not be embedded."
+        if failures
+        else "Every video could be converted and embedded."
+    )
+    checks = [sums, Check("Failures", "warn" if failures else "good", sentence, "files")]
+    if accounting.record_list is not None:
+        off = total["listed_unseen"] or total["seen_unlisted"]
+        sentence = (
+            f"{accounting.record_list} lists {count(total['listed'], 'file')}: {total['listed_unseen']:,} of them were "
+            f"not found, {total['seen_unlisted']:,} were found and are not listed."
+        )
+        checks.append(Check("Record list", "warn" if off else "good", sentence, "files"))
+    return checks

@@ -1,0 +1,175 @@
+"""Strips of four frames of the clips worth a look, from their MP4 files."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.cluster import KMeans
+
+from .. import video
+from ..files import UserError, one_line
+from .base import PICTURE, SAMPLE, SEED, THREADS, Floats, Integers, Naming, Vectors, sample
+from .components import Components
+from .health import Health
+from .similarity import nearest
+from .tables import FolderFiles
+
+FRAMES, EDGE, GAP = 4, 112, 2  # of a strip: frames, pixels of each, pixels between
+QUALITY = 80  # JPEG
+GROUPS, MEMBERS, TYPICAL, QUERIES, NEIGHBOURS = 6, 4, 8, 12, 5
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A clip, and what it looks like."""
+
+    clip: str
+    caption: str  # folder, kind, frames, and why it is shown
+    reason: str  # why there is no picture; empty where there is one
+    source: str = field(metadata=PICTURE)  # data URI of a JPEG
+
+
+@dataclass(frozen=True)
+class Row:
+    """Clips that belong together."""
+
+    title: str
+    strips: list[Strip]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of clips under one heading."""
+
+    title: str
+    about: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    title: str
+    clips: list[tuple[int, str]]  # place in the file, and what to say of it
+
+
+def show(
+    clips: pd.DataFrame,
+    folders: Mapping[str, FolderFiles],
+    vectors: Vectors,
+    norms: Floats,
+    health: Health,
+    components: Components | None,
+    naming: Naming,
+) -> list[Gallery]:
+    """Galleries of the N `clips`; `norms` [n] are those of the finite `vectors`. Empty ones are left out."""
+    farthest = [
+        (o.place, f"norm {o.norm_deviation:+.1f}, distance {o.distance_deviation:+.1f}") for o in health.farthest
+    ]
+    groups = [
+        _Wanted(f"{kind} group {i}, {len(g.clips):,} clips", [(place, "") for place in g.places[:MEMBERS]])
+        for kind, found in (("Equal", health.duplicates), ("Nearly equal", health.near))
+        for i, g in enumerate(found[:GROUPS], 1)
+    ]
+    plan = {
+        "Farthest clips": (
+            "The clips most unlike the others, outliers or not: robust standard deviations from the median of the L2 "
+            "norm, and of the distance to the mean vector.",
+            [_Wanted("", farthest)] if farthest else [],
+        ),
+        "Duplicates": (
+            f"The first {GROUPS} groups of equal and of nearly equal vectors, {MEMBERS} clips of each.",
+            groups,
+        ),
+        "Typical clips": (
+            f"One for each of up to {TYPICAL} clusters (k-means): the clip nearest to the cluster's centre.",
+            _typical(components, vectors) if components is not None else [],
+        ),
+        "Neighbours": (
+            f"Clips drawn at random, each first in its row, and their {NEIGHBOURS} nearest of all clips.",
+            _neighbours(vectors, norms),
+        ),
+    }
+    with ThreadPoolExecutor(THREADS) as pool:
+
+        def row(wanted: _Wanted) -> Row:
+            places, words = zip(*wanted.clips, strict=True)
+            found = [clips.iloc[place] for place in places]
+            sources = pool.map(lambda clip: _strip(clip, folders), found)
+            return Row(
+                wanted.title,
+                [
+                    Strip(naming(clip["key"]), _caption(clip, said), reason, source)
+                    for clip, said, (source, reason) in zip(found, words, sources, strict=True)
+                ],
+            )
+
+        return [Gallery(title, about, [row(w) for w in rows]) for title, (about, rows) in plan.items() if rows]
+
+
+def _typical(components: Components, vectors: Vectors) -> list[_Wanted]:
+    chosen = sample(len(vectors), SAMPLE)
+    scores = components.scores[chosen].astype(np.float64)
+    clusters = min(TYPICAL, len(np.unique(scores, axis=0)))
+    scores /= np.sqrt(components.variance)
+    fit = KMeans(clusters, n_init=3, random_state=SEED).fit(scores)
+    apart = fit.transform(scores)
+    sizes = np.bincount(fit.labels_, minlength=clusters)
+    order = np.argsort(-sizes, kind="stable")
+    share = sizes / len(chosen)
+    return [
+        _Wanted("", [(int(vectors.rows[chosen[apart[:, i].argmin()]]), f"for {share[i]:.0%} of clips") for i in order])
+    ]
+
+
+def _neighbours(vectors: Vectors, norms: Floats) -> list[_Wanted]:
+    directed: Integers = np.flatnonzero(norms > 0)
+    if len(directed) < 2:
+        return []
+    queries = directed[sample(len(directed), QUERIES, SEED + 1)]
+    places, cosines = nearest(vectors, norms, queries, NEIGHBOURS)
+    return [
+        _Wanted(
+            "",
+            [(int(vectors.rows[query]), "query")]
+            + [(int(vectors.rows[p]), f"cosine {c:.3f}") for p, c in zip(near, values, strict=True) if np.isfinite(c)],
+        )
+        for query, near, values in zip(queries, places, cosines, strict=True)
+    ]
+
+
+def _caption(clip: pd.Series, said: str) -> str:
+    frames = f"{clip['frames']:,} frames" if clip["frames"] else ""
+    return ", ".join(part for part in (said, clip["folder"], clip["kind"], frames) if part)
+
+
+def _strip(clip: pd.Series, folders: Mapping[str, FolderFiles]) -> tuple[str, str]:
+    """The strip of a row of `tables.clips` as a data URI, and why there is none."""
+    if clip["folder"] not in folders:
+        return "", "in no manifest"
+    path = folders[clip["folder"]].tree / clip["mp4"]
+    frames = int(clip["frames"])
+    indices = np.linspace(0, max(frames - 1, 0), FRAMES).astype(int).tolist()
+    try:
+        images = video.read(path, indices, frames)
+    except (video.VideoError, OSError) as error:
+        return "", one_line(error)
+    return _encode(images), ""
+
+
+def _encode(images: Iterable[npt.NDArray[np.uint8]]) -> str:
+    """RGB uint8 frames side by side, as the data URI of a JPEG."""
+    small = [cv2.resize(image, (EDGE, EDGE), interpolation=cv2.INTER_AREA) for image in images]
+    gap = np.full((EDGE, GAP, 3), 255, np.uint8)
+    parts: Sequence[npt.NDArray[Any]] = [part for image in small for part in (image, gap)][:-1]
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(np.hstack(parts), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
+    if not done:
+        raise UserError("a picture cannot be encoded as JPEG: this build of OpenCV has no JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

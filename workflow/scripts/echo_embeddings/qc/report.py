@@ -1,0 +1,135 @@
+"""Everything that the page of a model says, measured: nothing here draws or writes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .. import store
+from . import accounting, components, health, moments, pictures, provenance, similarity, statistics, tables
+from .accounting import Accounting
+from .base import PICTURE, SAMPLE, Check, Floats, Level, Naming, Vectors, hashed, plain, sample, worst
+from .components import Components, Dimensions
+from .health import Health
+from .pictures import Gallery
+from .provenance import Provenance, Training
+from .similarity import Similarity
+from .statistics import Statistics
+from .tables import FolderFiles
+
+PROFILES = 4
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the page is to show, as the configuration says."""
+
+    prefix_folder: bool = False  # keys of the merged file are `{folder}/{key}`
+    pictures: bool = True  # frames of clips
+    hash_names: bool = False  # short hashes in place of files' names
+    record_list: Path | None = None  # CSV with a column dicom_filepath
+    training: Training = field(default_factory=lambda: Training((), None))
+
+    @property
+    def naming(self) -> Naming:
+        """How a file is called on the page."""
+        return hashed if self.hash_names else plain
+
+
+@dataclass(frozen=True)
+class Points:
+    """A sample of clips in the space of the first three components, with what to colour them by."""
+
+    scores: Floats  # [P, 3]
+    clips: pd.DataFrame  # [P] rows, see `tables.clips`
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a model's page shows. None stands for what so few vectors cannot give."""
+
+    model: str
+    file: str  # name of the merged file
+    bytes: int
+    vectors: int
+    finite: int
+    dim: int
+    options: dict[str, Any]
+    checks: list[Check]
+    provenance: Provenance
+    accounting: Accounting
+    health: Health
+    statistics: Statistics
+    similarity: Similarity | None
+    dimensions: Dimensions | None
+    components: Components | None
+    galleries: list[Gallery]
+    points: Points | None = field(metadata=PICTURE)
+    profiles: dict[str, Floats] = field(metadata=PICTURE)  # name -> [D]
+
+    @property
+    def status(self) -> Level:
+        """The worst level of the checks."""
+        return worst(check.level for check in self.checks)
+
+
+def measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], options: Options) -> Report:
+    """Measure the merged file `embeddings`, and count what its `folders` left behind.
+
+    Vectors that hold NaN or Inf are counted by `health` and left out of every figure after it. Raises
+    `UserError` if a file is missing or not what it should be.
+    """
+    naming = options.naming
+    keys, tensor = store.read(embeddings)
+    matrix: Floats = tensor.numpy()
+    origin = provenance.read(folders, options.training)
+    files = tables.read_files(folders, options.prefix_folder)
+    clips = tables.clips(keys, files)
+    counts = accounting.account(clips, files, origin.runs, options.record_list, naming)
+
+    names, codes = np.unique(clips["folder"].to_numpy(dtype=str), return_inverse=True)
+    rows, totals = moments.measure(matrix, codes, len(names))
+    vectors = Vectors(matrix, np.flatnonzero(rows.finite))
+    own, norms = clips.iloc[vectors.rows], rows.norm[vectors.rows]
+    total = moments.Totals.zero(matrix.shape[1])
+    for part in totals:
+        total += part
+    dimensions, parts = components.analyse(vectors, total) if len(vectors) else (None, None)
+    described = statistics.describe(vectors, norms, own, list(names), codes[vectors.rows], [*totals, total], parts)
+    found = health.examine(clips, rows, vectors, dimensions, parts, naming)
+    alike = similarity.compare(vectors, norms, own)
+    return Report(
+        model=model,
+        file=embeddings.name,
+        bytes=embeddings.stat().st_size,
+        vectors=len(keys),
+        finite=len(vectors),
+        dim=matrix.shape[1],
+        options={"pictures": options.pictures, "hash_names": options.hash_names},
+        checks=[
+            *provenance.judge(model, matrix.shape, origin),
+            *accounting.judge(counts),
+            *health.judge(matrix.shape, found),
+            *statistics.judge(described, len(folders)),
+            *similarity.judge(alike),
+        ],
+        provenance=origin,
+        accounting=counts,
+        health=found,
+        statistics=described,
+        similarity=alike,
+        dimensions=dimensions,
+        components=parts,
+        galleries=pictures.show(clips, folders, vectors, norms, found, parts, naming) if options.pictures else [],
+        points=_points(parts, own) if parts is not None else None,
+        profiles={naming(own["key"].iloc[i]): vectors.take(np.array([i]))[0] for i in sample(len(vectors), PROFILES)},
+    )
+
+
+def _points(parts: Components, clips: pd.DataFrame) -> Points:
+    chosen = sample(len(parts.scores), SAMPLE)
+    scores = parts.scores[chosen, :3]
+    return Points(np.pad(scores, ((0, 0), (0, 3 - scores.shape[1]))), clips.iloc[chosen])

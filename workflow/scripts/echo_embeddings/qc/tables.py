@@ -1,0 +1,148 @@
+"""What the stages left behind, read: manifests, run records, lists of failed clips, the record list."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .. import manifest
+from ..files import UserError, one_line
+
+NO_FOLDER = "(in no manifest)"
+UNKNOWN = "unknown"
+USED = ["path", "mp4", "status", "reason", "frames", "manufacturer", "manufacturer_model_name", "kind"]
+# patient and study, as MIMIC-IV-Echo names them; a folder may stand before
+KEY = r"(?:^|/)(?P<patient>p\d+)/(?P<study>s\d+)/[^/]+$"
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """What a folder left behind."""
+
+    manifest: Path  # the ledger of its conversion
+    tree: Path  # its MP4 files
+    run: Path  # the run record of its embedding, JSON; may be absent
+    failed: Path  # columns `key` and `reason`, tab-separated; absent means that no clip failed
+
+
+def read_files(folders: Mapping[str, FolderFiles], prefix_folder: bool) -> pd.DataFrame:
+    """Every file of every folder, one row each.
+
+    Columns: `folder`, those of `USED`, `key` (as in the merged file: empty unless converted) and
+    `embed_reason` (why it was not embedded, NaN where it is not listed as failed).
+    """
+    tables = [_read_folder(folder, files, prefix_folder) for folder, files in folders.items()]
+    return pd.concat(tables, ignore_index=True) if tables else _empty()
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame(columns=["folder", *USED, "key", "embed_reason"], dtype=object)
+
+
+def _read_folder(folder: str, files: FolderFiles, prefix_folder: bool) -> pd.DataFrame:
+    prefix = f"{folder}/" if prefix_folder else ""
+    table = _read_manifest(files.manifest)
+    table.insert(0, "folder", folder)
+    table["key"] = np.where(table["mp4"] != "", prefix + table["mp4"], "")
+    failed = {prefix + key: reason for key, reason in read_failed(files.failed).items()}
+    table["embed_reason"] = table["key"].map(failed)
+    strange = sorted(failed.keys() - set(table["key"]))
+    if strange:  # listed as failed, but of no manifest row: it must not vanish from the sums
+        lines = {"folder": folder, "key": strange, "embed_reason": [failed[key] for key in strange]}
+        table = pd.concat([table, pd.DataFrame(lines)], ignore_index=True)
+        table["frames"] = table["frames"].fillna(0)
+        table[USED] = table[USED].fillna("")
+    return table
+
+
+def _read_manifest(path: Path) -> pd.DataFrame:
+    """The columns `USED` of a manifest, `frames` as a number; quicker than `manifest.read` by far."""
+    try:
+        with path.open("rb") as file:
+            header = file.readline().decode().rstrip("\n").split("\t")
+            if file.seek(0, 2) == 0 or file.seek(-1, 2) < 0 or file.read(1) != b"\n":
+                header = []
+        if header[: len(manifest.COLUMNS)] != manifest.COLUMNS:
+            raise UserError(f"{path}: not a whole manifest; delete it and run again")
+        table = pd.read_csv(path, sep="\t", usecols=USED, dtype=str, keep_default_na=False, quoting=3, encoding="utf-8")
+        table["frames"] = pd.to_numeric(table["frames"].replace("", "0"))
+        return table
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error
+
+
+def read_failed(path: Path) -> dict[str, str]:
+    """Key -> reason, of the clips that could not be embedded. Raises `UserError` if it is no such table."""
+    if not path.exists():
+        return {}
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, quoting=3)
+        return dict(zip(table["key"], table["reason"], strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a table with the columns key and reason: {one_line(error)}") from error
+
+
+def read_run(path: Path) -> dict[str, Any] | None:
+    """A folder's run record, None where there is none. Raises `UserError` if it is not a JSON object."""
+    if not path.exists():
+        return None
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a run record: {one_line(error)}") from error
+    if not isinstance(run, dict):
+        raise UserError(f"{path}: holds a {type(run).__name__}, not a run record")
+    return run
+
+
+def read_record_list(path: Path, folders: Iterable[str]) -> pd.Series:
+    """The files that a record list names, as `folder/path` where one of the `folders` stands in the path.
+
+    `path` is a CSV file with a column `dicom_filepath`, as MIMIC-IV-Echo's echo-record-list.csv. Paths
+    that stand twice count once. Raises `UserError` if it is no such file.
+    """
+    try:
+        listed = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["dicom_filepath"])["dicom_filepath"]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"config: qc.record_list: {path}: cannot be read as CSV with a column dicom_filepath: {one_line(error)}"
+        ) from error
+    first = pd.Series(listed.unique(), dtype=str)
+    known = set(folders)
+    return first.map(lambda name: _from_folder(name, known))
+
+
+def _from_folder(name: str, known: set[str]) -> str:
+    """`files/p10/p10002221/..` -> `p10/p10002221/..` where p10 is a known folder; else as it is."""
+    parts = name.split("/")
+    at = next((i for i, part in enumerate(parts[:-1]) if part in known), 0)
+    return "/".join(parts[at:])
+
+
+def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
+    """What is known of the N vectors, one row each, in the order of `keys`.
+
+    Columns: `key`, `mp4` (its path in its folder's tree), `folder` (`NO_FOLDER` where no manifest has it),
+    `patient` and `study` (`UNKNOWN` where the key has not the form p10036337/s91664836/file.mp4), `device`
+    (its maker and model name), `kind` (as in the manifest) and `frames` (0 where not known).
+    A key that two folders have belongs to the one where it did not fail.
+    """
+    converted = files[files["status"] == manifest.CONVERTED]
+    if converted["key"].duplicated().any():
+        converted = converted.sort_values("embed_reason", na_position="first", kind="stable", key=pd.Series.notna)
+        converted = converted.drop_duplicates("key")
+    found = converted.set_index("key").reindex(keys)
+    table = pd.DataFrame({"key": pd.Series(keys, dtype=str), "folder": found["folder"].fillna(NO_FOLDER).to_numpy()})
+    table["mp4"] = found["mp4"].fillna("").to_numpy()
+    parts = table["key"].str.extract(KEY)
+    table["patient"] = parts["patient"].fillna(UNKNOWN)
+    table["study"] = (parts["patient"] + "/" + parts["study"]).fillna(UNKNOWN)
+    device = found["manufacturer"].fillna("") + " " + found["manufacturer_model_name"].fillna("")
+    table["device"] = device.str.strip().replace("", UNKNOWN).to_numpy()
+    table["kind"] = found["kind"].replace("", UNKNOWN).fillna(UNKNOWN).to_numpy()
+    table["frames"] = found["frames"].fillna(0).astype(int).to_numpy()
+    return table
