@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts")
 import reference
 
 from echo_embeddings import checkpoint, clip, convert, dicom, embed, settings, video
+from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.settings import ConvertSettings
-from echo_embeddings.vjepa import ARCHITECTURES
 
 READS = 25  # rounds of reading each file back
 LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"

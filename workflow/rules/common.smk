@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/scripts")
-from echo_embeddings import collection, settings
+from echo_embeddings import collection, estimate, settings
+from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.files import UserError
 
 try:
@@ -25,12 +26,18 @@ wildcard_constraints:
 
 
 @functools.cache  # Snakemake asks several times a job
-def folder_fingerprint(folder):
-    """Changes when a file is added to or removed from the folder, at any depth."""
+def survey(folder):
+    """What the folder looks like now: its fingerprint and its number of files."""
     try:
-        return collection.find(config["dicom_dir"], folder).fingerprint()
+        return collection.find(config["dicom_dir"], folder).survey()
     except UserError as error:
         sys.exit(str(error))
+
+
+def clips(*folders):
+    """How many clips the folders hold at most, for estimates of time and memory."""
+    files = [survey(folder).files for folder in folders]
+    return sum(min(n, config["limit"]) if config["limit"] else n for n in files)
 
 
 def checkpoint(wildcards):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from .files import UserError, one_line
+from .files import UserError, one_line, whereabouts
 
 
 @contextlib.contextmanager
@@ -27,6 +27,8 @@ def logged(log: str) -> Iterator[TextIO | None]:
         with open(log, "wb", buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
+        cards = os.environ.get("CUDA_VISIBLE_DEVICES")
+        print(whereabouts() + (f", CUDA_VISIBLE_DEVICES={cards}" if cards else ""), flush=True)
         yield os.fdopen(os.dup(terminal), "w") if os.isatty(terminal) else None
     except UserError as error:
         _stop(terminal, log, str(error))

@@ -69,7 +69,7 @@ class Model(_Settings):
     """What decides a vector, besides the weights themselves and the MP4."""
 
     name: str
-    constructor: str  # a key of `vjepa.ARCHITECTURES`
+    constructor: str  # a key of `architectures.ARCHITECTURES`
     resolution: int  # edge of the square input, pixels
     embed_dim: int
     entry: str  # of the checkpoint file
