@@ -15,9 +15,7 @@ rule convert:
     threads: config["convert"]["workers"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: attempt * estimate.convert_mb(clips(wildcards.folder), threads),
-        runtime=lambda wildcards, threads, attempt: attempt * estimate.convert_minutes(
-            clips(wildcards.folder), threads
-        ),
+        runtime=lambda wildcards, threads, attempt: attempt * estimate.convert_minutes(clips(wildcards.folder), threads),
     params:
         source=lambda wildcards: survey(wildcards.folder).fingerprint,
         settings=lambda wildcards: asdict(settings.convert_settings(config, int(wildcards.size))),

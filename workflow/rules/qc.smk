@@ -14,7 +14,8 @@ rule qc_model:
         "../envs/echo-embeddings.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
+        mem_mb=lambda wildcards, attempt: attempt
+        * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
         runtime=60,
     params:
         folders=list(FOLDERS),

@@ -138,14 +138,14 @@ def embed_folder(
             batch_size = min(batch_size, save_every)
             loader = _loader(places.tree, todo, model.num_frames, batch_size, num_workers)
             fresh: dict[str, Tensor] = {}
-            with Progress(name, len(todo), "clips", terminal) as progress:
+            with Progress(name, len(todo), "clips", terminal, state=places.state, before=len(have)) as progress:
                 for made, unreadable in _embed_batches(loader, todo, encoder, model, device):
                     fresh |= made
                     failed |= unreadable
                     if len(fresh) + batch_size > save_every:
                         shards.add(fresh, identities)
                         fresh = {}
-                    progress.step(len(made) + len(unreadable))
+                    progress.step(len(made) + len(unreadable), failed=len(unreadable))
             shards.add(fresh, identities)
             have = shards.vectors(identities)
         if len(have) + len(failed) != len(rows):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import TextIO
 
 from .files import UserError, one_line, whereabouts
+
+ERROR = "error: "  # begins the last line of a failed job's log
+KILLED = re.compile(r"slurmstepd: error: .*(CANCELLED|KILLED|oom)|died with <Signals|srun: fatal")
 
 
 @contextlib.contextmanager
@@ -44,6 +48,28 @@ def logged(log: str) -> Iterator[TextIO | None]:
 
 def _stop(terminal: int, log: str, message: str) -> None:
     traceback.print_exc()
-    sys.stderr.flush()
+    print(f"{ERROR}{message}", file=sys.stderr, flush=True)
     os.write(terminal, f"{message}  [log: {log}]\n".encode())
     sys.exit(1)
+
+
+def last_words(log: str, slurm_log: str) -> str:
+    """Why a job on another machine failed: the line that matters, of its log or else of SLURM's.
+
+    A job that was killed could not say so itself; SLURM's log names the time limit, or the signal.
+    """
+    own, slurm = _lines(log), _lines(slurm_log)
+    if own and own[-1].startswith(ERROR):
+        return own[-1].removeprefix(ERROR)
+    killed = [line for line in slurm if KILLED.search(line)]
+    if killed:
+        return killed[-1]
+    return own[-1] if own else slurm[-1] if slurm else "it left no log"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return [line for line in map(str.strip, text.splitlines()) if line]

@@ -174,6 +174,30 @@ def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return registry
 
 
+def read(*paths: str) -> dict[str, Any]:
+    """The base configuration with the files at `paths` laid over it, as Snakemake does it; not checked yet.
+
+    Raises `UserError` if one cannot be read or is not YAML.
+    """
+    config: dict[str, Any] = {}
+    for path in [REPOSITORY / "config/config.yaml", *map(Path, paths)]:
+        try:
+            _lay_over(config, yaml.safe_load(path.read_text()) or {})
+        except OSError as error:
+            raise UserError(f"config: cannot read {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+            raise UserError(f"config: {path} is not a YAML mapping: {' '.join(str(error).split())}") from error
+    return config
+
+
+def _lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _lay_over(config[key], value)
+        else:
+            config[key] = value
+
+
 def defaults() -> dict[str, Any]:
     """The configuration that an empty one stands for."""
     config: dict[str, Any] = {}
