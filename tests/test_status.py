@@ -88,8 +88,8 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
         ("Traceback\nerror: the disk is full\n", "srun: error: exit 1\n", "the disk is full"),
         (
             "p10: 3 of 9 clips\n",
-            "x\nslurmstepd: error: *** JOB 5 ON a CANCELLED AT b DUE TO TIME LIMIT ***\ny\n",
-            "slurmstepd: error: *** JOB 5 ON a CANCELLED AT b DUE TO TIME LIMIT ***",
+            "x\nslurmstepd-a: error: *** JOB 5 ON a CANCELLED AT b DUE TO TIME LIMIT ***\ny\n",
+            "slurmstepd-a: error: *** JOB 5 ON a CANCELLED AT b DUE TO TIME LIMIT ***",
         ),
         ("p10: 3 of 9 clips\n", "nothing\n", "p10: 3 of 9 clips"),
         (None, None, "it left no log"),

@@ -195,14 +195,14 @@ def write_clips(directory, folders):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A directory in which four folders were converted and embedded, without a cluster and without a mishap."""
+    """A directory in which the short folders were embedded, without a cluster and without a mishap."""
     directory = tmp_path_factory.mktemp("undisturbed")
     (directory / "config").mkdir()
     shutil.copy(REPOSITORY / "config/demo-models.yaml", directory / "config")
     work = directory / "demo"
     write_clips(work / "dicom", LONG | SHORT)
     demo.write_weights(work / "weights/vit-tiny.pt", "vit_tiny", "encoder", 0)
-    made = run_snakemake(work, *arguments(work, "--cores", "2", "--until", "embed", profile=()))
+    made = run_snakemake(work, *arguments(work, "--cores", "2", "--", *map(target, SHORT), profile=()))
     assert made.returncode == 0, made.stdout
     return work
 
@@ -276,7 +276,7 @@ def test_a_second_model_by_its_target_uses_the_mp4_trees_again(finished):
     assert equal(first, second)  # it has the same weights
 
 
-def test_a_preempted_job_goes_on_where_it_was(work, undisturbed):
+def test_a_preempted_job_goes_on_where_it_was(work):
     with running(work, "--", target("p10")) as snakemake:
         until(lambda: done(work, "p10") >= 60, "60 clips are done")
         higher = ["sbatch", "--parsable", "-p", "mit_normal", "-c", "64", "-o", "/dev/null", "--wrap", "sleep 5"]
@@ -293,7 +293,13 @@ def test_a_preempted_job_goes_on_where_it_was(work, undisturbed):
     print(f"told of {seen} clips before, used {counts['reused']} again")
     assert 60 - SAVE_EVERY <= counts["reused"] < 200
     assert seen - counts["reused"] <= SAVE_EVERY
-    assert equal(vectors(work, "p10"), vectors(undisturbed, "p10"))
+    disturbed = vectors(work, "p10")
+    shutil.rmtree(work / "results/embeddings")
+    shutil.rmtree(work / "results/state/embed")
+    undisturbed = run_snakemake(work, *arguments(work, "--cores", "2", "--", target("p10"), profile=()))
+    assert undisturbed.returncode == 0, undisturbed.stdout
+    assert (record(work, "p10")["reused"], record(work, "p10")["embedded"]) == (0, 200)
+    assert equal(disturbed, vectors(work, "p10"))
 
 
 def test_cancelled_timed_out_and_killed_jobs_are_tried_again_and_go_on(work, undisturbed):
@@ -319,10 +325,11 @@ def test_cancelled_timed_out_and_killed_jobs_are_tried_again_and_go_on(work, und
     for folder in folders:
         assert SAVE_EVERY <= record(work, folder)["reused"] < SHORT[folder]
         assert equal(vectors(work, folder), vectors(undisturbed, folder))
-    killed = {folder: line for folder in folders for line in said_of(work, folder)}
-    assert "CANCELLED" in killed["p11"]
-    assert "DUE TO TIME LIMIT" in killed["p12"]
-    assert "died with <Signals.SIGKILL: 9>" in killed["p13"]
+    said = {folder: said_of(work, folder) for folder in folders}
+    assert [len(lines) for lines in said.values()] == [1, 1, 1], said
+    assert f"SLURM job {attempts(work, 'p11')[0].number} CANCELLED: " in said["p11"][0]
+    assert f"SLURM job {first.number} TIMEOUT: " in said["p12"][0]
+    assert f"SLURM job {attempts(work, 'p13')[0].number} FAILED: died with <Signals.SIGKILL: 9>" in said["p13"][0]
 
 
 def disturb(work, folder):
@@ -340,7 +347,7 @@ def disturb(work, folder):
 
 def said_of(work, folder):
     """The lines that the terminal ended the folder's failures with."""
-    return re.findall(rf"^embed vit-tiny {folder}: SLURM job \d+: .*", output(work), re.MULTILINE)
+    return re.findall(rf"^embed vit-tiny {folder}: SLURM job \d+ .*", output(work), re.MULTILINE)
 
 
 def test_snakemake_killed_while_a_job_runs(work, undisturbed):
@@ -380,7 +387,7 @@ def test_a_failure_names_its_job_its_logs_and_its_reason(work):
     found = attempts(work, "p11")
     assert [job.state for job in found] == ["FAILED"] * 3  # retries: 2
     lines = said_of(work, "p11")
-    assert [line.split()[5] for line in lines] == [f"{job.number}:" for job in found]
+    assert [line.split()[5:7] for line in lines] == [[job.number, "FAILED:"] for job in found]
     for job, line in zip(found, lines, strict=True):
         assert "40 of 40 clips have no vector, more than embed.max_failed_fraction (0.05) allows" in line
         assert "[log: results/logs/embed/vit-tiny/p11.log; SLURM's: " in line

@@ -77,7 +77,10 @@ class FailureLine(logging.Handler):
         log, slurm_log = record.log[0], record.log[-1]
         name = " ".join(Path(log).relative_to("results/logs").with_suffix("").parts)
         reason = job.last_words(log, slurm_log)
-        logger.error(f"{name}: SLURM job {record.aux['external_jobid']}: {reason}  [log: {log}; SLURM's: {slurm_log}]")
+        number, status = record.aux["external_jobid"], re.search(r"SLURM status is: '(\w+)'", str(record.rule_msg))
+        logger.error(
+            f"{name}: SLURM job {number} {status[1] if status else 'failed'}: {reason}  [log: {log}; SLURM's: {slurm_log}]"
+        )
 
 
 logger.addHandler(FailureLine())

@@ -12,7 +12,11 @@ from typing import TextIO
 from .files import UserError, one_line, whereabouts
 
 ERROR = "error: "  # begins the last line of a failed job's log
-KILLED = re.compile(r"slurmstepd: error: .*(CANCELLED|KILLED|oom)|died with <Signals|srun: fatal")
+# How SLURM's log tells of a job that could not: the second only where the first does not say more.
+KILLED = (
+    re.compile(r"(?:slurmstepd|srun)\S*: (?:error|fatal): .*(?:CANCELLED|KILLED|[Oo]ut.[Oo]f.[Mm]emory|oom).*"),
+    re.compile(r"died with <Signals\.\w+: \d+>"),
+)
 
 
 @contextlib.contextmanager
@@ -61,9 +65,10 @@ def last_words(log: str, slurm_log: str) -> str:
     own, slurm = _lines(log), _lines(slurm_log)
     if own and own[-1].startswith(ERROR):
         return own[-1].removeprefix(ERROR)
-    killed = [line for line in slurm if KILLED.search(line)]
-    if killed:
-        return killed[-1]
+    for pattern in KILLED:
+        found = [match[0] for match in map(pattern.search, slurm) if match]
+        if found:
+            return found[-1]
     return own[-1] if own else slurm[-1] if slurm else "it left no log"
 
 
