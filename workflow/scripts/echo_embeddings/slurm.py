@@ -22,7 +22,9 @@ def check(logs: Path) -> None:
     try:
         queue = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except subprocess.CalledProcessError as error:
-        raise UserError(f"SLURM: squeue fails: {one_line(error.stderr)}") from error
+        raise UserError(
+            f"SLURM: run this on a node of the cluster; squeue fails here: {one_line(error.stderr)}"
+        ) from error
     jobs = {}
     for line in queue.splitlines():
         number, _, log = line.partition("|")
