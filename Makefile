@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo test lint format bench screenshot lock clean
+.PHONY: install demo status test test-slurm lint format bench screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -15,8 +15,17 @@ demo: $(VENV)/run.stamp
 
 install: $(VENV)/run.stamp
 
+# How far a run is, from any terminal: make status ARGS="--configfile my.yaml --watch"
+status: $(VENV)/run.stamp
+	@$(BIN)/python workflow/scripts/status.py $(ARGS)
+
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# On a SLURM of one node that it starts and stops. Needs root and Debian's packages slurm-wlm and munge, which it
+# does not install; without them the tests are skipped, and say so.
+test-slurm: $(VENV)/dev.stamp
+	$(BIN)/pytest -m slurm -rs tests/slurm $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

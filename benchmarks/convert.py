@@ -31,8 +31,8 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
 from echo_embeddings import checkpoint, clip, convert, dicom, extract, settings, video
+from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.settings import ConvertSettings
-from echo_embeddings.vjepa import ARCHITECTURES
 
 READS = 25  # rounds of reading each file back
 DEFAULT = settings.convert_settings(settings.defaults(), 256)

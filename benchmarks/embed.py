@@ -21,11 +21,12 @@ import yaml
 from common import REPOSITORY, machine, synchronize, write_videos
 
 from echo_embeddings import checkpoint, clip, embed, loader, manifest
+from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.extract import DTYPES, Extractor
 from echo_embeddings.loader import Chunk
 from echo_embeddings.manifest import Row
 from echo_embeddings.settings import Model
-from echo_embeddings.vjepa import ARCHITECTURES, Encoder
+from echo_embeddings.vjepa import Encoder
 
 
 class Timed(Extractor):

@@ -20,19 +20,10 @@ from torch import Tensor, nn
 
 import oracle
 from echo_embeddings import checkpoint
+from echo_embeddings.architectures import ARCHITECTURES, Architecture
 from echo_embeddings.extract import DTYPES
-from echo_embeddings.vjepa import ARCHITECTURES, PATCH, TUBELET, Architecture
 
 FRAMES = 16
-
-
-def flop(architecture: Architecture, resolution: int) -> float:
-    """Floating-point operations of the matrix products for one clip."""
-    tokens = FRAMES // TUBELET * (resolution // PATCH) ** 2
-    dim = architecture.embed_dim
-    weights = dim * (4 * dim + 2 * int(dim * architecture.mlp_ratio))
-    block = 2 * tokens * weights + 4 * tokens**2 * dim
-    return architecture.depth * block + 2 * tokens * dim * 3 * TUBELET * PATCH**2
 
 
 def seconds(device: str, work: Callable[[], object]) -> float:
@@ -91,22 +82,23 @@ def race(
             block.compile(dynamic=False)
         compiled = torch.compile(theirs, dynamic=False)
         contenders |= {"ours, compiled": lambda: encoder(video), "transformers, compiled": lambda: through(compiled)}
-    for contender, work in contenders.items():
-        first = seconds(device, work)
+    for contender, run in contenders.items():
+        first = seconds(device, run)
         if "compiled" in contender:
             print(f"  {contender}: first batch after {first:.1f} s")
     a, b = (contenders[k]().float().mean(dim=1) for k in ("ours", "transformers"))
+    work = architecture.flop(FRAMES, resolution)
     taken: dict[str, list[float]] = {contender: [] for contender in contenders}
     for _ in range(runs):
-        for contender, work in contenders.items():
-            taken[contender].append(seconds(device, work))
+        for contender, run in contenders.items():
+            taken[contender].append(seconds(device, run))
     print(
-        f"{name} {precision}, batches of {batch}, {flop(architecture, resolution) / 1e12:.2f} TFLOP a clip, vectors "
+        f"{name} {precision}, batches of {batch}, {work / 1e12:.2f} TFLOP a clip, vectors "
         f"{float((a - b).norm() / b.norm()):.1e} apart, median of {runs} rounds"
     )
     for contender, times in taken.items():
         rate = batch / statistics.median(times)
-        share = rate * flop(architecture, resolution) / peak
+        share = rate * work / peak
         against = [
             f"{statistics.median(t / o for t, o in zip(taken[other], times, strict=True)):.2f} x {other}"
             for other in taken

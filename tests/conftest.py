@@ -15,7 +15,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow/scripts"))
 
 from echo_embeddings import checkpoint, demo, settings, video  # noqa: E402
-from echo_embeddings.vjepa import ARCHITECTURES, Encoder  # noqa: E402
+from echo_embeddings.architectures import ARCHITECTURES  # noqa: E402
+from echo_embeddings.vjepa import Encoder  # noqa: E402
 
 SETTINGS = settings.convert_settings(settings.defaults(), 256)
 

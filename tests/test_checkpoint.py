@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from echo_embeddings import checkpoint
+from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.files import UserError
-from echo_embeddings.vjepa import ARCHITECTURES
 
 TINY = ARCHITECTURES["vit_tiny"]
 

@@ -48,13 +48,13 @@ def test_dicom_directly_in_dicom_dir_form_one_folder(tmp_path):
     found = folders(str(top), [])
     assert list(found) == ["p10", "flat"]
     assert collection.files(found["flat"]) == ["a.dcm"]
-    before = found["flat"].fingerprint(), found["p10"].fingerprint()
+    before = found["flat"].survey().fingerprint, found["p10"].survey().fingerprint
     put(top / "p10/c.dcm")
     put(top / "p12/c.dcm")
-    assert found["flat"].fingerprint() == before[0]
-    assert found["p10"].fingerprint() != before[1]
+    assert found["flat"].survey().fingerprint == before[0]
+    assert found["p10"].survey().fingerprint != before[1]
     put(top / "d.dcm")
-    assert found["flat"].fingerprint() != before[0]
+    assert found["flat"].survey().fingerprint != before[0]
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_fingerprint_sees_files_come_and_go_at_any_depth_and_no_other_folder(tmp
     put(tmp_path / "p10/a/b/one")
     put(tmp_path / "p11/one")
     found = folders(str(tmp_path), [])
-    before = {name: folder.fingerprint() for name, folder in found.items()}
+    before = {name: folder.survey().fingerprint for name, folder in found.items()}
     put(tmp_path / "p10/a/b/two")
-    added = found["p10"].fingerprint()
+    added = found["p10"].survey().fingerprint
     assert added != before["p10"]
-    assert found["p11"].fingerprint() == before["p11"]
+    assert found["p11"].survey().fingerprint == before["p11"]
     (tmp_path / "p10/a/b/two").unlink()
-    assert found["p10"].fingerprint() not in (added, before["p10"])
+    assert found["p10"].survey().fingerprint not in (added, before["p10"])
 
 
 def test_files_in_byte_order_with_odd_ones_and_without_endless_loops(tmp_path):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from echo_embeddings import checkpoint, embed, extract, manifest, store
+from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.files import UserError
 from echo_embeddings.manifest import Row
 from echo_embeddings.settings import Model
-from echo_embeddings.vjepa import ARCHITECTURES
 
 MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
 

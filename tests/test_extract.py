@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from echo_embeddings import checkpoint, extract
+from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.extract import Extractor
 from echo_embeddings.files import UserError
 from echo_embeddings.loader import Chunk
-from echo_embeddings.vjepa import ARCHITECTURES
 
 CLIPS = 61
 CPU = torch.device("cpu")

@@ -17,10 +17,10 @@ import torch
 
 from conftest import REPOSITORY, SETTINGS
 from echo_embeddings import checkpoint, embed, manifest, video
+from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.files import PART, UserError
 from echo_embeddings.manifest import Row
 from echo_embeddings.settings import Model
-from echo_embeddings.vjepa import ARCHITECTURES
 
 CLIPS = 24
 SIZE = 64

@@ -7,7 +7,8 @@ import torch
 
 import oracle
 from echo_embeddings import checkpoint
-from echo_embeddings.vjepa import ARCHITECTURES, Encoder, rotary_tables, rotate
+from echo_embeddings.architectures import ARCHITECTURES
+from echo_embeddings.vjepa import Encoder, rotary_tables, rotate
 
 
 @pytest.mark.parametrize(

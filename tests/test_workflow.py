@@ -6,6 +6,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
@@ -13,7 +16,7 @@ import pydicom
 import pytest
 import torch
 
-from conftest import REPOSITORY, run_demo
+from conftest import REPOSITORY, run_demo, run_snakemake
 from echo_embeddings import manifest
 
 
@@ -207,14 +210,60 @@ def test_parsing_imports_neither_torch_nor_pydicom(finished, monkeypatch):
     assert not {"torch", "pydicom", "cv2", "imagecodecs"} & imported
 
 
-def test_the_slurm_profile_plans_without_slurm(finished):
-    profile = ("--profile", str(REPOSITORY / "profiles/slurm"))
-    result = run_demo(finished, "-n", "--forceall", *profile, change="embed: {device: cuda}")
+SLURM_PROFILE = ("--profile", str(REPOSITORY / "profiles/slurm"))
+
+
+@pytest.fixture
+def without_slurm(tmp_path, monkeypatch):
+    """A PATH with everything that this machine has but SLURM."""
+    (tmp_path / "bin").mkdir()
+    for directory in reversed(os.environ["PATH"].split(os.pathsep)):  # the first one that has a program wins
+        for program in Path(directory).glob("*"):
+            if not re.fullmatch(r"s(acct|batch|info|queue|run|cancel|control|acctmgr)", program.name):
+                (tmp_path / "bin" / program.name).unlink(missing_ok=True)
+                (tmp_path / "bin" / program.name).symlink_to(program)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+def resources_of(rule, text):
+    """What the first job of the rule asks for."""
+    return set(re.search(rf"^rule {rule}:\n(?:    .*\n)*?    resources: (.*)", text, re.MULTILINE)[1].split(", "))
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_slurm_profile_plans_without_slurm(finished, without_slurm, device):
+    result = run_demo(finished, "-n", "--forceall", *SLURM_PROFILE, change=f"embed: {{device: {device}}}")
     assert result.returncode == 0, result.stdout
-    embed = re.search(r"^rule embed:\n(?:    .*\n)*?    resources: (.*)", result.stdout, re.MULTILINE)[1]
-    assert {"gpu=1", "gpu_model=l40s", "slurm_partition=mit_preemptable"} <= set(embed.split(", "))
-    convert = re.search(r"^rule convert:\n(?:    .*\n)*?    resources: (.*)", result.stdout, re.MULTILINE)[1]
-    assert "slurm_partition=mit_normal" in convert.split(", ")
+    assert {"gpu=1", "gpu_model=l40s", "slurm_partition=mit_preemptable"} <= resources_of("embed", result.stdout)
+    convert = resources_of("convert", result.stdout)
+    assert "slurm_partition=mit_normal" in convert
+    assert not any(resource.startswith("gpu") for resource in convert)
+
+
+def test_a_real_run_with_the_slurm_profile_and_without_slurm_stops_with_one_line(work, without_slurm):
+    files = ["--configfile", str(REPOSITORY / "config/demo.yaml")]
+    result = run_snakemake(work, *files, "--forceall", *SLURM_PROFILE)
+    assert result.returncode == 1
+    last = result.stdout.strip().splitlines()[-1]
+    assert last.startswith("SLURM: there is none here (no sbatch in PATH)")
+    assert "Traceback" not in result.stdout
+    assert (work / "results/embeddings/vit-tiny_embeddings_all.pt").is_file()
+    assert pending(work) == set()
+
+
+def test_resources_that_change_make_no_job_pending(work):
+    """They follow from the number of files and from settings that say how the work is done."""
+    assert pending(work, change="embed: {num_workers: 3, batch_size: 1}") == set()
+
+
+def test_status_tells_of_a_finished_run(finished):
+    command = [sys.executable, REPOSITORY / "workflow/scripts/status.py", "--directory", finished]
+    result = subprocess.run(
+        [*command, "--configfile", REPOSITORY / "config/demo.yaml"], capture_output=True, text=True, check=True
+    )
+    assert "4 jobs: 4 done" in result.stdout
+    assert re.search(r"^p10 +convert +256 +done +6 +6 +1 ", result.stdout, re.MULTILINE)
+    assert re.search(r"^p11 +embed +vit-tiny +done +4 +4 +0 ", result.stdout, re.MULTILINE)
 
 
 def test_a_large_table_that_stays_the_same_makes_no_gpu_job_pending(work):

@@ -1,13 +1,18 @@
 # The configuration, and what the rules ask of it. Nothing here imports torch or pydicom.
 
 import functools
+import logging
 import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
 sys.path.insert(0, f"{workflow.basedir}/scripts")
-from echo_embeddings import collection, settings
+from echo_embeddings import collection, estimate, job, settings, slurm
+from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.files import UserError
 
 try:
@@ -25,12 +30,18 @@ wildcard_constraints:
 
 
 @functools.cache  # Snakemake asks several times a job
-def folder_fingerprint(folder):
-    """Changes when a file is added to or removed from the folder, at any depth."""
+def survey(folder):
+    """What the folder looks like now: its fingerprint and its number of files."""
     try:
-        return collection.find(config["dicom_dir"], folder).fingerprint()
+        return collection.find(config["dicom_dir"], folder).survey()
     except UserError as error:
         sys.exit(str(error))
+
+
+def clips(*folders):
+    """How many clips the folders hold at most, for estimates of time and memory."""
+    files = [survey(folder).files for folder in folders]
+    return sum(min(n, config["limit"]) if config["limit"] else n for n in files)
 
 
 def checkpoint(wildcards):
@@ -43,6 +54,33 @@ def checkpoint(wildcards):
     return str(path)
 
 
+def check_slurm():
+    """Stop where there is no SLURM, or an earlier run's jobs are still at work."""
+    try:
+        slurm.check(Path(".snakemake/slurm_logs"))
+    except UserError as error:
+        sys.exit(str(error))
+
+
 def manifest_digest(model, folder):
     """The file that changes when the manifest does that the model's clips stand in."""
     return f"results/mp4/{REGISTRY[model]['resolution']}/{folder}.manifest.sha256"
+
+
+class FailureLine(logging.Handler):
+    """Ends what Snakemake says of a failed SLURM job with one line: which job, why, and where to read on."""
+
+    def emit(self, record):
+        """Called for everything that Snakemake logs."""
+        if getattr(record, "event", None) != LogEvent.JOB_ERROR or "external_jobid" not in record.aux:
+            return
+        log, slurm_log = record.log[0], record.log[-1]
+        name = " ".join(Path(log).relative_to("results/logs").with_suffix("").parts)
+        reason = job.last_words(log, slurm_log)
+        number, status = record.aux["external_jobid"], re.search(r"SLURM status is: '(\w+)'", str(record.rule_msg))
+        logger.error(
+            f"{name}: SLURM job {number} {status[1] if status else 'failed'}: {reason}  [log: {log}; SLURM's: {slurm_log}]"
+        )
+
+
+logger.addHandler(FailureLine())

@@ -14,10 +14,10 @@ rule convert:
         "../envs/echo-embeddings.yaml"
     threads: config["convert"]["workers"]
     resources:
-        mem_mb=lambda wildcards, threads, attempt: attempt * (1000 + 500 * threads),
-        runtime=lambda wildcards, attempt: attempt * 720,
+        mem_mb=lambda wildcards, threads, attempt: attempt * estimate.convert_mb(clips(wildcards.folder), threads),
+        runtime=lambda wildcards, threads, attempt: attempt * estimate.convert_minutes(clips(wildcards.folder), threads),
     params:
-        source=lambda wildcards: folder_fingerprint(wildcards.folder),
+        source=lambda wildcards: survey(wildcards.folder).fingerprint,
         settings=lambda wildcards: asdict(settings.convert_settings(config, int(wildcards.size))),
         limit=config["limit"],
     script:

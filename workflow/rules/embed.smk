@@ -1,6 +1,32 @@
 # An MP4 tree + a checkpoint -> {model}_embeddings_{folder}.pt, on a GPU unless embed.device is cpu.
 
 
+def embed_mb(wildcards):
+    """Estimated memory of a job, MB."""
+    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
+    return estimate.embed_mb(
+        clips(wildcards.folder),
+        model,
+        ARCHITECTURES[model.constructor],
+        device=keys["device"],
+        batch_size=settings.batch_size(config, REGISTRY, model.name),
+        num_workers=keys["num_workers"],
+    )
+
+
+def embed_minutes(wildcards, threads):
+    """Estimated time of a job, minutes."""
+    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
+    return estimate.embed_minutes(
+        clips(wildcards.folder),
+        model,
+        ARCHITECTURES[model.constructor],
+        device=keys["device"],
+        num_workers=keys["num_workers"],
+        threads=threads,
+    )
+
+
 rule embed:
     input:
         digest=lambda wildcards: manifest_digest(wildcards.model, wildcards.folder),
@@ -14,11 +40,11 @@ rule embed:
     conda:
         "../envs/echo-embeddings.yaml"
     # On a CPU the encoder takes all cores of the machine, or 8 where a cluster has no such number.
-    threads: max(1, config["embed"]["num_workers"]) if config["embed"]["device"] == "cuda" else workflow.cores or 8
+    threads: max(1, config["embed"]["num_workers"]) if config["embed"]["device"] == "cuda" else workflow.resource_settings.cores or 8
     resources:
         gpu=int(config["embed"]["device"] == "cuda"),
-        mem_mb=lambda wildcards, attempt: attempt * 32000,
-        runtime=lambda wildcards, attempt: attempt * 720,
+        mem_mb=lambda wildcards, attempt: attempt * embed_mb(wildcards),
+        runtime=lambda wildcards, threads, attempt: attempt * embed_minutes(wildcards, threads),
     params:
         model=lambda wildcards: asdict(settings.model(config, REGISTRY, wildcards.model)),
     script:

@@ -11,7 +11,8 @@ rule merge:
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * 16000,
+        mem_mb=lambda wildcards, attempt: attempt
+        * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
         runtime=60,
     params:
         folders=list(FOLDERS),

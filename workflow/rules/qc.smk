@@ -20,7 +20,8 @@ rule qc_model:
         "../envs/echo-embeddings.yaml"
     threads: 2
     resources:
-        mem_mb=16000,
+        mem_mb=lambda wildcards, attempt: attempt
+        * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
         runtime=60,
     params:
         folders=list(FOLDERS),

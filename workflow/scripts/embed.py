@@ -10,8 +10,6 @@ if __name__ == "__main__":  # worker processes import this file
         model = Model(**snakemake.params.model)
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
-        most = settings.check(snakemake.config)[model.name]["batch_size"]
-        auto = keys["batch_size"] == "auto"
         mp4 = Path("results/mp4", str(model.resolution))
         embed.embed_folder(
             folder,
@@ -26,8 +24,8 @@ if __name__ == "__main__":  # worker processes import this file
             model,
             embed.Means(
                 device=keys["device"],
-                batch_size=most if auto else keys["batch_size"],
-                auto=auto,
+                batch_size=settings.batch_size(snakemake.config, settings.check(snakemake.config), model.name),
+                auto=keys["batch_size"] == "auto",
                 num_workers=min(keys["num_workers"], snakemake.threads),
                 threads=snakemake.threads,
                 save_every=keys["save_every"],

@@ -3,11 +3,16 @@
 Plain Python that knows nothing of Snakemake. The rooms, lowest floor first; a module imports
 only from those above it in this list:
 
-    files                   whole-or-absent files, names that any tool can carry, user errors
+    files                   whole-or-absent files, names that any tool can carry, user errors, who has a folder
+    job                     what every Snakemake script of this workflow does around its one call
+    slurm                   what must be so before jobs are given to SLURM
     settings                the configuration and the model registry, and what of them decides results
+    architectures           sizes of the encoders, and what follows from them
+    estimate                what a job will ask of a cluster: memory and time
     collection              which files a folder of DICOM holds
     progress                how far a job is
     manifest                the ledger: one row for every file of a folder
+    status                  how far all jobs are
     dicom                   DICOM file -> header, RGB frames one at a time
     video                   frames <-> MP4 file
     clip                    which frames, and pixels -> model input
@@ -22,7 +27,6 @@ only from those above it in this list:
     embed                   an MP4 tree and an encoder -> embeddings
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
-    job                     what every Snakemake script of this workflow does around its one call
 
-The first three are imported while the workflow is parsed, so they use nothing that is slow to import.
+The first six are imported while the workflow is parsed, so they use nothing that is slow to import.
 """

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from . import store
+from .architectures import ARCHITECTURES, Architecture
 from .files import UserError, one_line, whole
-from .vjepa import ARCHITECTURES, Architecture, Encoder
+from .vjepa import Encoder
 
 PREFIXES = ("module.", "backbone.")  # left by distributed training and by the wrapper class
 LEFT_OVER = "pos_embed"  # of training without rotary embedding; the encoder has no use for it

@@ -144,13 +144,17 @@ def convert_folder(
         }
         todo = [path for path in chosen if path not in rows]
         print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
-        with journal, Progress(folder.name, len(todo), "files", terminal) as progress:
+        before = len(chosen) - len(todo)
+        with (
+            journal,
+            Progress(folder.name, len(todo), "files", terminal, state=places.state, before=before) as progress,
+        ):
             if todo:
                 video.check(settings)
             for path, row in _convert_all(folder, places.tree, todo, settings, workers, timeout):
                 rows[path] = row
                 journal.add(row)
-                progress.step()
+                progress.step(failed=row.status == FAILED)
         _prune(places.tree, listed, rows.values())
         _finish(folder.name, places, list(rows.values()), max_failed_fraction, time.monotonic() - started)
 

@@ -14,8 +14,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import generate_uid
 
 from . import checkpoint
+from .architectures import ARCHITECTURES
 from .files import UserError, whole
-from .vjepa import ARCHITECTURES
 
 LARGE = "color3d_jpeg_baseline.dcm"  # 120 frames, 480 x 640; in pydicom-data
 SMALL = "examples_ybr_color.dcm"  # the first 30 of them at half size; in pydicom

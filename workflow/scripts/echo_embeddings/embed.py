@@ -104,7 +104,7 @@ def embed_folder(
             with (
                 _card(means.device) as card,
                 _Fresh(shards, identities, means.save_every) as fresh,
-                Progress(name, len(todo), "clips", terminal) as progress,
+                Progress(name, len(todo), "clips", terminal, state=places.state, before=len(have)) as progress,
             ):
                 failed, speed = _extract(places, model, means, card, todo, fresh, progress)
             have = shards.vectors(identities)
@@ -146,7 +146,7 @@ def _extract(
         sound = {key: vector for key, vector in vectors.items() if torch.isfinite(vector).all()}
         failed |= dict.fromkeys(vectors.keys() - sound.keys(), "the encoder gave NaN or Inf")
         fresh.add(sound, extractor.in_flight)
-        progress.step(len(vectors))
+        progress.step(len(vectors), failed=len(vectors) - len(sound))
     measured = (
         torch.cuda.get_device_name(card) if card.type == "cuda" else platform.processor() or "cpu",
         extractor.batch_size,
@@ -189,7 +189,7 @@ def _readable(
     """The chunks; clips that cannot be read go to `failed`."""
     for chunk in chunks:
         failed |= {rows[i].mp4: reason for i, reason in chunk.failed.items()}
-        progress.step(len(chunk.failed))
+        progress.step(len(chunk.failed), failed=len(chunk.failed))
         yield chunk
 
 

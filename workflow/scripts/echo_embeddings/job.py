@@ -2,13 +2,21 @@
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from .files import UserError, one_line
+from .files import UserError, one_line, whereabouts
+
+ERROR = "error: "  # begins the last line of a failed job's log
+# How SLURM's log tells of a job that could not: the second only where the first does not say more.
+KILLED = (
+    re.compile(r"(?:slurmstepd|srun)\S*: (?:error|fatal): .*(?:CANCELLED|KILLED|[Oo]ut.[Oo]f.[Mm]emory|oom).*"),
+    re.compile(r"died with <Signals\.\w+: \d+>"),
+)
 
 
 @contextlib.contextmanager
@@ -27,6 +35,8 @@ def logged(log: str) -> Iterator[TextIO | None]:
         with open(log, "wb", buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
+        cards = os.environ.get("CUDA_VISIBLE_DEVICES")
+        print(whereabouts() + (f", CUDA_VISIBLE_DEVICES={cards}" if cards else ""), flush=True)
         yield os.fdopen(os.dup(terminal), "w") if os.isatty(terminal) else None
     except UserError as error:
         _stop(terminal, log, str(error))
@@ -42,6 +52,29 @@ def logged(log: str) -> Iterator[TextIO | None]:
 
 def _stop(terminal: int, log: str, message: str) -> None:
     traceback.print_exc()
-    sys.stderr.flush()
+    print(f"{ERROR}{message}", file=sys.stderr, flush=True)
     os.write(terminal, f"{message}  [log: {log}]\n".encode())
     sys.exit(1)
+
+
+def last_words(log: str, slurm_log: str) -> str:
+    """Why a job on another machine failed: the line that matters, of its log or else of SLURM's.
+
+    A job that was killed could not say so itself; SLURM's log names the time limit, or the signal.
+    """
+    own, slurm = _lines(log), _lines(slurm_log)
+    if own and own[-1].startswith(ERROR):
+        return own[-1].removeprefix(ERROR)
+    for pattern in KILLED:
+        found = [match[0] for match in map(pattern.search, slurm) if match]
+        if found:
+            return found[-1]
+    return own[-1] if own else slurm[-1] if slurm else "it left no log"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return [line for line in map(str.strip, text.splitlines()) if line]

@@ -69,7 +69,7 @@ class Model(_Settings):
     """What decides a vector, besides the weights themselves and the MP4."""
 
     name: str
-    constructor: str  # a key of `vjepa.ARCHITECTURES`
+    constructor: str  # a key of `architectures.ARCHITECTURES`
     resolution: int  # edge of the square input, pixels
     embed_dim: int
     entry: str  # of the checkpoint file
@@ -174,6 +174,30 @@ def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return registry
 
 
+def read(*paths: str) -> dict[str, Any]:
+    """The base configuration with the files at `paths` laid over it, as Snakemake does it; not checked yet.
+
+    Raises `UserError` if one cannot be read or is not YAML.
+    """
+    config: dict[str, Any] = {}
+    for path in [REPOSITORY / "config/config.yaml", *map(Path, paths)]:
+        try:
+            _lay_over(config, yaml.safe_load(path.read_text()) or {})
+        except OSError as error:
+            raise UserError(f"config: cannot read {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+            raise UserError(f"config: {path} is not a YAML mapping: {' '.join(str(error).split())}") from error
+    return config
+
+
+def _lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _lay_over(config[key], value)
+        else:
+            config[key] = value
+
+
 def defaults() -> dict[str, Any]:
     """The configuration that an empty one stands for."""
     config: dict[str, Any] = {}
@@ -196,6 +220,12 @@ def convert_settings(config: Mapping[str, Any], size: int) -> ConvertSettings:
         encoder_options=codec.options | convert["encoder_options"],
         modalities=tuple(convert["modalities"]),
     )
+
+
+def batch_size(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> int:
+    """Clips a batch of model `name`; where the configuration says auto, the largest that is tried."""
+    chosen = config["embed"]["batch_size"]
+    return int(registry[name]["batch_size"] if chosen == "auto" else chosen)
 
 
 def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> Model:

@@ -4,33 +4,11 @@ Parameters carry the names of the official checkpoints. Source of the architectu
 (Assran et al., 2025, arXiv:2506.09985) and its published code.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PATCH = 16  # edge of a patch, pixels
-TUBELET = 2  # frames a patch spans
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The size of an encoder."""
-
-    embed_dim: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-
-
-# Constructor names as in the official code.
-ARCHITECTURES = {
-    "vit_tiny": Architecture(192, 12, 3),
-    "vit_large": Architecture(1024, 24, 16),
-    "vit_huge": Architecture(1280, 32, 16),
-    "vit_giant_xformers": Architecture(1408, 40, 22, mlp_ratio=48 / 11),
-}
+from .architectures import PATCH, TUBELET, Architecture
 
 
 def rotary_tables(frames: int, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,62 @@
+"""What a job will ask of a cluster, estimated from its work: megabytes of memory and minutes.
+
+Three times what we expect, because a job that asks for too little is killed, and one that asks for too much only
+waits longer. A killed job goes on where it was, and asks for more at its next attempt.
+"""
+
+import math
+
+from .architectures import PATCH, TUBELET, Architecture
+from .settings import Model
+
+CAUTION = 3
+START_MINUTES = 30  # a slow network disk: 16 GB of checkpoint read once, libraries loaded, directories listed
+CONVERT_SECONDS = 0.5  # CPU seconds a clip of 100 frames; docs/benchmarks.md
+DECODE_SECONDS = 0.1  # CPU seconds to read a clip's MP4
+# Operations a second. On an L40S the reference embeds 27 to 30 clips a second with ViT-L in bf16; a core of a
+# server without a GPU does 0.05e12.
+L40S = {"bf16": 45e12, "fp32": 12e12}
+CORE = 0.05e12
+WORKER_MB = 500  # a process that decodes; torch is most of it
+TORCH_MB = 6000  # libraries, and what CUDA keeps in main memory
+
+
+def convert_mb(files: int, workers: int) -> int:
+    """Memory of converting a folder of `files` files: a worker takes 200 MB, and a row of the manifest 2 kB."""
+    return 1000 + 500 * workers + files // 100
+
+
+def convert_minutes(files: int, workers: int) -> int:
+    """Time of converting a folder, as if every file were a clip."""
+    return START_MINUTES + math.ceil(CAUTION * files * CONVERT_SECONDS / workers / 60)
+
+
+def embed_mb(
+    clips: int, model: Model, architecture: Architecture, *, device: str, batch_size: int, num_workers: int
+) -> int:
+    """Memory of embedding `clips` clips: the weights twice, decoded batches that wait, the vectors.
+
+    Two batches wait, and up to 64 clips for each process that decodes: 32 read ahead, and their page-locked copies.
+    On a CPU the encoder's activations count too.
+    """
+    waiting = (64 * num_workers + 2 * batch_size) * model.num_frames * model.resolution**2 * 3
+    vectors = 4 * clips * model.embed_dim * 4
+    total = 2 * 4 * architecture.parameters() + waiting + vectors
+    if device == "cpu":
+        tokens = model.num_frames // TUBELET * (model.resolution // PATCH) ** 2
+        total += 12 * 4 * batch_size * tokens * model.embed_dim
+    return TORCH_MB + WORKER_MB * num_workers + math.ceil(total / 1e6)
+
+
+def embed_minutes(
+    clips: int, model: Model, architecture: Architecture, *, device: str, num_workers: int, threads: int
+) -> int:
+    """Time of embedding `clips` clips on one L40S, or on `threads` cores where `device` is cpu."""
+    speed = L40S[model.precision] if device == "cuda" else CORE * threads
+    seconds = architecture.flop(model.num_frames, model.resolution) / speed + DECODE_SECONDS / max(1, num_workers)
+    return START_MINUTES + math.ceil(CAUTION * clips * seconds / 60)
+
+
+def merged_mb(clips: int, embed_dim: int) -> int:
+    """Memory of a job that works on all vectors at once, and makes a few copies of them."""
+    return 4000 + math.ceil(5 * clips * embed_dim * 4 / 1e6)
