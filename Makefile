@@ -25,7 +25,7 @@ test: $(VENV)/dev.stamp
 # On a SLURM of one node that it starts and stops. Needs root and Debian's packages slurm-wlm and munge, which it
 # does not install; without them the tests are skipped, and say so.
 test-slurm: $(VENV)/dev.stamp
-	$(BIN)/pytest -m slurm -rs tests/slurm $(PYTEST_ARGS)
+	$(BIN)/pytest -n 0 -m slurm -rs tests/slurm $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
 import planted
 
-from convert import machine
+from common import machine
 
 # Runs in a process of its own, as the rule's script does, so that its memory is its own. Mapped pages of the vectors
 # count as resident.

@@ -10,6 +10,8 @@ import pytest
 
 # Some virtual machines advertise AMX and trap on its first instruction; torch must not have looked yet.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of one would wait for the others'
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow/scripts"))
