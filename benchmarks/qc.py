@@ -16,7 +16,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
 import planted
-
 from common import machine
 
 # Runs in a process of its own, as the rule's script does, so that its memory is its own. Mapped pages of the vectors
