@@ -151,7 +151,7 @@ def test_a_full_disk_stops_the_job_with_nothing_half_written(folder, tmp_path):
     try:
         with pytest.raises(OSError, match="No space left on device"):
             finish(folder, disk)
-        half = {p.name for p in disk.rglob("*") if p.is_file()} - {"lock", "rows.jsonl", "progress.json"}
+        half = {p.name for p in disk.rglob("*") if p.is_file()} - {"lock", "owner", "rows.jsonl", "progress.json"}
         assert all(name.endswith(".mp4") for name in half)
         assert not (disk / "m.tsv").exists()
         done = rows_done(disk)

@@ -21,6 +21,7 @@ from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.files import PART, UserError
 from echo_embeddings.manifest import Row
 from echo_embeddings.settings import Model
+from test_kill import processes_of
 
 CLIPS = 24
 SIZE = 64
@@ -149,6 +150,19 @@ def test_killed_at_twenty_moments(source, expected):
         assert finished or counts(top)["reused"] == kept
         shutil.rmtree(top)
     assert between >= 12
+
+
+def test_workers_die_with_their_parent(source):
+    process = start(source, source / "orphans", SAVE_EVERY, 0.2, workers=2)
+    while "a batch" not in process.stdout.readline():
+        assert process.poll() is None
+    assert processes_of(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while left := processes_of(process.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
 
 
 def test_sigterm_saves_what_is_finished_and_ends(source, expected):

@@ -5,7 +5,6 @@ killed and started again does only what is missing. MP4 files stand under their 
 """
 
 import collections
-import ctypes
 import dataclasses
 import json
 import os
@@ -26,12 +25,11 @@ from numpy.typing import NDArray
 
 from . import collection, dicom, manifest, video
 from .collection import Folder
-from .files import PART, UserError, alone, decode_name, encode_name, one_line, whole
+from .files import PART, UserError, alone, decode_name, encode_name, end_with, one_line, whole
 from .manifest import CONVERTED, FAILED, SKIPPED, Row
 from .progress import Progress
 from .settings import ConvertSettings
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
 FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states none
 
@@ -241,11 +239,8 @@ def _convert_all(
 
 
 def _start_worker(parent: int) -> None:
-    """Have the kernel end this worker when its parent is killed; its ffmpeg then ends with its input."""
     cv2.setNumThreads(1)  # the workers are the parallelism
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with(parent)  # and ffmpeg ends with its input
 
 
 def _result(future: Any, folder: Folder, path: str, timeout: float) -> Row:

@@ -1,14 +1,17 @@
 """Whole-or-absent files, names that any tool can carry, and the error that a user can act on."""
 
 import contextlib
+import ctypes
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PART = ".part"  # what a file in the making is called: its final name and this
 
 
@@ -56,6 +59,13 @@ def alone(state: Path, name: str) -> Iterator[None]:
         raise UserError(
             f"{name}: another run is at work on this folder ({who}); wait for it or end it, then run again"
         ) from error
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel kill this process when the process `parent`, which started it, ends in whatever way."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _escape(text: str, more: str) -> str:

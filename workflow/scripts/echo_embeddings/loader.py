@@ -1,5 +1,7 @@
 """MP4 files to the frames that the encoder sees, by worker processes."""
 
+import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from . import clip, video
-from .files import one_line
+from .files import end_with, one_line
 from .manifest import Row
 
 CHUNK = 8  # clips that a worker hands over at a time: few messages, little memory
@@ -66,8 +68,9 @@ def _as_read(chunk: Any) -> Any:
     return chunk
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(parent: int, _: int) -> None:
     torch.set_num_threads(1)  # the workers are the parallelism
+    end_with(parent)
 
 
 def load(tree: Path, rows: Sequence[Row], num_frames: int, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
@@ -79,7 +82,7 @@ def load(tree: Path, rows: Sequence[Row], num_frames: int, num_workers: int, pin
         prefetch_factor=PREFETCH if num_workers else None,
         # Spawned, not forked: an orphan of a killed job must not inherit the folder's lock.
         multiprocessing_context=get_context("spawn") if num_workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=functools.partial(_start_worker, os.getpid()),
         collate_fn=_as_read,
         pin_memory=pin_memory,
     )
