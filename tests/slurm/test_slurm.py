@@ -237,7 +237,15 @@ def finished(tmp_path_factory):
 def test_the_demo_runs_whole_and_each_job_gets_what_it_asked_for(finished):
     found = jobs(finished)
     assert {job.state for job in found} == {"COMPLETED"}
-    assert sorted(job.rule for job in found) == ["convert", "convert", "embed", "embed", "merge", "qc_index", "qc_model"]
+    assert sorted(job.rule for job in found) == [
+        "convert",
+        "convert",
+        "embed",
+        "embed",
+        "merge",
+        "qc_index",
+        "qc_model",
+    ]
     for job in found:
         gpu = job.rule == "embed"
         assert job.partition == ("mit_preemptable" if gpu else "mit_normal")
