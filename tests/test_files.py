@@ -1,7 +1,9 @@
+import io
 import os
 
 import pytest
 
+from echo_embeddings import progress
 from echo_embeddings.files import UserError, alone, decode_name, encode_name, one_line, whole
 
 
@@ -47,3 +49,13 @@ def test_two_runs_on_one_folder(tmp_path):
         pass
     with alone(tmp_path, "p10"):  # free again
         pass
+
+
+def test_progress_says_something_before_the_first_item(monkeypatch):
+    monkeypatch.setattr(progress, "LIVE_EVERY", 0.0)
+    terminal = io.StringIO()
+    with progress.Progress("p10", 5, "clips", terminal) as shown:
+        shown.step(0)
+        shown.step(2)
+    assert "p10: 0 of 5 clips" in terminal.getvalue()
+    assert "p10: 2 of 5 clips, " in terminal.getvalue()

@@ -225,6 +225,8 @@ class _Fresh:
     def _terminate(self, *_: object) -> None:
         if not self._terminated:  # SLURM says it several times
             self._terminated = True
+            # Workers get the signal too, and the loader would raise for each of them, in the midst of saving.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             raise TerminatedError
 
     def __enter__(self) -> "_Fresh":
@@ -233,9 +235,11 @@ class _Fresh:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._terminated = True  # from here on SIGTERM waits for the saving
+        loader_handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if kind is not None:
             print(f"stopped: {kind.__name__ if isinstance(kind, type) else kind}; saving what is done", flush=True)
         self._save()
+        signal.signal(signal.SIGCHLD, loader_handler)
         signal.signal(signal.SIGTERM, self._before)
 
 

@@ -51,6 +51,7 @@ class _Flight:
     def land(self) -> tuple[list[int], Tensor]:
         if self.done:
             self.done.synchronize()
+            return self.places, self.vectors.clone()  # the page-locked memory goes back to its pool
         return self.places, self.vectors
 
 
@@ -181,7 +182,7 @@ class Extractor:
         made = self._compute([frames for _, frames in batch]).to("cpu", non_blocking=True)
         done = None
         if self._copies:
-            done = torch.cuda.Event()
+            done = torch.cuda.Event(blocking=True)  # waiting leaves the core to the workers
             done.record()
         return _Flight([place for place, _ in batch], made, done)
 

@@ -82,6 +82,8 @@ class Progress:
             self._terminal.flush()
 
     def _line(self, now: float) -> str:
+        if not self._done:
+            return f"{self._name}: 0 of {self._total} {self._unit}"
         rate = self._done / (now - self._started)
         left = datetime.timedelta(seconds=round((self._total - self._done) / rate))
         return f"{self._name}: {self._done} of {self._total} {self._unit}, {rate:.1f} a second, {left} left"
