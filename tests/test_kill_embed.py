@@ -167,12 +167,12 @@ def test_workers_die_with_their_parent(source):
 
 def test_sigterm_saves_what_is_finished_and_ends(source, expected):
     top = source / "terminated"
-    process = start(source, top, save_every=1000, pause=0.2)
+    process = start(source, top, save_every=1000, pause=0.2, workers=2)
     for _ in range(5):
         while "a batch" not in process.stdout.readline():
             assert process.poll() is None
     assert not shards(top)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # workers too, as SLURM does
     assert process.wait(timeout=10) == 128 + signal.SIGTERM
     assert "stopped: TerminatedError; saving what is done" in process.stdout.read()
     kept = saved(top)
