@@ -1,5 +1,6 @@
 """Jobs on one machine agree on its cards; the cards are pretended, the processes and locks are real."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -19,11 +20,11 @@ import sys, time
 sys.path.insert(0, {str(REPOSITORY / "workflow/scripts")!r})
 from echo_embeddings import cards
 
-with cards.claim(sys.argv[2].split(","), sys.argv[1]) as i:
-    card = sys.argv[2].split(",")[i]
-    print("has", card, time.monotonic(), flush=True)
-    time.sleep(float(sys.argv[3]))
-    print("leaves", card, time.monotonic(), flush=True)
+names = sys.argv[2].split(",")
+card = names[cards.take(names, sys.argv[1])]
+print("has", card, time.monotonic(), flush=True)
+time.sleep(float(sys.argv[3]))
+print("leaves", card, time.monotonic(), flush=True)
 """
 
 
@@ -47,7 +48,7 @@ def test_no_card_is_held_twice(tmp_path):
         assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
 
 
-def test_a_killed_job_frees_its_card(tmp_path, capsys):
+def test_a_killed_job_frees_its_card(tmp_path):
     job = start(tmp_path, "a", 600)
     assert job.stdout.readline().startswith("has a")
     waits = start(tmp_path, "a", 0)
@@ -55,21 +56,27 @@ def test_a_killed_job_frees_its_card(tmp_path, capsys):
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
     assert waits.communicate()[0].startswith("has a")
-    with cards.claim(["a"], tmp_path) as i:
-        assert i == 0
+
+
+def test_a_card_is_held_until_its_process_ends(tmp_path):
+    assert cards.take(["a", "b"], tmp_path) == 0
+    gc.collect()
+    assert cards.take(["a", "b"], tmp_path) == 1
+    waits = start(tmp_path, "b,a", 0)
+    assert "all 2 GPUs are at work" in waits.stdout.readline()
+    waits.kill()
+    waits.communicate()
 
 
 def test_slurm_has_decided_already(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    with cards.claim(["a"], tmp_path) as first, cards.claim(["a"], tmp_path) as second:
-        assert first == second == 0
-    with cards.claim(["a", "b"], tmp_path) as first, cards.claim(["a", "b"], tmp_path) as second:
-        assert {first, second} == {0, 1}
+    assert [cards.take(["a"], tmp_path) for _ in range(2)] == [0, 0]
+    assert [cards.take(["a", "b"], tmp_path) for _ in range(2)] == [0, 1]
 
 
-def test_no_card_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="torch sees no GPU here"), cards.claim([]):
-        pass
+def test_no_card_is_one_line():
+    with pytest.raises(UserError, match="torch sees no GPU here"):
+        cards.take([])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -1,11 +1,15 @@
 """Feeding the encoder: batch size, memory, compilation. The clock and the memory are pretended, the encoder is real."""
 
+import dataclasses
 import math
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from echo_embeddings import checkpoint, extract
 from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.extract import Extractor
@@ -76,12 +80,13 @@ def test_a_fixed_batch_size_is_kept(encoder, frames, expected):
 @pytest.mark.parametrize(
     ("cost", "most", "sizes"),
     [
-        (lambda n: 1.0 + 0.1 * n, 8, [1, 1, 2, 2, 4, 4, 8, 8] + [8] * 3 + [7]),  # the ceiling ends it
-        (lambda n: max(4, n), 64, [1, 1, 2, 2, 4, 4, 8, 8] + [4] * 7 + [3]),  # 8 are no cheaper than 4
-        (lambda n: n, 64, [1, 1, 2, 2] + [1] * 55),
+        (lambda n: 1.0 + 0.1 * n, 6, [1] * 4 + [2] * 4 + [4] * 4 + [6] * 5 + [3]),  # the ceiling ends it
+        (lambda n: max(2, n), 64, [1] * 4 + [2] * 4 + [4] * 4 + [8] * 4 + [1]),  # 4 and 8 are no cheaper than 2
+        (lambda n: n, 64, [1] * 4 + [2] * 4 + [4] * 4 + [1] * 33),
+        (lambda n: n * [9, 4, 5, 5, 1][n.bit_length() - 1], 4, [1] * 4 + [2] * 4 + [4] * 4 + [2] * 16 + [1]),
     ],
 )
-def test_auto_doubles_as_long_as_a_clip_gets_cheaper(encoder, frames, expected, clock, cost, most, sizes):
+def test_auto_keeps_the_size_at_which_a_clip_is_cheapest(encoder, frames, expected, clock, cost, most, sizes):
     clock(cost)
     vectors, found = run(new(encoder, most, auto=True), frames)
     assert found == sizes
@@ -121,7 +126,7 @@ def test_memory_ends_the_growth_of_auto(encoder, frames, expected, clock, small_
     small_memory(5)
     extractor = new(encoder, 32, auto=True)
     vectors, sizes = run(extractor, frames)
-    assert sizes[:9] == [1, 1, 2, 2, 4, 4, 8, 4, 4]
+    assert sizes[:14] == [1] * 4 + [2] * 4 + [4] * 4 + [8, 4]
     assert extractor.batch_size == 4
     torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
 
@@ -132,12 +137,105 @@ def test_a_clip_that_does_not_fit_alone_is_one_line(encoder, frames, small_memor
         run(new(encoder, 2), frames)
 
 
+LIMITED = f"""
+import resource, sys
+sys.path[:0] = {[str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]!r}
+import torch
+import test_extract
+from echo_embeddings import checkpoint, extract
+from echo_embeddings.architectures import ARCHITECTURES
+
+torch.set_num_threads(1)
+encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
+frames = torch.randint(0, 256, (24, 16, 128, 128, 3), dtype=torch.uint8)
+one_by_one = torch.cat([extract.vectors(encoder, [clip], 128, torch.float32) for clip in frames])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 32 * 2**20,) * 2)
+extractor = extract.Extractor(encoder, torch.device("cpu"), "fp32", 128, 24, compile_from=float("inf"))
+vectors, _ = test_extract.run(extractor, frames)
+torch.testing.assert_close(vectors, one_by_one, rtol=1e-5, atol=1e-5)
+"""
+
+
+def test_memory_that_really_ends():
+    """A process that may have 32 MB more; the widest layer alone would take 38 MB for all clips."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "out of memory with 24 clips, going on with batches of 12" in done.stdout
+
+
+@pytest.mark.parametrize("words", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
+def test_what_libraries_say_of_memory_counts_too(encoder, frames, expected, monkeypatch, words):
+    real = extract.vectors
+
+    def limited(encoder, clips, *rest):
+        if len(clips) > 4:
+            raise RuntimeError(words)
+        return real(encoder, clips, *rest)
+
+    monkeypatch.setattr(extract, "vectors", limited)
+    vectors, _ = run(new(encoder, 32), frames)
+    torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_another_error_ends_it(encoder, frames, monkeypatch):
+    def breaks(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(extract, "vectors", breaks)
+    extractor = new(encoder, 4)
+    extractor.compiled = True
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run(extractor, frames)
+
+
+class Event:
+    """Stands for the event that a GPU sets when a batch is done: not before it is waited for, unless `quick`."""
+
+    def __init__(self, quick):
+        self.quick = quick
+
+    def query(self):
+        return self.quick
+
+    def synchronize(self):
+        self.quick = True
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_batches_fly_ahead_and_what_is_done_waits_for_no_chunk(encoder, frames, expected, monkeypatch, quick):
+    real = Extractor._launch
+
+    def launch(self, batch):
+        return dataclasses.replace(real(self, batch), done=Event(quick))
+
+    monkeypatch.setattr(Extractor, "_launch", launch)
+    monkeypatch.setattr(extract, "ahead", lambda device: 2)
+    handed = made = 0
+    extractor = new(encoder, 8)
+
+    def source():
+        nonlocal handed
+        for chunk in chunks(frames):
+            handed += len(chunk.places[0])
+            yield chunk
+
+    vectors = []
+    for places, found in extractor.run(source(), CLIPS):
+        behind = 8 if quick else extractor.in_flight  # the chunk in hand
+        assert handed - made - len(places) <= behind
+        made += len(places)
+        vectors.append(found)
+    assert extractor.in_flight == 24
+    torch.testing.assert_close(torch.cat(vectors), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on a CPU needs g++")
 def test_compiled_once_for_full_batches_and_not_for_the_last(frames, expected, clock, capsys):
     encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    seconds = iter([10.0] * 3 + [1.0] * 100)  # compiled batches are faster
+    seconds = iter([10.0] * 5 + [1.0] * 100)  # compiled batches are faster
     clock(lambda n: next(seconds))
     extractor = new(encoder, 6, compile_from=1.0)
     vectors, sizes = run(extractor, frames)
@@ -154,7 +252,7 @@ def test_compiled_once_for_full_batches_and_not_for_the_last(frames, expected, c
 def test_compiled_code_that_is_slower_is_not_used(frames, expected, clock, capsys):
     encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
     torch._dynamo.reset()
-    seconds = iter([1.0, 1.0, 30.0, 2.0] + [1.0] * 100)
+    seconds = iter([1.0] * 4 + [30.0] + [2.0] * 3 + [1.0] * 100)
     clock(lambda n: next(seconds))
     extractor = new(encoder, 6, compile_from=1.0)
     vectors, _ = run(extractor, frames)

@@ -101,8 +101,8 @@ def embed_folder(
         failed: dict[str, str] = {}
         speed: dict[str, object] = {}
         if todo:
+            card = _card(means.device)
             with (
-                _card(means.device) as card,
                 _Fresh(shards, identities, means.save_every) as fresh,
                 Progress(name, len(todo), "clips", terminal, state=places.state, before=len(have)) as progress,
             ):
@@ -160,27 +160,28 @@ def _extract(
 def _extractor(places: Places, model: Model, means: Means, card: torch.device) -> Extractor:
     """The encoder on its device, ready to run."""
     encoder = checkpoint.load(places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry)
+    most = max(1, means.save_every // (1 + extract.ahead(card)))  # what is under way is at risk too
+    if most < means.batch_size:
+        print(f"batches of at most {most} clips, so that embed.save_every is kept", flush=True)
     return Extractor(
         encoder.to(card, extract.DTYPES[model.precision]),
         card,
         model.precision,
         model.resolution,
-        max(1, min(means.batch_size, means.save_every // 2)),  # two batches may be under way
+        min(means.batch_size, most),
         auto=means.auto,
         # On a CPU compiling does not pay (docs/benchmarks.md).
         compile_from=extract.COMPILE_FROM if card.type == "cuda" else math.inf,
     )
 
 
-@contextlib.contextmanager
-def _card(device: str) -> Iterator[torch.device]:
-    """The CPU, or a GPU that no other job has."""
+def _card(device: str) -> torch.device:
+    """The CPU, or a GPU that no other job has, until this process ends."""
     if device == "cpu":
-        yield torch.device("cpu")
-        return
-    with cards.claim(cards.visible()) as i:
-        torch.cuda.set_device(i)
-        yield torch.device("cuda", i)
+        return torch.device("cpu")
+    card = torch.device("cuda", cards.take(cards.visible()))
+    torch.cuda.set_device(card)
+    return card
 
 
 def _readable(

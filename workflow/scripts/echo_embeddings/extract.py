@@ -16,7 +16,12 @@ from .loader import Chunk
 from .vjepa import Encoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-GAIN = 0.95  # a larger batch is taken if a clip then costs less than this share of the time
+AHEAD = 2  # batches queued on a GPU behind the one that it is at work on
+ROUNDS = 3  # batches of a kind that are timed in a trial; the quickest counts, since others share the machine
+PATIENCE = 2  # doublings of the batch that may bring nothing before the trial ends
+NEAR = 1.02  # of two batch sizes with costs as near as this, the smaller is taken
+# What CUDA's libraries and the CPU's allocator say where torch's own allocator raises OutOfMemoryError.
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 COMPILE_FROM = 120.0  # seconds of work from which on compiling, up to half a minute of them, pays
 
 Prepare = Callable[[Tensor, int], Tensor]
@@ -48,6 +53,11 @@ class _Flight:
     vectors: Tensor  # on the host, and there once `done` has come
     done: torch.cuda.Event | None
 
+    @property
+    def ready(self) -> bool:
+        """Whether landing takes no waiting."""
+        return self.done is None or self.done.query()
+
     def land(self) -> tuple[list[int], Tensor]:
         if self.done:
             self.done.synchronize()
@@ -58,9 +68,9 @@ class _Flight:
 class Extractor:
     """Turns chunks of clips into vectors, `batch_size` clips at a time.
 
-    With `auto` the first clips go in batches of 1, 2, 4, ... as long as a clip gets cheaper by it. A batch
-    that does not fit into the device's memory is halved, then and later. The encoder is compiled where enough
-    work is left for that to pay, and used compiled if it is faster. All this is tried on clips that are
+    With `auto` the first clips go in batches of 1, 2, 4, ... and the size is kept at which a clip is cheapest. A
+    batch that does not fit into the device's memory is halved, then and later. The encoder is compiled where
+    enough work is left for that to pay, and used compiled if it is faster. All this is tried on clips that are
     wanted: none is computed twice.
     """
 
@@ -86,7 +96,7 @@ class Extractor:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._prepare: Prepare = clip.preprocess
         self._stances = False  # whether there is compiled code to choose or leave
-        self._ahead = 1 if self._copies else 0  # batches queued behind the one being computed
+        self._ahead = ahead(device)
         self.batch_size = 1 if auto else batch_size
         self.compiled = False
         self.waited = 0.0  # seconds, for chunks
@@ -101,6 +111,8 @@ class Extractor:
         trials = self._trials(lambda: clips)
         trying = _advance(trials, None)
         for chunk in self._timed(chunks):
+            while flying and flying[0].ready:  # done while the chunk was waited for: theirs to save
+                yield flying.popleft().land()
             for places, frames in zip(chunk.places, chunk.frames, strict=True):
                 waiting.extend(zip(places, frames.unbind(), strict=True))
             while len(waiting) >= self.batch_size:
@@ -138,37 +150,45 @@ class Extractor:
             yield chunk
 
     def _trials(self, clips_left: Callable[[], int]) -> Generator[None, float | None, None]:
-        """Settle batch size and compilation: each `yield` is one batch as things stand, and gives its seconds a clip.
-
-        The first batch of each kind loads kernels and takes memory; the second counts.
-        """
-        best = math.inf
-        while self._auto:
-            size = self.batch_size
-            yield
-            seconds = (yield) or 0.0
-            if self.batch_size < size:  # it did not fit
-                break
-            if seconds > GAIN * best:
-                self.batch_size = size // 2
-                break
-            best = seconds
-            if 2 * size > self._most:
-                break
-            self.batch_size = 2 * size
+        """Settle batch size and compilation: each `yield` is one batch as things are, and gives its seconds a clip."""
+        seconds = None
         if self._auto:
+            seconds = yield from self._settle_batch_size()
             print(f"batches of {self.batch_size} clips", flush=True)
         if math.isinf(self._compile_from):
             return
-        if math.isinf(best):
-            yield
-            best = (yield) or 0.0
-        if best * clips_left() > self._compile_from:
+        if seconds is None:
+            seconds = yield from self._measure()
+        if seconds * clips_left() > self._compile_from:
             self._compile()
-            yield
-            seconds = (yield) or 0.0
-            self.compiled = self.compiled and seconds < best
-            print(f"compiled: {seconds / best:.2f} of the time: {'used' if self.compiled else 'not used'}", flush=True)
+            share = (yield from self._measure()) / seconds
+            self.compiled = self.compiled and share < 1
+            print(f"compiled: {share:.2f} of the time: {'used' if self.compiled else 'not used'}", flush=True)
+
+    def _settle_batch_size(self) -> Generator[None, float | None, float]:
+        """Choose the batch size; returns its seconds a clip."""
+        cost: dict[int, float] = {}  # seconds a clip, by batch size
+        size = best = 1
+        while True:
+            self.batch_size = size
+            seconds = yield from self._measure()
+            if self.batch_size < size:  # it did not fit
+                break
+            cost[size] = seconds
+            best = min(cost, key=cost.__getitem__)
+            if size == self._most or size >= best * 2**PATIENCE:
+                break
+            size = min(2 * size, self._most)
+        self.batch_size = min(s for s in cost if cost[s] <= NEAR * cost[best])
+        return cost[self.batch_size]
+
+    def _measure(self) -> Generator[None, float | None, float]:
+        """Seconds a clip as things stand, of the quickest of some batches; the first loads kernels and takes memory."""
+        yield
+        times = []
+        for _ in range(ROUNDS):
+            times.append((yield) or 0.0)
+        return min(times)
 
     def _compile(self) -> None:
         """Compile what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing."""
@@ -187,30 +207,34 @@ class Extractor:
         return _Flight([place for place, _ in batch], made, done)
 
     def _compute(self, clips: list[Tensor]) -> Tensor:
-        """Vectors of uint8 clips, in halves where they do not fit."""
+        """Vectors of uint8 clips, in smaller batches where they do not fit."""
         # Code is compiled for full batches: a smaller last one would compile it again.
         compiled = self.compiled and len(clips) == self.batch_size
         try:
             with self._stance(compiled):
                 return vectors(self._encoder, self._upload(clips), self._resolution, self._dtype, self._prepare)
-        except torch.OutOfMemoryError as error:
-            if len(clips) == 1:
+        except RuntimeError as error:
+            if compiled and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                print(f"torch.compile does not work here, going on without: {one_line(error)[:300]}", flush=True)
+                self.compiled = False
+            elif not _is_out_of_memory(error):
+                raise
+            elif len(clips) == 1:
                 raise UserError(
                     f"one clip alone does not fit into the memory of {self._device}: {one_line(error)[:200]}; "
                     "take embed.precision: bf16, a card with more memory, or see who else uses it"
                 ) from error
-        except RuntimeError as error:
-            if not compiled:
-                raise
-            print(f"torch.compile does not work here, going on without: {one_line(error)[:300]}", flush=True)
-            self.compiled = False
-            return self._compute(clips)
-        half = len(clips) // 2
-        self.batch_size = min(self.batch_size, half)
-        print(f"out of memory with {len(clips)} clips, going on with batches of {self.batch_size}", flush=True)
+            else:
+                self.batch_size = min(self.batch_size, len(clips) // 2)
+                print(f"out of memory with {len(clips)} clips, going on with batches of {self.batch_size}", flush=True)
+        # Here and not in the handler, where the error's traceback would still hold what the batch had taken.
         if self._copies:
             torch.cuda.empty_cache()
-        return torch.cat([self._compute(clips[:half]), self._compute(clips[half:])])
+        made: list[Tensor] = []
+        while clips:
+            part, clips = clips[: self.batch_size], clips[self.batch_size :]
+            made.append(self._compute(part))
+        return torch.cat(made)
 
     def _stance(self, compiled: bool) -> contextlib.AbstractContextManager[object]:
         """Run what is compiled, or the same code uncompiled."""
@@ -232,6 +256,15 @@ class Extractor:
         for frames in there:
             frames.record_stream(stream)
         return there
+
+
+def ahead(device: torch.device) -> int:
+    """How many batches wait behind the one that the device is at work on; on a CPU none does."""
+    return AHEAD if device.type == "cuda" else 0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _advance(trials: Generator[None, float | None, None], seconds: float | None) -> bool:

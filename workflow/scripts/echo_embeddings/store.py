@@ -68,6 +68,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
         TypeError,
         ValueError,
         EOFError,
+        struct.error,
     ):
         return _load(path)  # which knows every form, and says what is wrong
 

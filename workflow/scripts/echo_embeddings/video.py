@@ -100,6 +100,8 @@ def read(path: str | os.PathLike[str], indices: Sequence[int], frames: int) -> N
                 raise VideoError(f"frame {position} of {frames} cannot be decoded")
             if position in wanted:
                 decoded[position] = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    except cv2.error as error:
+        raise VideoError(f"cannot be decoded: {one_line(error)}") from error
     finally:
         capture.release()
     return np.stack([decoded[index] for index in indices])
