@@ -1,9 +1,11 @@
 import os
+import shutil
 import socket
+import subprocess
 
 import pytest
 
-from echo_embeddings import collection
+from echo_embeddings import collection, dicom
 from echo_embeddings.collection import Folder, folders, mp4_name
 from echo_embeddings.files import UserError
 
@@ -77,6 +79,58 @@ def test_unusable_collections(tmp_path, names, chosen, message):
         put(top / name)
     with pytest.raises(UserError, match=message):
         folders(str(top), chosen)
+
+
+def pack(directory, kind):
+    """The directory's content in an archive beside it, and the directory gone."""
+    shutil.make_archive(str(directory), kind, directory)
+    shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        ("zip", "unzip {} -d {}"),
+        ("tar", "tar -xf {} -C {}"),
+        ("gztar", "tar -xf {} -C {}"),
+        ("xztar", "tar -xf {} -C {}"),
+    ],
+)
+@pytest.mark.parametrize("place", ["p10/a study", "a study"])
+def test_archives_of_dicom_are_refused_with_the_line_that_unpacks_them(tmp_path, kind, command, place):
+    put(tmp_path / "p11/x")
+    put(tmp_path / place / "s1/one.dcm")
+    pack(tmp_path / place, kind)
+    with pytest.raises(UserError, match="DICOM in an archive; unpack it, and others like it: ") as refused:
+        folders(str(tmp_path), [])
+    line = str(refused.value).rpartition(": ")[2]
+    (made,) = tmp_path.rglob("a study.*")
+    assert line == command.format(f"'{made}'", made.parent)
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    if kind != "zip" or shutil.which("unzip"):
+        assert done.returncode == 0, done.stderr
+        made.unlink()
+        assert len(folders(str(tmp_path), [])) == 2
+
+
+def test_an_archive_beside_dicom_is_skipped_by_a_reason_of_its_own(tmp_path):
+    put(tmp_path / "p11/x")
+    put(tmp_path / "p11/more/one.dcm")
+    pack(tmp_path / "p11/more", "zip")
+    assert list(folders(str(tmp_path), [])) == ["p11"]
+    with pytest.raises(dicom.Skip, match="an archive of DICOM: unpack it"):
+        dicom.read_header(str(tmp_path / "p11/more.zip"))
+
+
+def test_other_archives_and_what_looks_like_one_are_files_like_any_other(tmp_path):
+    put(tmp_path / "p11/x")
+    put(tmp_path / "tables/list.csv", b"subject_id")
+    pack(tmp_path / "tables", "zip")
+    (tmp_path / "notes").mkdir()
+    content = (tmp_path / "tables.zip").read_bytes()
+    put(tmp_path / "notes/cut.zip", content[:30])
+    put(tmp_path / "notes/damaged.zip", content.replace(b"subject_id", b"subject_if"))
+    assert list(folders(str(tmp_path), [])) == ["p11"]
 
 
 def test_fingerprint_sees_files_come_and_go_at_any_depth_and_no_other_folder(tmp_path):

@@ -62,7 +62,9 @@ def changed(**changes):
     [
         ({"dicom_dirr": "x"}, "config: unknown key 'dicom_dirr'; did you mean 'dicom_dir'?"),
         ({"convert__zzz": 1}, "config: convert: unknown key 'zzz'; known: fps, codec"),
-        ({"limit": "5"}, "config: limit: '5' is not of type 'integer'"),
+        ({"limit": "five"}, "config: limit: 'five' is not of type 'integer'"),
+        ({"limit": "5.0"}, "config: limit: '5.0' is not of type 'integer'"),
+        ({"embed__num_workers": "true"}, "config: embed.num_workers: 'true' is not of type 'integer'"),
         ({"limit": -1}, "config: limit: -1 is less than the minimum of 0"),
         ({"convert__workers": 0}, "config: convert.workers: 0 is less than the minimum of 1"),
         ({"convert": "{workers: 7}"}, "config: convert: '{workers: 7}' is not of type 'object'"),
@@ -92,8 +94,27 @@ def test_a_mistake_is_one_line(changes, line):
 
 def test_all_mistakes_at_once():
     with pytest.raises(UserError) as error:
-        settings.check(changed(limit="5", models=["vitz"], dicom_dir="nowhere", embed__typo=1))
+        settings.check(changed(limit="x", models=["vitz"], dicom_dir="nowhere", embed__typo=1))
     assert len(str(error.value).splitlines()) == 4
+
+
+def test_strings_of_the_command_line_become_what_the_schema_takes():
+    """Snakemake hands over every value below the first level of `--config` as a string."""
+    config = changed(limit="5", qc={"pictures": "false", "collection": "null", "hash_names": "true"}, folders=["10"])
+    config["convert"] |= {
+        "workers": "7",
+        "fps": "24",
+        "timeout": "2.5",
+        "encoder_options": {"trellis": "0", "mbd": "rd"},
+    }
+    config["embed"] |= {"device": "cpu", "batch_size": "auto"}
+    settings.check(config)
+    assert config["limit"] == 5
+    assert config["folders"] == ["10"]  # a name
+    assert config["qc"] | {"pictures": False, "collection": None, "hash_names": True} == config["qc"]
+    convert = {"workers": 7, "fps": 24, "timeout": 2.5, "encoder_options": {"trellis": 0, "mbd": "rd"}}
+    assert config["convert"] | convert == config["convert"]
+    assert config["embed"] | {"device": "cpu", "batch_size": "auto"} == config["embed"]
 
 
 @pytest.mark.parametrize(

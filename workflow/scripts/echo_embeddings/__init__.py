@@ -9,6 +9,7 @@ only from those above it in this list:
     settings                the configuration and the model registry, and what of them decides results
     architectures           sizes of the encoders, and what follows from them
     estimate                what a job will ask of a cluster: memory and time
+    archive                 DICOM packed in zip and tar files
     collection              which files a folder of DICOM holds
     progress                how far a job is
     manifest                the ledger: one row for every file of a folder
@@ -28,5 +29,5 @@ only from those above it in this list:
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
 
-The first six are imported while the workflow is parsed, so they use nothing that is slow to import.
+The first seven are imported while the workflow is parsed, so they use nothing that is slow to import.
 """

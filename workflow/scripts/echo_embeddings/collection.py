@@ -1,11 +1,13 @@
 """Which folders a collection has, and which files a folder of DICOM holds."""
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from . import archive
 from .files import UserError, decode_name, encode_name
 
 
@@ -90,14 +92,14 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 
 def has_dicom_mark(path: str) -> bool:
-    """Whether `path` is a regular file with `DICM` after a preamble of 128 bytes (DICOM PS3.10, 7.1).
+    """Whether `path` is a regular file that bears DICOM's mark.
 
     Raises `OSError` if it cannot be read. Files that are not regular (a FIFO, say) are not opened.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         return False
     with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return archive.bears_mark(file)
 
 
 def _holds_dicom(paths: list[str]) -> bool:
@@ -123,8 +125,11 @@ def folders(dicom_dir: str, chosen: list[str]) -> dict[str, Folder]:
     else:
         below = sorted((e.path for e in _entries(dicom_dir) if _is_directory(e)), key=os.fsencode)
         found = [Folder(encode_name(os.path.basename(p)), p) for p in below if _is_folder(p)]
-        if _holds_dicom(files(_direct(dicom_dir), full=True)):
+        direct = files(_direct(dicom_dir), full=True)
+        if _holds_dicom(direct):
             found.append(_direct(dicom_dir))
+        else:
+            _refuse_archives(direct)
     if not found:
         raise UserError(f"config: dicom_dir: no DICOM below {dicom_dir!r} (looked for the mark 'DICM' at byte 128)")
     names = [folder.name for folder in found]
@@ -144,7 +149,19 @@ def _direct(dicom_dir: str) -> Folder:
 
 
 def _is_folder(path: str) -> bool:
-    return any(_holds_dicom(paths) for _, paths in _walk(path))
+    """Whether there is DICOM below. Raises `UserError` if there is, and all of it in archives."""
+    if any(_holds_dicom(paths) for _, paths in _walk(path)):
+        return True
+    for _, paths in _walk(path):
+        _refuse_archives(paths)
+    return False
+
+
+def _refuse_archives(paths: Iterable[str]) -> None:
+    for path in sorted(paths, key=os.fsencode):
+        with contextlib.suppress(OSError):  # unreadable: no archive that anybody could unpack
+            if command := archive.unpacking(path):
+                raise UserError(f"{path}: DICOM in an archive; unpack it, and others like it: {command}")
 
 
 def find(dicom_dir: str, name: str) -> Folder:

@@ -19,7 +19,7 @@ from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.pixels.utils import iter_pixels
 
-from . import collection
+from . import archive, collection
 from .files import one_line
 
 _JPEG = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1})
@@ -88,7 +88,7 @@ def read_header(path: str) -> tuple[pydicom.Dataset, int | None]:
         if status.st_size == 0:
             raise Unreadable("empty file")
         if not collection.has_dicom_mark(path):
-            raise Skip("not DICOM")
+            raise Skip("an archive of DICOM: unpack it" if archive.unpacking(path) else "not DICOM")
         with open(path, "rb") as file:
             dataset = pydicom.dcmread(file, stop_before_pixels=True)
             offset = file.tell()

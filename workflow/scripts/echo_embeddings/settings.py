@@ -120,6 +120,41 @@ def _fill_defaults(schema: Mapping[str, Any], document: dict[str, Any]) -> None:
             document.setdefault(key, copy.deepcopy(part["default"]))
 
 
+_PYTHON: dict[str, tuple[type, ...]] = {
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def _unquoted(schema: Mapping[str, Any], value: Any) -> Any:
+    """`value` with strings that stand for something else by the schema: `--config` hands over `{limit: '5'}`.
+
+    A string becomes what YAML reads in it where the schema takes that type there.
+    """
+    if isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        more = others if isinstance(others, dict) else {}
+        return {key: _unquoted(known.get(key, more), part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_unquoted(schema.get("items", {}), part) for part in value]
+    if isinstance(value, str) and value:
+        types = schema.get("type", [])
+        read = _plain(value)
+        for name in [types] if isinstance(types, str) else types:
+            if name in _PYTHON and isinstance(read, _PYTHON[name]) and (name == "boolean") == isinstance(read, bool):
+                return read
+    return value
+
+
+def _plain(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
 @functools.cache
 def _schema(name: str) -> dict[str, Any]:
     schema: dict[str, Any] = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
@@ -148,6 +183,7 @@ def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     Returns the model registry: model name -> entry. Raises `UserError` with one line for each
     problem, all at once, folders excepted: those are looked for by `collection.folders`.
     """
+    config |= _unquoted(_schema("config"), config)
     problems = _problems(_schema("config"), config, "config")
     registry: dict[str, dict[str, Any]] = {}
     if isinstance(config.get("models_file"), str | None):
