@@ -15,6 +15,7 @@ import pandas as pd
 import pydicom
 import pytest
 import torch
+import yaml
 
 from conftest import REPOSITORY, run_demo, run_snakemake
 from echo_embeddings import manifest
@@ -52,6 +53,47 @@ def test_everything_is_pending_before_the_first_run(finished, tmp_path):
         *("convert 256 p10", "convert 256 p11", "embed vit-tiny p10", "embed vit-tiny p11"),
         *ALL_AFTER_MERGE,
     }
+
+
+MODULE = f"""
+configfile: "own.yaml"
+
+module echo:
+    snakefile: "{REPOSITORY}/workflow/Snakefile"
+    config: config
+
+use rule * from echo as echo_*
+
+rule mine:
+    default_target: True
+    input: "results/mp4/256/p11.manifest.tsv"
+"""
+
+
+def test_as_a_module_of_another_workflow(finished, tmp_path):
+    (tmp_path / "Snakefile").write_text(MODULE)
+    registry = REPOSITORY / "config/demo-models.yaml"
+    own = {"dicom_dir": str(finished / "dicom"), "weights_dir": str(finished / "weights"), "models": ["vit-tiny"]}
+    own |= {"models_file": str(registry), "convert": {"max_failed_fraction": 0.25}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    result = run_snakemake(tmp_path, "--cores", "2", snakefile=str(tmp_path / "Snakefile"))
+    assert result.returncode == 0, result.stdout
+    made = manifest.read(tmp_path / "results/mp4/256/p11.manifest.tsv")
+    assert [row.mp4 for row in made] == [
+        row.mp4 for row in manifest.read(finished / "results/mp4/256/p11.manifest.tsv")
+    ]
+
+
+def test_a_configuration_in_the_working_directory_is_laid_over_the_defaults(finished, tmp_path):
+    (tmp_path / "config").mkdir()
+    own = {"dicom_dir": str(finished / "dicom"), "weights_dir": str(finished / "weights"), "models": ["vit-tiny"]}
+    own |= {"models_file": str(REPOSITORY / "config/demo-models.yaml"), "embed": {"device": "cpu"}, "limit": 1}
+    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump(own))
+    listed = run_snakemake(tmp_path, "-n", "--quiet", "rules")
+    assert listed.returncode == 0, listed.stdout
+    assert "embed " in listed.stdout
+    wrong = run_snakemake(tmp_path, "-n", "--config", "embed={device: gpu}", "limit=2")
+    assert "config: embed.device: 'gpu' is not one of ['cuda', 'cpu']" in wrong.stdout
 
 
 def test_counts_add_up_from_dicom_to_report(finished):

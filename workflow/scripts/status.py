@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--directory", default=".", metavar="DIR", help="as given to snakemake")
     parser.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help="refresh it (5)")
     arguments = parser.parse_args()
-    config = settings.read(*arguments.configfile)
+    config = settings.read(arguments.directory, *arguments.configfile)
     os.chdir(arguments.directory)
     registry = settings.check(config)
     while True:

@@ -210,13 +210,14 @@ def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return registry
 
 
-def read(*paths: str) -> dict[str, Any]:
-    """The base configuration with the files at `paths` laid over it, as Snakemake does it; not checked yet.
+def read(directory: str, *paths: str) -> dict[str, Any]:
+    """The base configuration with that of the working directory and the files at `paths` laid over it.
 
-    Raises `UserError` if one cannot be read or is not YAML.
+    That is what the Snakefile does; it is not checked yet. Raises `UserError` if one cannot be read or is not YAML.
     """
     config: dict[str, Any] = {}
-    for path in [REPOSITORY / "config/config.yaml", *map(Path, paths)]:
+    own = Path(directory, "config/config.yaml")
+    for path in [REPOSITORY / "config/config.yaml", *([own] if own.is_file() else []), *map(Path, paths)]:
         try:
             _lay_over(config, yaml.safe_load(path.read_text()) or {})
         except OSError as error:
