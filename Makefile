@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo status test test-slurm lint format bench screenshot lock clean
+.PHONY: install demo status doctor test test-slurm lint format bench screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -18,6 +18,10 @@ install: $(VENV)/run.stamp
 # How far a run is, from any terminal: make status ARGS="--configfile my.yaml --watch"
 status: $(VENV)/run.stamp
 	@$(BIN)/python workflow/scripts/status.py $(ARGS)
+
+# What a run needs and will cost: make doctor ARGS="--configfile my.yaml"
+doctor: $(VENV)/run.stamp
+	@$(BIN)/python workflow/scripts/doctor.py $(ARGS)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)

@@ -12,6 +12,8 @@ from .settings import Model
 CAUTION = 3
 START_MINUTES = 30  # a slow network disk: 16 GB of checkpoint read once, libraries loaded, directories listed
 CONVERT_SECONDS = 0.5  # CPU seconds a clip of 100 frames; docs/benchmarks.md
+FRAME_BYTES = 6000  # of an MP4 frame of 256 x 256 pixels
+CUDA_BYTES = 1.5e9
 DECODE_SECONDS = 0.1  # CPU seconds to read a clip's MP4
 # Operations a second. On an L40S the reference embeds 27 to 30 clips a second with ViT-L in bf16; a core of a
 # server without a GPU does 0.05e12.
@@ -26,9 +28,24 @@ def convert_mb(files: int, workers: int) -> int:
     return 1000 + 500 * workers + files // 100
 
 
+def convert_seconds(clips: int, workers: int) -> float:
+    """Time of converting `clips` clips of 100 frames, as we expect it."""
+    return clips * CONVERT_SECONDS / workers
+
+
 def convert_minutes(files: int, workers: int) -> int:
     """Time of converting a folder, as if every file were a clip."""
-    return START_MINUTES + math.ceil(CAUTION * files * CONVERT_SECONDS / workers / 60)
+    return START_MINUTES + math.ceil(CAUTION * convert_seconds(files, workers) / 60)
+
+
+def mp4_bytes(frames: int, size: int) -> int:
+    """Size of MP4 files with so many frames of `size` x `size` pixels in all; half or twice that, by what they show."""
+    return frames * FRAME_BYTES * size**2 // 256**2
+
+
+def vector_bytes(clips: int, embed_dim: int) -> int:
+    """Size of a model's vectors: the folders' files, the merged one, and what the jobs keep."""
+    return 3 * clips * embed_dim * 4
 
 
 def embed_mb(
@@ -52,9 +69,23 @@ def embed_minutes(
     clips: int, model: Model, architecture: Architecture, *, device: str, num_workers: int, threads: int
 ) -> int:
     """Time of embedding `clips` clips on one L40S, or on `threads` cores where `device` is cpu."""
+    decoding = clips * DECODE_SECONDS / max(1, num_workers)
+    seconds = embed_seconds(clips, model, architecture, device=device, threads=threads) + decoding
+    return START_MINUTES + math.ceil(CAUTION * seconds / 60)
+
+
+def embed_seconds(clips: int, model: Model, architecture: Architecture, *, device: str, threads: int) -> float:
+    """Time of the encoder for `clips` clips, as we expect it."""
     speed = L40S[model.precision] if device == "cuda" else CORE * threads
-    seconds = architecture.flop(model.num_frames, model.resolution) / speed + DECODE_SECONDS / max(1, num_workers)
-    return START_MINUTES + math.ceil(CAUTION * clips * seconds / 60)
+    return clips * architecture.flop(model.num_frames, model.resolution) / speed
+
+
+def card_bytes(model: Model, architecture: Architecture) -> float:
+    """Memory of a GPU for one clip at a time: weights, a few copies of the widest layer, CUDA itself."""
+    number = {"bf16": 2, "fp32": 4}[model.precision]
+    tokens = model.num_frames // TUBELET * (model.resolution // PATCH) ** 2
+    widest = 3 * tokens * architecture.mlp_ratio * architecture.embed_dim
+    return number * (architecture.parameters() + widest) + CUDA_BYTES
 
 
 def merged_mb(clips: int, embed_dim: int) -> int:

@@ -1,0 +1,151 @@
+"""`make doctor`: what it says of a machine and a collection that are fine, and of each thing that is not."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from conftest import REPOSITORY
+from echo_embeddings import collection, doctor
+
+
+def ask(directory, change=None, environment=None):
+    """What it prints for the demo, with `change` laid over its configuration, and whether it found it in order."""
+    files = [str(REPOSITORY / "config/demo.yaml")]
+    if change:
+        (directory.parent / "change.yaml").write_text(yaml.safe_dump(change))
+        files.append(str(directory.parent / "change.yaml"))
+    command = [sys.executable, REPOSITORY / "workflow/scripts/doctor.py", "--directory", directory, "--configfile"]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, check=False, env=environment)
+    assert done.stderr == ""
+    assert done.returncode == ("to mend before a run" in done.stdout)
+    return done.stdout
+
+
+def lines(said, level):
+    return [line for line in said.splitlines() if line.startswith(level)]
+
+
+def test_a_demo_that_is_in_order(finished):
+    said = ask(finished)
+    assert lines(said, "red") == []
+    assert "nothing stands in the way of a run" in said
+    assert re.search(r"weights +vit-tiny: weights/vit-tiny.pt fits vit_tiny", said)
+    assert re.search(r"DICOM +2 folders, 11 files, about 0.0 GB and 9 clips of \d+ frames", said)
+    assert re.search(r"no clips +of 11 looked at: single frame 2", said)
+    assert re.search(r"convert 256 +0.0 +0.0\n  embed vit-tiny +0.0 +0.0", said)
+
+
+def test_everything_that_is_wrong_at_once_each_with_what_mends_it(finished, tmp_path):
+    registry = yaml.safe_load((REPOSITORY / "config/demo-models.yaml").read_text())
+    registry["absent"] = registry["vit-tiny"] | {"checkpoint": "nowhere.pt", "url": "https://example.org/nowhere.pt"}
+    registry["other"] = registry["vit-tiny"] | {"constructor": "vit_large", "embed_dim": 1024}
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump(registry))
+    work = tmp_path / "work"
+    for name in ("dicom", "weights"):
+        shutil.copytree(finished / name, work / name)
+    wrong = {"models_file": str(tmp_path / "models.yaml"), "models": ["vit-tiny", "absent", "other"]}
+    wrong["convert"] = {"encoder_options": {"no_such_option": 1}, "modalities": ["XA"]}
+    said = ask(work, wrong)
+    reds = "\n".join(lines(said, "red"))
+    assert "ffmpeg does not take codec, quality and options" in reds
+    assert "absent: no weights/nowhere.pt" in said
+    assert "-> fetch https://example.org/nowhere.pt, or set weights_dir" in said
+    assert "which vit_large" in said or "vit_large has" in said
+    assert "none of 11 looked at is a clip" in said
+    assert said.endswith("4 to mend before a run\n")
+
+
+def test_a_wrong_configuration_is_all_its_lines(finished):
+    said = ask(finished, {"models": ["vitz"], "limit": -1})
+    assert len(lines(said, "red")) == 2
+    assert "config: limit: -1 is less than the minimum of 0" in said
+    assert "config: models.0: 'vitz' is not in" in said
+    assert said.endswith("2 to mend before a run\n")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_there(finished, tmp_path):
+    # `sbatch` must not be found: on a cluster's login node a missing GPU is no fault.
+    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    said = ask(finished, {"embed": {"device": "cuda"}}, environment)
+    assert re.search(r"red +GPU +torch sees none: ", said)
+    assert "-> embed: {device: cpu}, or mend the driver" in said
+
+
+@pytest.mark.parametrize(
+    ("partitions", "said"),
+    [
+        (
+            "mit_normal\nmit_preemptable",
+            "green  has the profile's partitions: mit_normal, mit_preemptable",
+        ),
+        (
+            "short\nmit_normal",
+            "amber  profiles/slurm names mit_preemptable; there are mit_normal, short",
+        ),
+        (None, "amber  sinfo does not answer: slurm_load_partitions: Unable to contact"),
+    ],
+)
+def test_partitions_of_a_cluster(tmp_path, monkeypatch, partitions, said):
+    answer = f"printf '{partitions}'" if partitions else "echo 'slurm_load_partitions: Unable to contact' >&2; exit 1"
+    for name in ("sbatch", "sinfo"):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (found,) = doctor.cluster()
+    assert f"{found.level}  {found.says}".startswith(said)
+
+
+def test_credentials_are_found_and_not_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PHYSIONET_USERNAME", raising=False)
+    assert doctor.credentials().says == "none for PhysioNet; needed only to fetch from there"
+    (tmp_path / ".netrc").write_text("machine physionet.org login someone password geheim\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert doctor.credentials().says == "for PhysioNet in ~/.netrc"
+    monkeypatch.setenv("PHYSIONET_USERNAME", "someone")
+    monkeypatch.setenv("PHYSIONET_PASSWORD", "geheim")
+    found = doctor.credentials()
+    assert found.says == "for PhysioNet in the environment"
+    assert "geheim" not in str(found)
+
+
+def test_packages_other_than_the_pins(monkeypatch):
+    real = doctor.importlib.metadata.version
+    monkeypatch.setattr(
+        doctor.importlib.metadata, "version", lambda name: "2.11.0+cu126" if name == "torch" else real(name)
+    )
+    _, packages = doctor.software()
+    assert packages.level == doctor.AMBER
+    assert "torch 2.11.0 (pinned: " in packages.says
+
+
+def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir, monkeypatch):
+    monkeypatch.setattr(doctor, "SAMPLE", 20)
+    for i in range(12):
+        shutil.copytree(collection_dir / "p10", tmp_path / "big" / f"q{i}")
+    shutil.copytree(collection_dir / "p11", tmp_path / "p11")
+    folders = list(collection.folders(str(tmp_path), []).values())
+    found = doctor.sample(folders, ("US",))
+    total = sum(len(collection.files(folder)) for folder in folders)
+    assert (found.files, found.looked_at) == (total, sum(found.outcomes.values()))
+    assert found.looked_at < total
+    assert found.looked_at <= doctor.SAMPLE
+    cost = doctor.costs(
+        {
+            "limit": 0, "models": ["vitl"], "convert": {},
+            "embed": {"device": "cpu", "num_frames": 16, "precision": "bf16"},
+        },
+        yaml.safe_load((REPOSITORY / "config/models.yaml").read_text()),
+        found,
+        len(folders),
+    )  # fmt: skip
+    assert [one.stage for one in cost] == ["convert 256", "embed vitl"]
+    assert all(one.hours > 0 and one.gigabytes > 0 for one in cost)
+    assert doctor.disk(cost, ".").level == doctor.GREEN
+    assert doctor.disk([doctor.Cost("convert 256", 1, 1e9)], ".").level == doctor.RED

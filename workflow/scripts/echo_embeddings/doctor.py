@@ -1,0 +1,338 @@
+"""Is everything there that a run needs, and what will the run cost?
+
+Each check says what it found, green, amber or red, and how to mend it. None changes anything.
+"""
+
+import collections
+import importlib.metadata
+import itertools
+import netrc
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydicom import uid
+
+from . import checkpoint, collection, dicom, estimate, settings, video
+from .architectures import ARCHITECTURES
+from .collection import Folder
+from .files import UserError, one_line
+from .settings import REPOSITORY
+
+GREEN, AMBER, RED = "green", "amber", "red"
+SAMPLE = 200  # files whose header is read
+PYTHON = (3, 11)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    level: str  # green, amber (a run may go well) or red (it cannot)
+    what: str
+    says: str
+    mend: str = ""  # the line that mends it
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the headers of some files of the collection say, and what follows for all of them."""
+
+    files: int  # in the collection
+    looked_at: int
+    clips: int  # of those looked at
+    frames: float  # of a clip, on average
+    bytes: int  # of those looked at
+    outcomes: Mapping[str, int]  # clip, or why not
+    syntaxes: Mapping[str, int]  # of the clips
+
+    @property
+    def all_clips(self) -> int:
+        """About how many clips the collection has."""
+        return round(self.files * self.clips / max(1, self.looked_at))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage of a full run costs here, about."""
+
+    stage: str
+    hours: float
+    gigabytes: float
+
+
+# --- the machine ------------------------------------------------------------------------------------
+
+
+def software() -> Iterator[Finding]:
+    """Python, and the packages against their pins."""
+    here = platform.python_version()
+    if sys.version_info < PYTHON:
+        yield Finding(RED, "Python", f"{here}; 3.11 or newer is needed", "make install PYTHON=python3.12")
+    else:
+        yield Finding(GREEN, "Python", here)
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (REPOSITORY / "requirements/run.txt").read_text(), re.MULTILINE))
+    missing, other = [], []
+    for name, pinned in pins.items():
+        try:
+            found = importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+        else:
+            if found != pinned:
+                other.append(f"{name} {found} (pinned: {pinned})")
+    if missing:
+        yield Finding(RED, "packages", f"missing: {', '.join(missing)}", "make install")
+    elif other:
+        yield Finding(AMBER, "packages", f"tested with others: {', '.join(other)}", "make install")
+    else:
+        yield Finding(GREEN, "packages", f"all {len(pins)} as pinned")
+
+
+def encoder_of_video(config: Mapping[str, Any]) -> Finding:
+    """Whether ffmpeg writes what the configuration asks for."""
+    try:
+        video.check(settings.convert_settings(config, 256))
+    except UserError as error:
+        return Finding(RED, "ffmpeg", str(error), "set convert.codec, quality and encoder_options to what ffmpeg takes")
+    return Finding(GREEN, "ffmpeg", f"writes {config['convert']['codec']}")
+
+
+def cards(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Finding]:
+    """The GPUs, their driver, and their memory against the models."""
+    if config["embed"]["device"] == "cpu":
+        yield Finding(GREEN, "GPU", "none asked for (embed.device is cpu)")
+        return
+    if not torch.cuda.is_available():
+        if shutil.which("sbatch"):
+            yield Finding(AMBER, "GPU", "none here; the cluster's nodes have their own, see profiles/slurm/config.yaml")
+        else:
+            yield Finding(RED, "GPU", f"torch sees none: {_why_no_card()}", "embed: {device: cpu}, or mend the driver")
+        return
+    smallest = min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    yield Finding(GREEN, "GPU", f"{names}; torch {torch.__version__} for CUDA {torch.version.cuda}")
+    for name in config["models"]:
+        model = settings.model(config, registry, name)
+        needed = estimate.card_bytes(model, ARCHITECTURES[model.constructor])
+        if needed > smallest:
+            says = f"{name} takes about {needed / 1e9:.0f} GB, a card here has {smallest / 1e9:.0f}"
+            yield Finding(AMBER, "GPU memory", says, "take a smaller model, or embed: {precision: bf16}")
+        else:
+            yield Finding(GREEN, "GPU memory", f"{name} takes {needed / 1e9:.1f} of {smallest / 1e9:.0f} GB and more")
+
+
+def _why_no_card() -> str:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built for the CPU"
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        return "no driver answers (nvidia-smi)"
+    return (
+        f"driver {driver[0] if driver else 'unknown'} does not go with torch {torch.__version__} for CUDA "
+        f"{torch.version.cuda}; README says which torch does (When something fails)"
+    )
+
+
+def cluster() -> Iterator[Finding]:
+    """SLURM, and the partitions that the profile names."""
+    if not shutil.which("sbatch"):
+        yield Finding(GREEN, "SLURM", "none here: run without --profile, or on a node of the cluster")
+        return
+    try:
+        listed = subprocess.run(["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, check=True)
+    except subprocess.CalledProcessError as error:
+        says = f"sinfo does not answer: {one_line(error.stderr)}"
+        yield Finding(AMBER, "SLURM", says, "run this on a node of the cluster")
+        return
+    profile = yaml.safe_load((REPOSITORY / "profiles/slurm/config.yaml").read_text())
+    wanted = dict(part.split("=", 1) for part in profile["default-resources"]).get("slurm_partition")
+    named = {wanted, *(rule.get("slurm_partition") for rule in profile.get("set-resources", {}).values())} - {None}
+    if absent := sorted(str(name) for name in named - set(listed.stdout.split())):
+        says = f"profiles/slurm names {', '.join(absent)}; there are {', '.join(sorted(set(listed.stdout.split())))}"
+        yield Finding(AMBER, "SLURM", says, "copy profiles/slurm and change slurm_partition; README has the table")
+    else:
+        yield Finding(GREEN, "SLURM", f"has the profile's partitions: {', '.join(sorted(map(str, named)))}")
+
+
+def credentials() -> Finding:
+    """Whether there are credentials for PhysioNet; never which."""
+    if os.environ.get("PHYSIONET_USERNAME") and os.environ.get("PHYSIONET_PASSWORD"):
+        return Finding(GREEN, "credentials", "for PhysioNet in the environment")
+    try:
+        known = netrc.netrc().authenticators("physionet.org")
+    except FileNotFoundError:
+        known = None
+    except (netrc.NetrcParseError, OSError) as error:
+        return Finding(AMBER, "credentials", f"~/.netrc cannot be read: {error}", "chmod 600 ~/.netrc")
+    if known:
+        return Finding(GREEN, "credentials", "for PhysioNet in ~/.netrc")
+    return Finding(GREEN, "credentials", "none for PhysioNet; needed only to fetch from there")
+
+
+# --- the collection and the models ------------------------------------------------------------------
+
+
+def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
+    """Look at the headers of up to `SAMPLE` files, spread evenly over the folders and over each folder."""
+    each = max(1, SAMPLE // len(folders))
+    files = 0
+    chosen: list[str] = []
+    for folder in folders:
+        found = collection.files(folder, full=True)
+        files += len(found)
+        chosen += found[:: max(1, len(found) // each)][:each]
+    outcomes: collections.Counter[str] = collections.Counter()
+    syntaxes: collections.Counter[str] = collections.Counter()
+    frames, size = [], 0
+    for path in chosen:
+        try:
+            size += os.path.getsize(path)
+            clip = dicom.check_clip(path, *dicom.read_header(path), modalities)
+        except (dicom.Skip, dicom.Unreadable) as why:
+            outcomes[str(why)] += 1
+        except OSError as error:
+            outcomes[error.strerror or "cannot be read"] += 1
+        else:
+            outcomes["clip"] += 1
+            syntaxes[uid.UID(clip.transfer_syntax).name] += 1
+            frames.append(clip.number_of_frames)
+    average = statistics.mean(frames) if frames else 0.0
+    return Sample(files, len(chosen), len(frames), average, size, outcomes, syntaxes)
+
+
+def files(found: Sample, folders: int) -> Iterator[Finding]:
+    """What the collection seems to hold."""
+    share = found.looked_at / max(1, found.files)
+    gigabytes = found.bytes / max(share, 1e-9) / 1e9
+    says = f"{folders} folders, {found.files:,} files, about {gigabytes:,.1f} GB and {found.all_clips:,} clips"
+    if not found.clips:
+        yield Finding(RED, "DICOM", f"{says}: none of {found.looked_at} looked at is a clip", "see convert.modalities")
+    else:
+        syntaxes = ", ".join(f"{name} {count}" for name, count in most_common(found.syntaxes))
+        yield Finding(GREEN, "DICOM", f"{says} of {found.frames:.0f} frames; clips looked at: {syntaxes}")
+    others = {why: count for why, count in found.outcomes.items() if why != "clip"}
+    if others:
+        reasons = ", ".join(f"{why} {count}" for why, count in most_common(others))
+        yield Finding(GREEN, "no clips", f"of {found.looked_at} looked at: {reasons}")
+
+
+def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The largest five."""
+    return collections.Counter(counts).most_common(5)
+
+
+def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether each model's checkpoint is there and fits."""
+    for name in config["models"]:
+        entry = registry[name]
+        path = Path(config["weights_dir"], entry["checkpoint"])
+        if not path.is_file():
+            mend = f"fetch {entry['url']}" if entry["url"] else "put it there"
+            yield Finding(RED, "weights", f"{name}: no {path}", f"{mend}, or set weights_dir")
+            continue
+        try:
+            checkpoint.load(path, name, entry["constructor"], entry["embed_dim"], entry["entry"])
+        except UserError as error:
+            yield Finding(RED, "weights", str(error), "take the file that the registry names")
+        else:
+            yield Finding(GREEN, "weights", f"{name}: {path} fits {entry['constructor']}")
+
+
+# --- what it will cost ------------------------------------------------------------------------------
+
+
+def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample, folders: int) -> list[Cost]:
+    """Hours and gigabytes of each stage for the whole collection, on the cores and cards of this machine."""
+    clips, cores = found.all_clips, os.cpu_count() or 1
+    if config["limit"]:
+        clips = min(clips, config["limit"] * folders)
+    device = config["embed"]["device"]
+    machines = max(1, torch.cuda.device_count()) if device == "cuda" else 1
+    made = []
+    for size in sorted({registry[name]["resolution"] for name in config["models"]}):
+        hundreds = round(clips * found.frames / 100)
+        seconds = estimate.convert_seconds(hundreds, cores)
+        made.append(
+            Cost(f"convert {size}", seconds / 3600, estimate.mp4_bytes(round(clips * found.frames), size) / 1e9)
+        )
+    for name in config["models"]:
+        model = settings.model(config, registry, name)
+        seconds = estimate.embed_seconds(clips, model, ARCHITECTURES[model.constructor], device=device, threads=cores)
+        made.append(
+            Cost(f"embed {name}", seconds / machines / 3600, estimate.vector_bytes(clips, model.embed_dim) / 1e9)
+        )
+    return made
+
+
+def disk(made: Sequence[Cost], directory: str) -> Finding:
+    """Disk needed against disk free below the working directory."""
+    needed, free = sum(cost.gigabytes for cost in made), shutil.disk_usage(directory).free / 1e9
+    says = f"a full run takes about {needed:,.0f} GB, {free:,.0f} GB are free in {os.path.abspath(directory)}"
+    if needed > free:
+        return Finding(RED, "disk", says, "run elsewhere: snakemake --directory DIR")
+    return Finding(AMBER if 2 * needed > free else GREEN, "disk", says)
+
+
+# --- all of it --------------------------------------------------------------------------------------
+
+
+def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
+    """Every check in turn, from the working directory; a check that cannot be made says why."""
+    yield from software()
+    yield from cluster()
+    yield credentials()
+    try:
+        registry = settings.check(config)
+    except UserError as error:
+        for line in str(error).splitlines():
+            yield Finding(RED, "configuration", line, "config/README.md explains every key")
+        return
+    yield Finding(GREEN, "configuration", f"models {', '.join(config['models'])}")
+    yield encoder_of_video(config)
+    yield from cards(config, registry)
+    yield from weights(config, registry)
+    try:
+        folders = list(collection.folders(config["dicom_dir"], config["folders"]).values())
+    except UserError as error:
+        yield Finding(RED, "DICOM", str(error), "set dicom_dir to the directory whose sub-folders hold DICOM files")
+        return
+    found = sample(folders, tuple(config["convert"]["modalities"]))
+    yield from files(found, len(folders))
+    made = costs(config, registry, found, len(folders))
+    yield disk(made, ".")
+    yield from made
+
+
+_COLOURS = {GREEN: "\x1b[32m", AMBER: "\x1b[33m", RED: "\x1b[31m"}
+
+
+def page(found: Sequence[Finding | Cost], colour: bool) -> str:
+    """What was found, as text for a terminal."""
+    findings = [one for one in found if isinstance(one, Finding)]
+    lines = []
+    for what, group in itertools.groupby(findings, key=lambda finding: finding.what):
+        for i, finding in enumerate(group):
+            level = f"{_COLOURS[finding.level]}{finding.level:5}\x1b[0m" if colour else f"{finding.level:5}"
+            lines.append(f"{level}  {'' if i else what:13}  {finding.says}")
+            if finding.mend and finding.level != GREEN:
+                lines.append(f"{'':5}  {'':13}  -> {finding.mend}")
+    costs = [one for one in found if isinstance(one, Cost)]
+    if costs:
+        lines += ["", f"A full run, about{'':9}hours       GB"]
+        lines += [f"  {cost.stage:20}  {cost.hours:8,.1f} {cost.gigabytes:8,.1f}" for cost in costs]
+    reds = sum(finding.level == RED for finding in findings)
+    lines += ["", f"{reds} to mend before a run" if reds else "nothing stands in the way of a run"]
+    return "\n".join(lines)
