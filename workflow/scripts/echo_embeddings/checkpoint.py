@@ -1,4 +1,4 @@
-"""Official checkpoint file to encoder: every key and shape must fit, or nothing is loaded."""
+"""Checkpoint file, official or of Hugging Face, to encoder: every key and shape must fit, or nothing is loaded."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import filelock
 import torch
 from torch import Tensor
 
-from . import store
+from . import huggingface, store
 from .architectures import ARCHITECTURES, Architecture
 from .files import UserError, one_line, whole
 from .vjepa import Encoder
@@ -18,13 +18,15 @@ from .vjepa import Encoder
 PREFIXES = ("module.", "backbone.")  # left by distributed training and by the wrapper class
 LEFT_OVER = "pos_embed"  # of training without rotary embedding; the encoder has no use for it
 V_JEPA_2_1 = ("video_mod_embed", "img_mod_embed", "patch_embed_img.", "norms_block.")  # keys only 2.1 has
+HUGGING_FACE = "encoder"  # the entry of the official files that those of Hugging Face were made from
 NOTE = "note"  # an entry of the file with words about the weights, which reports repeat
 
 
 def load(path: str | os.PathLike[str], name: str, constructor: str, embed_dim: int, entry: str) -> Encoder:
     """The encoder of model `name` with the float32 weights under `entry` of the checkpoint at `path`.
 
-    The file is memory-mapped: only that entry is read. Raises `UserError`, one line that names file,
+    The file is memory-mapped: only that entry is read. It is official, or safetensors of Hugging Face, which
+    hold the entry "encoder"; which of the two is told by its content. Raises `UserError`, one line that names file,
     key and model, if the file is missing, broken or of another kind, the entry is not there, or a key is
     missing, unknown or of another shape.
     """
@@ -48,6 +50,9 @@ def load(path: str | os.PathLike[str], name: str, constructor: str, embed_dim: i
 def _open(path: str | os.PathLike[str], where: str) -> dict[str, object]:
     if not Path(path).is_file():
         raise UserError(f"{where}: no such checkpoint; put it there or set weights_dir")
+    # torch.load goes by the name, and would take any file called so for one.
+    if huggingface.recognised(path) or Path(path).suffix == ".safetensors":
+        return {HUGGING_FACE: huggingface.encoder(path, where)}
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
@@ -94,7 +99,8 @@ def _compare(wanted: dict[str, Tensor], state: dict[str, Tensor], constructor: s
 
 def note(path: str | os.PathLike[str]) -> str | None:
     """What the checkpoint says of its own weights (the demo's are drawn at random), None if nothing."""
-    said = _open(path, str(path)).get(NOTE)
+    content = huggingface.metadata(path) if huggingface.recognised(path) else _open(path, str(path))
+    said = content.get(NOTE)
     return said if isinstance(said, str) else None
 
 
