@@ -32,6 +32,13 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.files: dict[str, File] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.hang_up = threading.Event()
+
+    def stop_sending(self) -> None:
+        """End the answers under way in their midst."""
+        self.hang_up.set()
+        time.sleep(0.1)
+        self.hang_up.clear()
 
     def asked(self, path: str) -> list[dict[str, str]]:
         """The headers of the requests for `path`."""
@@ -86,6 +93,9 @@ def serving() -> Iterator[Server]:
             with contextlib.suppress(ConnectionError):
                 for i in range(0, len(body), 1000 if file.pause else 1 << 20):
                     time.sleep(file.pause)
+                    if server.hang_up.is_set():
+                        self.close_connection = True
+                        return None
                     self.wfile.write(body[i : i + (1000 if file.pause else 1 << 20)])
             if len(body) != size - start:
                 self.close_connection = True

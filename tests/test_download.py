@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import types
 
 import pytest
@@ -260,6 +261,7 @@ def test_killed_in_the_middle(server, path):
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     while not part(path).exists() or part(path).stat().st_size < 65_536:
         assert process.poll() is None
+        time.sleep(0.01)
     process.kill()
     process.wait()
     have = part(path).stat().st_size

@@ -44,14 +44,20 @@ def clips(*folders):
     return sum(min(n, config["limit"]) if config["limit"] else n for n in files)
 
 
+def checkpoint_path(model):
+    """Where the model's checkpoint is, or will be."""
+    return str(Path(config["weights_dir"], REGISTRY[model]["checkpoint"]))
+
+
 def checkpoint(wildcards):
-    """The path of the model's checkpoint, which must be there."""
-    path = Path(config["weights_dir"], REGISTRY[wildcards.model]["checkpoint"])
-    if not path.is_file():
-        url = REGISTRY[wildcards.model]["url"]
-        fetch = f"fetch it ({url})" if url else "put it there"
-        sys.exit(f"model {wildcards.model}: no checkpoint {path}; {fetch} or set weights_dir to where it lies")
-    return str(path)
+    """The path of the model's checkpoint, which is there or can be fetched."""
+    path = checkpoint_path(wildcards.model)
+    if not Path(path).is_file() and path not in ABSENT_WEIGHTS:
+        get = REGISTRY[wildcards.model]["obtain"] or "the registry has no url to fetch it from"
+        sys.exit(
+            f"model {wildcards.model}: no checkpoint {path}: {get}; put the file there, or set weights_dir to where it lies"
+        )
+    return path
 
 
 def check_slurm():

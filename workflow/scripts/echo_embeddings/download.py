@@ -21,7 +21,7 @@ from .progress import Progress
 
 TIMEOUT = (20.0, 60.0)  # seconds until there is a connection, and until the next byte
 TRIES = 5  # in a row that bring not one byte
-PAUSE = 1.0  # seconds before the next try; doubled each time that the one before brought nothing
+PAUSE = 1.0  # seconds before the next try; doubled after each one that brought nothing
 BLOCK = 1 << 20  # bytes
 MEGABYTE = 10**6
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that another try may change
@@ -105,7 +105,7 @@ def _transfer(url: str, path: Path, part: Path, terminal: TextIO | None) -> None
             if idle == TRIES:
                 raise _Broken(reason) from error
             print(f"{url}: {reason}; trying again after {_length(part):,} bytes", flush=True)
-            time.sleep(PAUSE * 2**idle)
+            time.sleep(PAUSE * 2 ** max(0, idle - 1))
 
 
 def _try(url: str, path: Path, part: Path, terminal: TextIO | None) -> None:
@@ -143,9 +143,7 @@ def _refuse(response: requests.Response, url: str, path: Path) -> None:
     if status == 416 or (status in (200, 206) and not page):
         return
     words = "sends a web page, not the file" if status == 200 else REFUSALS.get(status, "does not give the file")
-    raise UserError(
-        f"{url}: the server {words} ({status}); mend the url, or get the file by hand and put it at {path}"
-    )
+    raise UserError(f"{url}: the server {words} ({status}); mend the url, or get the file by hand and put it at {path}")
 
 
 def _describe(response: requests.Response, url: str, path: Path) -> tuple[int, _Source]:

@@ -1,0 +1,30 @@
+# A checkpoint that is absent when the workflow is read -> the file. One that is there is a plain input that no rule
+# makes, so that neither --forceall nor a changed url touches it. The part file is undeclared: it outlives failures.
+
+ABSENT_WEIGHTS = {
+    checkpoint_path(model): model
+    for model, entry in REGISTRY.items()
+    if entry["url"] and not Path(checkpoint_path(model)).exists()
+}
+
+
+# On the machine where Snakemake runs: nodes of a cluster often have no way to the internet.
+for path, model in ABSENT_WEIGHTS.items():
+
+    rule:
+        name:
+            f"download_weights_{model}"
+        output:
+            # "update": not deleted beforehand, should another run have fetched it in the meantime.
+            update(path),
+        log:
+            f"results/logs/download_weights/{model}.log",
+        priority: 1
+        localrule: True
+        conda:
+            "../envs/echo-embeddings.yaml"
+        params:
+            url=REGISTRY[model]["url"],
+            sha256=REGISTRY[model]["sha256"],
+        script:
+            "../scripts/download_weights.py"

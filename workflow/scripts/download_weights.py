@@ -1,0 +1,9 @@
+"""Rule download_weights: a checkpoint from where the registry says it is."""
+
+from pathlib import Path
+
+from echo_embeddings import download, job
+
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0]) as terminal:
+        download.fetch(path=Path(snakemake.output[0]), terminal=terminal, **snakemake.params)
