@@ -188,7 +188,7 @@ def test_no_network(path, monkeypatch):
     line = refused(gone, path)
     assert "Connection refused" in line
     assert "login node" in line
-    with pytest.raises(UserError, match="Name or service not known|name resolution"):
+    with pytest.raises(UserError, match=r"Name or service not known|name resolution"):
         download.fetch("http://nowhere.invalid/w.pt", path)
 
 
@@ -256,7 +256,10 @@ def test_jobs_at_once_fetch_it_once(server, path):
 def test_killed_in_the_middle(server, path):
     """SIGKILL leaves the part, and the lock is free."""
     server.files["/w.pt"] = File(CONTENT, pause=0.005)
-    code = f"from pathlib import Path; from echo_embeddings import download; download.fetch({server.url!r} + '/w.pt', Path({str(path)!r}))"
+    code = (
+        "from pathlib import Path; from echo_embeddings import download; "
+        f"download.fetch({server.url!r} + '/w.pt', Path({str(path)!r}))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow/scripts")}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     while not part(path).exists() or part(path).stat().st_size < 65_536:

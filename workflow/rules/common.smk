@@ -17,9 +17,17 @@ from echo_embeddings.files import UserError
 
 try:
     REGISTRY = settings.check(config)
-    FOLDERS = collection.folders(config["dicom_dir"], config["folders"])
 except UserError as error:
     sys.exit(str(error))
+
+FOLDERS, NO_FOLDERS = {}, ""
+try:
+    FOLDERS = collection.folders(config["dicom_dir"], config["folders"])
+except UserError as error:
+    # Right before the target physionet has fetched them; whoever asks for more is told by the rule merge.
+    NO_FOLDERS = f"{error}; `snakemake physionet` fetches what physionet.include names"
+    if config["physionet"]["version"] is None:
+        sys.exit(str(error))
 
 
 wildcard_constraints:
@@ -58,6 +66,13 @@ def checkpoint(wildcards):
             f"model {wildcards.model}: no checkpoint {path}: {get}; put the file there, or set weights_dir to where it lies"
         )
     return path
+
+
+def folder_vectors(wildcards):
+    """The folders' embedding files of a model."""
+    if NO_FOLDERS:
+        sys.exit(NO_FOLDERS)
+    return [f"results/embeddings/{wildcards.model}_embeddings_{folder}.pt" for folder in FOLDERS]
 
 
 def check_slurm():

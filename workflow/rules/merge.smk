@@ -3,7 +3,7 @@
 
 rule merge:
     input:
-        expand("results/embeddings/{{model}}_embeddings_{folder}.pt", folder=FOLDERS),
+        folder_vectors,
     output:
         "results/embeddings/{model}_embeddings_all.pt",
     log:

@@ -12,6 +12,8 @@ only from those above it in this list:
     archive                 DICOM packed in zip and tar files
     collection              which files a folder of DICOM holds
     progress                how far a job is
+    download                one file over HTTP, whole or not there
+    physionet               tables and chosen DICOM of a PhysioNet project
     manifest                the ledger: one row for every file of a folder
     status                  how far all jobs are
     dicom                   DICOM file -> header, RGB frames one at a time
@@ -19,7 +21,8 @@ only from those above it in this list:
     clip                    which frames, and pixels -> model input
     store                   embedding files: write, read, merge
     vjepa                   the encoder, and nothing else
-    checkpoint              official checkpoint -> encoder, strictly
+    huggingface             the same weights in the form of Hugging Face
+    checkpoint              checkpoint -> encoder, strictly
     convert                 a folder of DICOM -> MP4 tree and manifest
     loader                  MP4 files -> chunks of sampled frames, by worker processes
     extract                 the encoder on a device: batches, memory, compilation

@@ -79,8 +79,8 @@ def _fetch(url: str, path: Path, sha256: str | None, terminal: TextIO | None) ->
         _record(part).unlink()
     except _Broken as error:
         raise UserError(
-            f"{url}: cannot be fetched: {error}; {_length(part):,} bytes are kept in {part}: run again where the internet "
-            f"can be reached (on a cluster, the login node), or put the file at {path} by hand"
+            f"{url}: cannot be fetched: {error}; {_length(part):,} bytes are kept in {part}: run again where the "
+            f"internet can be reached (on a cluster, the login node), or put the file at {path} by hand"
         ) from error
     except requests.RequestException as error:  # an OSError, so this comes first
         raise UserError(f"{url}: cannot be fetched: {_reason(error)}; mend the url") from error

@@ -107,7 +107,9 @@ def _problems(schema: Mapping[str, Any], document: Any, name: str) -> list[str]:
             missing = [key for key in error.validator_value if key not in error.instance]
             lines.extend(f"{where}key {key!r} is missing" for key in missing)
         else:
-            lines.append(where + " ".join(error.message.split()))
+            numbers = error.validator == "type" and isinstance(error.instance, int | float)
+            hint = ": write it in quotes" if numbers and "string" in error.validator_value else ""
+            lines.append(where + " ".join(error.message.split()) + hint)
     return list(dict.fromkeys(lines))
 
 
@@ -195,7 +197,9 @@ def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
             if isinstance(model, str) and model not in registry:
                 problems.append(f"config: models.{i}: {model!r} is not in {path}: {', '.join(registry)}")
     dicom_dir = config.get("dicom_dir", _schema("config")["properties"]["dicom_dir"]["default"])
-    if isinstance(dicom_dir, str) and not Path(dicom_dir).is_dir():
+    physionet = config.get("physionet")
+    fetched = isinstance(physionet, dict) and physionet.get("version") is not None
+    if isinstance(dicom_dir, str) and not Path(dicom_dir).is_dir() and not fetched:
         problems.append(
             f"config: dicom_dir: no directory {dicom_dir!r} in {Path.cwd()}; "
             "set dicom_dir to the directory whose sub-folders hold the DICOM files"

@@ -1,0 +1,31 @@
+# PhysioNet -> dicom_dir and tables: `snakemake physionet`, which no other rule asks for. What it fetches is
+# undeclared, and so is never deleted; the output lists it. Credentials are in the environment or in ~/.netrc; the
+# directive "envvars" would write them into the command lines of a cluster's jobs.
+
+
+def physionet_version(wildcards):
+    """The version to fetch, which the configuration must say."""
+    version = config["physionet"]["version"]
+    if version is None:
+        sys.exit('config: physionet.version: say which version to fetch, in quotes: "1.0"')
+    return version
+
+
+# On the machine where Snakemake runs: nodes of a cluster often have no way to the internet.
+rule physionet:
+    output:
+        "results/physionet.tsv",
+    log:
+        "results/logs/physionet.log",
+    localrule: True
+    conda:
+        "../envs/echo-embeddings.yaml"
+    params:
+        url=config["physionet"]["url"],
+        project=config["physionet"]["project"],
+        version=physionet_version,
+        include=config["physionet"]["include"],
+        tables_dir=config["physionet"]["tables_dir"],
+        dicom_dir=config["dicom_dir"],
+    script:
+        "../scripts/fetch_physionet.py"
