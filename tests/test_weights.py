@@ -8,7 +8,7 @@ import time
 import pytest
 import yaml
 
-from conftest import REPOSITORY, run_demo
+from conftest import REPOSITORY, run_demo, run_snakemake
 from echo_embeddings import demo
 from server import File, serving
 
@@ -65,7 +65,6 @@ def test_only_an_absent_one_is_fetched_and_one_that_is_there_is_never_touched(wo
     assert path.read_bytes() == content
     assert os.listdir(path.parent) == ["vit-tiny.pt"]
     assert len(server.requests) == 1
-    assert "Nothing to be done" in run_demo(work, "-n", VECTORS).stdout
 
     before = identity(path)
     register(work.parent, vit_tiny={"checkpoint": "vit-tiny.pt", "url": f"{server.url}/another.pt", "sha256": "0" * 64})
@@ -125,6 +124,26 @@ def test_runs_at_once_fetch_it_once(work, server, content, tmp_path):
     assert (weights / "vit-tiny.pt").read_bytes() == content
     assert len(server.requests) == 1
     assert os.listdir(weights) == ["vit-tiny.pt"]
+
+
+def test_one_that_another_run_fetched_meanwhile_is_left_as_it_is(work, server, content):
+    """It comes after the workflow was read and before the job starts, when Snakemake deletes what is to be made."""
+    snakefile = work.parent / "Snakefile"
+    snakefile.write_text(
+        f"include: '{REPOSITORY}/workflow/Snakefile'\n"
+        "onstart:\n    Path('weights').mkdir()\n    Path('another').rename('weights/vit-tiny.pt')\n"
+    )
+    (work / "another").write_bytes(content)
+    inode = (work / "another").stat().st_ino
+    result = run_snakemake(
+        work,
+        *("--configfile", str(REPOSITORY / "config/demo.yaml"), "--cores", "1", "weights/vit-tiny.pt"),
+        snakefile=str(snakefile),
+    )
+    assert result.returncode == 0, result.stdout
+    assert "it is there: left as it is" in (work / "results/logs/download_weights/vit-tiny.log").read_text()
+    assert (work / "weights/vit-tiny.pt").stat().st_ino == inode
+    assert not server.requests
 
 
 def test_one_that_needs_hands_says_where_to_get_it_and_where_to_put_it(work):

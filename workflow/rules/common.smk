@@ -68,6 +68,14 @@ def checkpoint(wildcards):
     return path
 
 
+def physionet_version(wildcards):
+    """The version to fetch from PhysioNet, which the configuration must say."""
+    version = config["physionet"]["version"]
+    if version is None:
+        sys.exit('config: physionet.version: say which version to fetch, in quotes: "1.0"')
+    return version
+
+
 def folder_vectors(wildcards):
     """The folders' embedding files of a model."""
     if NO_FOLDERS:

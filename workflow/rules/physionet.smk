@@ -3,14 +3,6 @@
 # directive "envvars" would write them into the command lines of a cluster's jobs.
 
 
-def physionet_version(wildcards):
-    """The version to fetch, which the configuration must say."""
-    version = config["physionet"]["version"]
-    if version is None:
-        sys.exit('config: physionet.version: say which version to fetch, in quotes: "1.0"')
-    return version
-
-
 # On the machine where Snakemake runs: nodes of a cluster often have no way to the internet.
 rule physionet:
     output:
