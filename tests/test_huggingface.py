@@ -5,11 +5,13 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import VJEPA2Config, VJEPA2Model
 
 import oracle
-from echo_embeddings import checkpoint
+from echo_embeddings import checkpoint, huggingface
 from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.files import UserError
+from echo_embeddings.vjepa import Encoder
 
 TINY = ARCHITECTURES["vit_tiny"]
 
@@ -62,12 +64,26 @@ def test_it_is_known_by_its_content_not_by_its_name(tiny, tmp_path):
         load(tmp_path / "w.safetensors")
 
 
-def test_a_large_one_key_by_key(tmp_path, large_encoder):
-    state = large_encoder.state_dict()
-    write(tmp_path, state, ARCHITECTURES["vit_large"])
-    loaded = checkpoint.load(tmp_path / "model.safetensors", "vitl", "vit_large", 1024, "encoder").state_dict()
-    assert loaded.keys() == state.keys()
-    assert all(torch.equal(loaded[key], state[key]) for key in state)
+@pytest.mark.parametrize("constructor", ["vit_large", "vit_huge", "vit_giant_xformers"])
+def test_the_official_sizes_key_by_key(constructor):
+    """Names and shapes of every tensor, without weights."""
+    architecture = ARCHITECTURES[constructor]
+    with torch.device("meta"):
+        wanted = {key: list(tensor.shape) for key, tensor in Encoder(architecture).state_dict().items()}
+        model = VJEPA2Model(
+            VJEPA2Config(
+                hidden_size=architecture.embed_dim,
+                num_hidden_layers=architecture.depth,
+                num_attention_heads=architecture.heads,
+                mlp_ratio=architecture.mlp_ratio,
+            )
+        )
+    found = {}
+    for key, tensor in model.encoder.state_dict().items():
+        name, part = huggingface._official(key)
+        rows, *rest = tensor.shape
+        found[name] = [3 * rows if part else rows, *rest]
+    assert found == wanted
 
 
 def without(*names):

@@ -23,6 +23,7 @@ from pydicom.encaps import encapsulate, generate_frames
 
 from conftest import REPOSITORY, run_snakemake
 from echo_embeddings import demo, progress
+from server import File, serving
 
 pytestmark = pytest.mark.slurm
 
@@ -264,9 +265,17 @@ def test_the_demo_runs_whole_and_each_job_gets_what_it_asked_for(finished):
     assert (finished / "results/qc/index.html").is_file()
 
 
-def test_a_second_model_by_its_target_uses_the_mp4_trees_again(finished):
+@pytest.fixture
+def server(finished):
+    """It has the checkpoint of the second model."""
+    with serving() as server:
+        server.files["/w.pt"] = File((finished / "weights/vit-tiny.pt").read_bytes())
+        yield server
+
+
+def test_a_second_model_is_fetched_on_the_head_node_and_uses_the_mp4_trees_again(finished, server):
     registry = yaml.safe_load((REPOSITORY / "config/demo-models.yaml").read_text())
-    registry["second"] = registry["vit-tiny"]
+    registry["second"] = {**registry["vit-tiny"], "checkpoint": "second.pt", "url": f"{server.url}/w.pt"}
     (finished.parent / "two.yaml").write_text(yaml.safe_dump(registry))
     (finished.parent / "change.yaml").write_text("models_file: ../two.yaml")
     files = [*(finished / "results/mp4").rglob("*.*"), *(finished / "results/embeddings").glob("vit-tiny*")]
@@ -276,7 +285,10 @@ def test_a_second_model_by_its_target_uses_the_mp4_trees_again(finished):
         finished, *PROFILE, *POLLING, *configuration, "--", "results/embeddings/second_embeddings_all.pt"
     )
     assert result.returncode == 0, result.stdout
-    assert re.findall(r"^(?:local)?rule (\w+):", result.stdout, re.MULTILINE) == ["embed", "embed", "merge"]
+    started = re.findall(r"^(?:local)?rule (\w+):", result.stdout, re.MULTILINE)
+    assert started == ["download_weights_second", "embed", "embed", "merge"]
+    assert "download_weights_second" not in {job.rule for job in jobs(finished)}
+    assert len(server.requests) == 1
     assert {path: path.stat().st_mtime_ns for path in before} == before
     first, second = (
         torch.load(finished / f"results/embeddings/{name}_embeddings_all.pt") for name in ("vit-tiny", "second")

@@ -62,7 +62,7 @@ def fetch(url: str, path: Path, sha256: str | None = None, terminal: TextIO | No
             print(f"{path}: it is there: left as it is", flush=True)
         else:
             _fetch(url, path, sha256, terminal)
-        Path(lock.lock_file).unlink()  # from here on whoever takes a lock finds the file
+        Path(lock.lock_file).unlink(missing_ok=True)  # from here on whoever takes a lock finds the file
     finally:
         lock.release()
 
