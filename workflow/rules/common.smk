@@ -12,7 +12,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
 from echo_embeddings import collection, estimate, job, settings, slurm
-from echo_embeddings.architectures import ARCHITECTURES
+from echo_embeddings.architectures import architecture
 from echo_embeddings.files import UserError
 
 try:

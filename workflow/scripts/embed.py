@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from echo_embeddings import embed, job, settings
-from echo_embeddings.settings import Model
 
 if __name__ == "__main__":  # worker processes import this file
     with job.logged(snakemake.log[0]) as terminal:
-        model = Model(**snakemake.params.model)
+        model = settings.model_of(snakemake.params.model)
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
         mp4 = Path("results/mp4", str(model.resolution))

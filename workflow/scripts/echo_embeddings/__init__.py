@@ -6,8 +6,10 @@ only from those above it in this list:
     files                   whole-or-absent files, names that any tool can carry, user errors, who has a folder
     job                     what every Snakemake script of this workflow does around its one call
     slurm                   what must be so before jobs are given to SLURM
+    recipe                  how a clip is shown to an encoder, as data
     settings                the configuration and the model registry, and what of them decides results
     architectures           sizes of the encoders, and what follows from them
+    models                  the registry as a table
     estimate                what a job will ask of a cluster: memory and time
     archive                 DICOM packed in zip and tar files
     collection              which files a folder of DICOM holds
@@ -17,6 +19,7 @@ only from those above it in this list:
     dicom                   DICOM file -> header, RGB frames one at a time
     video                   frames <-> MP4 file
     clip                    which frames, and pixels -> model input
+    mask                    what of a picture is shown, and in which shape
     store                   embedding files: write, read, merge
     vjepa                   the encoder, and nothing else
     checkpoint              official checkpoint -> encoder, strictly
@@ -30,5 +33,5 @@ only from those above it in this list:
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
 
-The first seven are imported while the workflow is parsed, so they use nothing that is slow to import.
+The first eight are imported while the workflow is parsed, so they use nothing that is slow to import.
 """
