@@ -29,6 +29,7 @@ only from those above it in this list:
     shards                  vectors made so far, kept through any kill
     cards                   one GPU a job
     embed                   an MP4 tree and an encoder -> embeddings
+    verify                  one known clip through the whole way, against what the registry records
     doctor                  what a run needs, and what it will cost
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
