@@ -17,7 +17,8 @@ from echo_embeddings.files import UserError
 
 try:
     REGISTRY = settings.check(config)
-    FOLDERS = collection.folders(config["dicom_dir"], config["folders"])
+    TOP, KIND = collection.source(config)
+    FOLDERS = collection.folders(TOP, config["folders"], KIND)
 except UserError as error:
     sys.exit(str(error))
 
@@ -33,7 +34,7 @@ wildcard_constraints:
 def survey(folder):
     """What the folder looks like now: its fingerprint and its number of files."""
     try:
-        return collection.find(config["dicom_dir"], folder).survey()
+        return collection.find(TOP, folder, KIND).survey()
     except UserError as error:
         sys.exit(str(error))
 

@@ -24,6 +24,7 @@ only from those above it in this list:
     vjepa                   the encoder, and nothing else
     checkpoint              official checkpoint -> encoder, strictly
     convert                 a folder of DICOM -> MP4 tree and manifest
+    probe                   a folder of MP4 that are there already -> manifest
     loader                  MP4 files -> chunks of sampled frames, by worker processes
     extract                 the encoder on a device: batches, memory, compilation
     shards                  vectors made so far, kept through any kill

@@ -106,11 +106,14 @@ def keep(recipe: Recipe, shape: tuple[int, int], seen: NDArray[np.uint8], row: R
 
 
 def letterbox(frames: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
-    """`frames`, uint8 [n, size, size, 3], squeezed from `rows` x `columns`, in that shape again with black around."""
-    size = frames.shape[1]
+    """`frames`, uint8 [n, height, width, 3], squeezed from `rows` x `columns`, in that shape again.
+
+    They become uint8 [n, size, size, 3], size the longer edge of `frames`, with black around.
+    """
+    size = max(frames.shape[1:3])
     height, width = (max(1, round(size * edge / max(rows, columns))) for edge in (rows, columns))
     top, left = (size - height) // 2, (size - width) // 2
-    out = np.zeros_like(frames)
+    out = np.zeros((len(frames), size, size, 3), np.uint8)
     for frame, target in zip(frames, out, strict=True):
         small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
         target[top : top + height, left : left + width] = small

@@ -206,7 +206,10 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
         problems += _override_checkpoints(config.get("checkpoints"), registry, path)
         problems += _recipe_problems(config.get("recipes") or {}, registry, path)
     dicom_dir = config.get("dicom_dir", _schema("config")["properties"]["dicom_dir"]["default"])
-    if data and isinstance(dicom_dir, str) and not Path(dicom_dir).is_dir():
+    mp4_dir = config.get("mp4_dir")
+    if data and isinstance(mp4_dir, str) and not Path(mp4_dir).is_dir():
+        problems.append(f"config: mp4_dir: no directory {mp4_dir!r} in {Path.cwd()}; null converts dicom_dir instead")
+    if data and not mp4_dir and isinstance(dicom_dir, str) and not Path(dicom_dir).is_dir():
         problems.append(
             f"config: dicom_dir: no directory {dicom_dir!r} in {Path.cwd()}; "
             "set dicom_dir to the directory whose sub-folders hold the DICOM files"
