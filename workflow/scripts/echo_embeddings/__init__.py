@@ -35,5 +35,5 @@ only from those above it in this list:
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
 
-The first eight are imported while the workflow is parsed, so they use nothing that is slow to import.
+The first ten are imported while the workflow is parsed, so they use nothing that is slow to import.
 """
