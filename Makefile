@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo status doctor test test-slurm lint format bench screenshot lock clean
+.PHONY: install demo status doctor test test-slurm lint format bench screenshot lock clean models verify
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -22,6 +22,14 @@ status: $(VENV)/run.stamp
 # What a run needs and will cost: make doctor ARGS="--configfile my.yaml"
 doctor: $(VENV)/run.stamp
 	@$(BIN)/python workflow/scripts/doctor.py $(ARGS)
+
+# The models that there are, whose checkpoint is missing, and what each costs a clip: make models ARGS="--configfile my.yaml"
+models: $(VENV)/run.stamp
+	@$(BIN)/python workflow/scripts/models.py $(ARGS)
+
+# One known clip through a model, before a full run: make verify MODEL=vitl ARGS="--configfile my.yaml"
+verify: $(VENV)/run.stamp
+	@$(BIN)/python workflow/scripts/verify.py $(MODEL) $(ARGS)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)

@@ -7,6 +7,7 @@ The files are MP4s of the real clips that PyPI packages carry; the weights are d
 """
 
 import argparse
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,14 +18,14 @@ from pathlib import Path
 
 import reference
 import torch
-import yaml
 from common import REPOSITORY, machine, synchronize, write_videos
 
-from echo_embeddings import checkpoint, clip, embed, loader, manifest
-from echo_embeddings.architectures import ARCHITECTURES
+from echo_embeddings import checkpoint, clip, embed, loader, manifest, settings
+from echo_embeddings.architectures import architecture
 from echo_embeddings.extract import DTYPES, Extractor
 from echo_embeddings.loader import Chunk
 from echo_embeddings.manifest import Row
+from echo_embeddings.recipe import GUIDE
 from echo_embeddings.settings import Model
 from echo_embeddings.vjepa import Encoder
 
@@ -71,7 +72,7 @@ def encoder_alone(extractor: Extractor, encoder: Encoder, model: Model, device: 
 
 def loader_alone(tree: Path, rows: list[Row], workers: int, device: str) -> float:
     """Clips a second that the workers deliver when nobody holds them up, after the first chunk."""
-    chunks = iter(loader.load(tree, rows, 16, workers, pin_memory=device == "cuda"))
+    chunks = iter(loader.load(tree, rows, 16, GUIDE, workers, pin_memory=device == "cuda"))
     next(chunks)
     started = time.perf_counter()
     count = sum(len(places) for chunk in chunks for places in chunk.places)
@@ -89,7 +90,7 @@ def prepare(top: Path, model: Model, clips: int, entries: int = 1) -> list[Row]:
         for path, frames in write_videos(top / "mp4", clips, model.resolution)
     ]
     manifest.write(top / "m.tsv", rows)
-    state = checkpoint.draw(ARCHITECTURES[model.constructor], 0).state_dict()
+    state = checkpoint.draw(architecture(model.constructor, model.family), 0).state_dict()
     copies = {f"copy_{i}": {key: tensor.clone() for key, tensor in state.items()} for i in range(1, entries)}
     checkpoint.save(top / "model.pt", {model.entry: state, **copies}, "drawn for a benchmark")
     return rows
@@ -119,9 +120,9 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
             f"loader alone         {delivered:8.2f} clips/s = {delivered / alone:.2f} x the encoder, {workers} workers"
         )
         stages(top, rows, model, device)
-        encoder = checkpoint.load(top / "model.pt", model.name, model.constructor, model.embed_dim, model.entry).to(
-            device
-        )
+        encoder = checkpoint.load(
+            top / "model.pt", model.name, model.constructor, model.embed_dim, model.entry, model.family
+        ).to(device)
         came = [(time.perf_counter(), 0)]
         paths = [str(top / "mp4" / row.mp4) for row in rows]
         vectors: dict[str, torch.Tensor] = {}
@@ -179,8 +180,7 @@ up = time.time() - began
 import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from echo_embeddings import checkpoint, embed, extract
-from echo_embeddings.settings import Model
+from echo_embeddings import checkpoint, embed, extract, settings
 
 def says(module, name, words):
     real = getattr(module, name)
@@ -200,7 +200,7 @@ if __name__ == "__main__":
     top = Path({top!r})
     places = embed.Places(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
     means = embed.Means({device!r}, 1, False, 1, {threads}, 1000)
-    embed.embed_folder("benchmark", places, Model(**{model!r}), means, max_failed_fraction=0)
+    embed.embed_folder("benchmark", places, settings.model_of({model!r}), means, max_failed_fraction=0)
 """
 
 
@@ -219,7 +219,7 @@ def startup(model: Model, device: str, entries: int) -> None:
                     began=time.time(),
                     paths=[str(REPOSITORY / "workflow/scripts")],
                     top=str(top),
-                    model=model.__dict__,
+                    model=dataclasses.asdict(model),
                     device=device,
                     threads=os.cpu_count(),
                 )
@@ -230,7 +230,8 @@ def startup(model: Model, device: str, entries: int) -> None:
 
 
 def main() -> None:
-    registry = yaml.safe_load((REPOSITORY / "config/models.yaml").read_text())
+    config = settings.defaults()
+    registry = settings.check(config, data=False)
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "startup"])
@@ -243,10 +244,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(machine())
     entry = registry[arguments.model]
-    model = Model(
-        arguments.model, entry["constructor"], entry["resolution"], entry["embed_dim"], entry["entry"], 16,
-        arguments.precision,
-    )  # fmt: skip
+    model = dataclasses.replace(settings.model(config, registry, arguments.model), precision=arguments.precision)
     if arguments.quick:
         model = Model("vit-tiny", "vit_tiny", 64, 192, "encoder", 16, arguments.precision)
     if arguments.what == "startup":

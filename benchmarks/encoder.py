@@ -111,6 +111,8 @@ def race(
 
 def main() -> None:
     registry = yaml.safe_load((REPOSITORY / "config/models.yaml").read_text())
+    # transformers knows no V-JEPA 2.1.
+    registry = {name: entry for name, entry in registry.items() if entry.get("family", "vjepa2") == "vjepa2"}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(registry), choices=list(registry), metavar="MODEL")
     parser.add_argument("--precision", nargs="+", default=["bf16"], choices=list(DTYPES))

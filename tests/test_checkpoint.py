@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from echo_embeddings import checkpoint
-from echo_embeddings.architectures import ARCHITECTURES
+from echo_embeddings.architectures import ARCHITECTURES, architecture
 from echo_embeddings.files import UserError
 
 TINY = ARCHITECTURES["vit_tiny"]
 
 
-def load(path, constructor="vit_tiny", embed_dim=192, entry="encoder"):
-    return checkpoint.load(path, "tiny", constructor, embed_dim, entry)
+def load(path, constructor="vit_tiny", embed_dim=192, entry="encoder", family="vjepa2"):
+    return checkpoint.load(path, "tiny", constructor, embed_dim, entry, family)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,6 @@ def test_a_large_checkpoint_in_the_official_format(tmp_path, large_encoder):
     assert checkpoint.note(tmp_path / "vitl.pt") == "drawn for a test"
 
 
-V_JEPA_2_1 = {"video_mod_embed": torch.zeros(1, 1, 192), "norms_block.0.weight": torch.ones(192)}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -63,7 +60,6 @@ V_JEPA_2_1 = {"video_mod_embed": torch.zeros(1, 1, 192), "norms_block.0.weight":
             lambda s: s.update({"norm.bias": torch.zeros(191)}),
             r"entry 'encoder': 'norm.bias' is \[191\], vit_tiny has \[192\]",
         ),
-        (lambda s: s.update(V_JEPA_2_1), "is a V-JEPA 2.1 encoder"),
         (lambda s: s.update({"norm.bias": "text"}), "'norm.bias' is str"),
         (lambda s: s.update({"norm.bias": torch.zeros(192, dtype=torch.int64)}), "'norm.bias' is torch.int64"),
     ],
@@ -84,13 +80,43 @@ def test_wrong_entry_width_and_kind_of_file(tmp_path, state):
         load(tmp_path / "w.pt", entry="ema_encoder")
     with pytest.raises(UserError, match="embed_dim is 1024, vit_tiny has 192"):
         load(tmp_path / "w.pt", embed_dim=1024)
-    with pytest.raises(UserError, match=r"blocks\.12\.norm1\.weight"):
+    with pytest.raises(UserError, match=r"entry 'encoder' is 192 wide, vit_large is 1024: constructor vit_tiny\?"):
         load(tmp_path / "w.pt", constructor="vit_large", embed_dim=1024)
+    with pytest.raises(UserError, match="entry 'predictor' is no V-JEPA encoder"):
+        load(tmp_path / "w.pt", entry="predictor")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(UserError, match="holds a list"):
         load(tmp_path / "list.pt")
     with pytest.raises(UserError, match="no such checkpoint"):
         load(tmp_path / "absent.pt")
+
+
+def test_the_family_is_read_from_the_keys_and_compared(tmp_path, state):
+    """2.1 given as 2, 2 given as 2.1: each stops, and each loads as what it is."""
+    newer = checkpoint.draw(architecture("vit_tiny", "vjepa2_1"), seed=0).state_dict()
+    checkpoint.save(tmp_path / "w.pt", {"target_encoder": state, "ema_encoder": newer}, "drawn for a test")
+    with pytest.raises(UserError) as error:
+        load(tmp_path / "w.pt", entry="ema_encoder", family="vjepa2")
+    assert str(error.value).startswith(f"model tiny: {tmp_path}/w.pt: entry 'ema_encoder' has ")
+    assert str(error.value).endswith(
+        "it is a V-JEPA 2.1 encoder, and the registry says V-JEPA 2; "
+        "set family: vjepa2_1, or take the file that was meant"
+    )
+    with pytest.raises(UserError) as error:
+        load(tmp_path / "w.pt", entry="target_encoder", family="vjepa2_1")
+    assert str(error.value).startswith(f"model tiny: {tmp_path}/w.pt: entry 'target_encoder' has 'norm.")
+    assert "it is a V-JEPA 2 encoder, and the registry says V-JEPA 2.1; set family: vjepa2, " in str(error.value)
+    for entry, family, expected in (("ema_encoder", "vjepa2_1", newer), ("target_encoder", "vjepa2", state)):
+        loaded = load(tmp_path / "w.pt", entry=entry, family=family).state_dict()
+        assert loaded.keys() == expected.keys()
+        assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+
+
+def test_another_depth_of_the_same_width(tmp_path, state):
+    shallow = {key: tensor for key, tensor in state.items() if not key.startswith("blocks.11.")}
+    torch.save({"encoder": with_prefix(shallow)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="entry 'encoder' has 11 blocks, vit_tiny has 12"):
+        load(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("fraction", [0, 0.001, 0.3, 0.9, 0.999])

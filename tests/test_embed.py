@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from echo_embeddings import checkpoint, embed, extract, manifest, store
+from echo_embeddings import checkpoint, clip, embed, extract, manifest, mask, store, video
 from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.files import UserError
 from echo_embeddings.manifest import Row
+from echo_embeddings.recipe import RECIPES, Recipe
 from echo_embeddings.settings import Model
 
 MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
@@ -168,3 +169,70 @@ def test_bf16_stays_near_fp32(places):
     exact, rounded = run(places), run(places, dataclasses.replace(MODEL, precision="bf16"))
     a, b = (np.stack([v.numpy() for v in vectors.values()]) for vectors in (exact, rounded))
     assert 0 < np.linalg.norm(a - b) / np.linalg.norm(a) < 2e-2
+
+
+def fed_with(recipe):
+    return dataclasses.replace(MODEL, recipe=recipe)
+
+
+def by_hand(places, key, indices, keep=None):
+    """The vector of 16 frames, read, masked and computed here."""
+    row = next(row for row in manifest.read(places.table) if row.mp4 == key)
+    frames = video.read(places.tree / key, indices, row.frames)
+    frames = frames if keep is None else frames * keep[None, :, :, None]
+    encoder = checkpoint.load(places.checkpoint, "tiny", "vit_tiny", 192, "encoder")
+    with torch.inference_mode():
+        return encoder(clip.preprocess(torch.from_numpy(frames)[None], 64)).mean(dim=1)[0]
+
+
+def test_the_guide_s_recipe_is_what_the_guide_does(places):
+    """To the bit: frames spread over the clip, nothing masked."""
+    vectors = run(places, batch_size=1)
+    assert torch.equal(vectors["s3/clip.mp4"], by_hand(places, "s3/clip.mp4", np.linspace(0, 22, 16, dtype=int)))
+
+
+def test_echojepa_s_recipe_masks_and_samples_as_theirs(places):
+    vectors = run(places, fed_with(RECIPES["echojepa"]), batch_size=1)
+    indices = [0, 3, 7, 11, 15, 19, *[22] * 10]  # 23 frames: 7 at stride 3, the last of them the last frame
+    expected = by_hand(places, "s3/clip.mp4", [int(i) for i in clip.sample(23, 16, RECIPES["echojepa"], None)[0]])
+    masked = by_hand(places, "s3/clip.mp4", [*indices[:6], *[22] * 10], mask.boxes(64, 64))
+    assert torch.equal(vectors["s3/clip.mp4"], masked)
+    assert not torch.allclose(masked, expected)
+    made = record(places)
+    assert made["counts"]["short"] == 6  # none has 48 frames
+    assert made["recipe"]["name"] == "echojepa"
+    assert made["preprocessing"].startswith("16 frames as EchoJEPA's training took them")
+
+
+def test_several_clips_a_video_are_averaged(places):
+    recipe = Recipe("halves", clips_per_video=2)
+    vectors = run(places, fed_with(recipe))
+    halves = [by_hand(places, "s4/clip.mp4", np.linspace(a, a + 11, 16, dtype=int)) for a in (0, 12)]
+    assert (vectors["s4/clip.mp4"] - torch.stack(halves).mean(0)).norm() / halves[0].norm() < 1e-5
+    assert (halves[0] - halves[1]).norm() / halves[0].norm() > 1e-3
+    assert record(places)["counts"]["short"] == 6  # 20 to 25 frames are fewer than 2 x 16
+
+
+def test_a_recipe_is_part_of_the_fingerprint_and_so_is_what_it_reads(places):
+    recipe = Recipe("eight", sampling="rate", rate=8.0)
+    run(places, fed_with(recipe))
+    run(places)
+    assert record(places)["counts"]["reused"] == 0
+    run(places, fed_with(recipe))
+    assert record(places)["counts"]["reused"] == 6
+    manifest.write(places.table, [dataclasses.replace(row, fps=60.0) for row in manifest.read(places.table)])
+    run(places, fed_with(recipe))
+    assert record(places)["counts"]["reused"] == 0
+    run(places)  # to which the true rate does not matter
+    assert record(places)["counts"]["reused"] == 6
+
+
+def test_a_clip_without_a_sector_is_a_row_not_a_vector(places, write_video):
+    path = write_video("mp4/p10/s5/clip.mp4", frames=1)
+    rows = [
+        dataclasses.replace(row, frames=1, mp4_bytes=path.stat().st_size) if row.mp4 == "s5/clip.mp4" else row
+        for row in manifest.read(places.table)
+    ]
+    manifest.write(places.table, rows)
+    assert len(run(places, fed_with(Recipe("sector", mask="sector")))) == 5
+    assert "s5/clip.mp4\tno sector found: nothing moves" in places.failed.read_text()

@@ -1,14 +1,12 @@
 """What jobs ask of a cluster follows from their work."""
 
 import pytest
-import yaml
 
-from conftest import REPOSITORY
 from echo_embeddings import checkpoint, estimate, settings
 from echo_embeddings.architectures import ARCHITECTURES
 
 CONFIG = settings.defaults()
-REGISTRY = yaml.safe_load((REPOSITORY / "config/models.yaml").read_text())
+REGISTRY = settings.check(CONFIG, data=False)
 CLIPS = 52_500  # of one of MIMIC-IV-Echo's ten folders
 
 

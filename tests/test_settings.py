@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 
 import pytest
 import yaml
@@ -43,7 +44,7 @@ def test_the_base_configuration_is_complete_and_an_empty_one_becomes_it():
     config = {}
     registry = settings.check(config)
     assert config == BASE
-    assert list(registry) == ["vitl", "vith", "vitg", "vitg-384"]
+    assert list(registry)[:4] == ["vitl", "vith", "vitg", "vitg-384"]
 
 
 def changed(**changes):
@@ -134,15 +135,71 @@ def test_a_wrong_registry(tmp_path, registry, message):
         settings.check(changed(models_file="models.yaml"))
 
 
+def other(value):
+    """A value of the same kind that is not `value`."""
+    if isinstance(value, tuple):
+        return (*value, "CT")
+    if isinstance(value, dict):
+        return {**value, "trellis": 0}
+    if isinstance(value, bool | None):
+        return not value
+    return value + ("x" if isinstance(value, str) else 1)
+
+
 def test_fingerprints_change_with_every_value():
     registry = settings.check(config := changed())
-    for made in (settings.convert_settings(config, 256), settings.model(config, registry, "vitl")):
-        for field in dataclasses.fields(made):
-            value = getattr(made, field.name)
-            if isinstance(value, tuple):
-                other = (*value, "CT")
-            elif isinstance(value, dict):
-                other = {**value, "trellis": 0}
-            else:
-                other = value + ("x" if isinstance(value, str) else 1)
-            assert dataclasses.replace(made, **{field.name: other}).fingerprint() != made.fingerprint()
+    convert, model = settings.convert_settings(config, 256), settings.model(config, registry, "vitl")
+    changes = [(convert, field.name, other(getattr(convert, field.name))) for field in dataclasses.fields(convert)]
+    for field in dataclasses.fields(model):
+        if field.name != "recipe":
+            changes.append((model, field.name, other(getattr(model, field.name))))
+    for field in dataclasses.fields(model.recipe):
+        value = other(getattr(model.recipe, field.name))
+        changes.append((model, "recipe", dataclasses.replace(model.recipe, **{field.name: value})))
+    for made, name, value in changes:
+        assert dataclasses.replace(made, **{name: value}).fingerprint() != made.fingerprint()
+
+
+def with_recipes(tmp_path, recipes, name="mine"):
+    (tmp_path / "models.yaml").write_text(
+        "tiny: {constructor: vit_tiny, resolution: 64, embed_dim: 192, batch_size: 4, checkpoint: t.pt, "
+        f"entry: encoder, recipe: {name}}}"
+    )
+    return changed(models_file="models.yaml", models=["tiny"], recipes=recipes)
+
+
+def test_a_recipe_of_ones_own_reaches_the_model_and_survives_snakemake(tmp_path):
+    keys = {
+        "sampling": "rate",
+        "rate": 8,
+        "clips_per_video": 2,
+        "mask": "sector",
+        "aspect": "letterboxed",
+        "crop": False,
+    }
+    config = with_recipes(tmp_path, {"mine": keys})
+    model = settings.model(config, settings.check(config), "tiny")
+    assert {key: getattr(model.recipe, key) for key in keys} == keys
+    assert settings.model_of(json.loads(json.dumps(dataclasses.asdict(model)))) == model
+
+
+@pytest.mark.parametrize(
+    ("recipes", "name", "line"),
+    [
+        ({}, "mine", "models.yaml: tiny.recipe: no recipe 'mine': guide, echojepa"),
+        ({"guide": {}}, "guide", "config: recipes: 'guide' is there already and stays as it is; take another name"),
+        (
+            {"mine": {"sampling": "rate"}},
+            "mine",
+            "config: recipes.mine: rate goes with sampling: rate, and with nothing",
+        ),
+        ({"mine": {"stride": 2}}, "mine", "config: recipes.mine: stride goes with sampling: stride, "),
+        ({"mine": {"maks": "sector"}}, "mine", "config: recipes.mine: unknown key 'maks'; did you mean 'mask'?"),
+        ({"mine": {"mask": "box"}}, "mine", "config: recipes.mine.mask: 'box' is not one of ['none', "),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(tmp_path, recipes, name, line):
+    with pytest.raises(UserError) as error:
+        settings.check(with_recipes(tmp_path, recipes, name))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(line)

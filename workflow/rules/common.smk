@@ -12,17 +12,18 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
 from echo_embeddings import collection, estimate, job, settings, slurm
-from echo_embeddings.architectures import ARCHITECTURES
+from echo_embeddings.architectures import architecture
 from echo_embeddings.files import UserError
 
 try:
     REGISTRY = settings.check(config)
+    TOP, KIND = collection.source(config)
 except UserError as error:
     sys.exit(str(error))
 
 FOLDERS, NO_FOLDERS = {}, ""
 try:
-    FOLDERS = collection.folders(config["dicom_dir"], config["folders"])
+    FOLDERS = collection.folders(TOP, config["folders"], KIND)
 except UserError as error:
     # Right before the target physionet has fetched them; whoever asks for more is told by the rule merge.
     NO_FOLDERS = f"{error}; `snakemake physionet` fetches what physionet.include names"
@@ -41,7 +42,7 @@ wildcard_constraints:
 def survey(folder):
     """What the folder looks like now: its fingerprint and its number of files."""
     try:
-        return collection.find(config["dicom_dir"], folder).survey()
+        return collection.find(TOP, folder, KIND).survey()
     except UserError as error:
         sys.exit(str(error))
 

@@ -7,7 +7,7 @@ def embed_mb(wildcards):
     return estimate.embed_mb(
         clips(wildcards.folder),
         model,
-        ARCHITECTURES[model.constructor],
+        architecture(model.constructor, model.family),
         device=keys["device"],
         batch_size=settings.batch_size(config, REGISTRY, model.name),
         num_workers=keys["num_workers"],
@@ -20,7 +20,7 @@ def embed_minutes(wildcards, threads):
     return estimate.embed_minutes(
         clips(wildcards.folder),
         model,
-        ARCHITECTURES[model.constructor],
+        architecture(model.constructor, model.family),
         device=keys["device"],
         num_workers=keys["num_workers"],
         threads=threads,

@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-from echo_embeddings import embed, job, settings
-from echo_embeddings.settings import Model
+from echo_embeddings import collection, embed, job, settings
 
 if __name__ == "__main__":  # worker processes import this file
     with job.logged(snakemake.log[0]) as terminal:
-        model = Model(**snakemake.params.model)
+        model = settings.model_of(snakemake.params.model)
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
-        mp4 = Path("results/mp4", str(model.resolution))
+        size = str(model.resolution)
         embed.embed_folder(
             folder,
             embed.Places(
-                tree=mp4 / folder,
-                table=mp4 / f"{folder}.manifest.tsv",
+                tree=collection.tree(snakemake.config, size, folder),
+                table=Path("results/mp4", size, f"{folder}.manifest.tsv"),
                 checkpoint=Path(snakemake.input.checkpoint),
                 state=Path("results/state/embed", model.name, folder),
                 digests=Path("results/state/checkpoints"),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from echo_embeddings import job, qc
+from echo_embeddings import collection, job, qc
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):
@@ -14,7 +14,7 @@ if __name__ == "__main__":
             {
                 folder: qc.FolderFiles(
                     manifest=Path("results/mp4", params.size, f"{folder}.manifest.tsv"),
-                    tree=Path("results/mp4", params.size, folder),
+                    tree=collection.tree(snakemake.config, params.size, folder),
                     run=Path("results/embeddings", f"{model}_embeddings_{folder}.json"),
                     failed=Path("results/embeddings", f"{model}_embeddings_{folder}.failed.tsv"),
                 )

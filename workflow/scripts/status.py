@@ -21,7 +21,8 @@ def main() -> None:
     os.chdir(arguments.directory)
     registry = settings.check(config)
     while True:
-        folders = collection.folders(config["dicom_dir"], config["folders"])
+        top, kind = collection.source(config)
+        folders = collection.folders(top, config["folders"], kind)
         text = status.table(status.collect(Path("results"), folders, config["models"], registry))
         if arguments.watch is None:
             print(text)

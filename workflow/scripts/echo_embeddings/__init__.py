@@ -6,8 +6,10 @@ only from those above it in this list:
     files                   whole-or-absent files, names that any tool can carry, user errors, who has a folder
     job                     what every Snakemake script of this workflow does around its one call
     slurm                   what must be so before jobs are given to SLURM
+    recipe                  how a clip is shown to an encoder, as data
     settings                the configuration and the model registry, and what of them decides results
     architectures           sizes of the encoders, and what follows from them
+    models                  the registry as a table
     estimate                what a job will ask of a cluster: memory and time
     archive                 DICOM packed in zip and tar files
     collection              which files a folder of DICOM holds
@@ -19,19 +21,22 @@ only from those above it in this list:
     dicom                   DICOM file -> header, RGB frames one at a time
     video                   frames <-> MP4 file
     clip                    which frames, and pixels -> model input
+    mask                    what of a picture is shown, and in which shape
     store                   embedding files: write, read, merge
     vjepa                   the encoder, and nothing else
     huggingface             the same weights in the form of Hugging Face
     checkpoint              checkpoint -> encoder, strictly
     convert                 a folder of DICOM -> MP4 tree and manifest
+    probe                   a folder of MP4 that are there already -> manifest
     loader                  MP4 files -> chunks of sampled frames, by worker processes
     extract                 the encoder on a device: batches, memory, compilation
     shards                  vectors made so far, kept through any kill
     cards                   one GPU a job
     embed                   an MP4 tree and an encoder -> embeddings
+    verify                  one known clip through the whole way, against what the registry records
     doctor                  what a run needs, and what it will cost
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
 
-The first seven are imported while the workflow is parsed, so they use nothing that is slow to import.
+The first ten are imported while the workflow is parsed, so they use nothing that is slow to import.
 """

@@ -1,5 +1,6 @@
-"""Sizes of the V-JEPA 2 encoders, and what follows from them: parameters and operations a clip."""
+"""The V-JEPA 2 and 2.1 encoders as data, and what follows from it: parameters and operations a clip."""
 
+import dataclasses
 from dataclasses import dataclass
 
 PATCH = 16  # edge of a patch, pixels
@@ -7,13 +8,31 @@ TUBELET = 2  # frames a patch spans
 
 
 @dataclass(frozen=True)
+class Family:
+    """What V-JEPA 2 and V-JEPA 2.1 do differently; the blocks are the same."""
+
+    name: str
+    interleaved: bool  # rotary frequencies f0, f0, f1, f1, ..; otherwise f0, f1, .., f0, f1, ..
+    grid: int | None  # patches a row and column: the grid that positions are rescaled to; None leaves them whole
+    levels: int  # output norms, of which the last one is used; 0 is a single one of another name
+    modalities: bool  # an embedding says whether tokens are of a video, and single images have patches of their own
+
+
+FAMILIES = {
+    "vjepa2": Family("V-JEPA 2", interleaved=False, grid=None, levels=0, modalities=False),
+    "vjepa2_1": Family("V-JEPA 2.1", interleaved=True, grid=16, levels=4, modalities=True),
+}
+
+
+@dataclass(frozen=True)
 class Architecture:
-    """The size of an encoder."""
+    """The size of an encoder, and the family it is of."""
 
     embed_dim: int
     depth: int
     heads: int
     mlp_ratio: float = 4.0
+    family: Family = FAMILIES["vjepa2"]
 
     def parameters(self) -> float:
         """Number of weights, without biases and norms (under 1 %)."""
@@ -34,7 +53,14 @@ class Architecture:
 # Constructor names as in the official code.
 ARCHITECTURES = {
     "vit_tiny": Architecture(192, 12, 3),
+    "vit_base": Architecture(768, 12, 12),
     "vit_large": Architecture(1024, 24, 16),
     "vit_huge": Architecture(1280, 32, 16),
     "vit_giant_xformers": Architecture(1408, 40, 22, mlp_ratio=48 / 11),
+    "vit_gigantic_xformers": Architecture(1664, 48, 26, mlp_ratio=64 / 13),
 }
+
+
+def architecture(constructor: str, family: str) -> Architecture:
+    """The encoder of a size (a key of `ARCHITECTURES`) and family (a key of `FAMILIES`)."""
+    return dataclasses.replace(ARCHITECTURES[constructor], family=FAMILIES[family])

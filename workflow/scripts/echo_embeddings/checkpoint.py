@@ -11,38 +11,42 @@ import torch
 from torch import Tensor
 
 from . import huggingface, store
-from .architectures import ARCHITECTURES, Architecture
+from .architectures import ARCHITECTURES, FAMILIES, Architecture, architecture
 from .files import UserError, one_line, whole
 from .vjepa import Encoder
 
 PREFIXES = ("module.", "backbone.")  # left by distributed training and by the wrapper class
 LEFT_OVER = "pos_embed"  # of training without rotary embedding; the encoder has no use for it
-V_JEPA_2_1 = ("video_mod_embed", "img_mod_embed", "patch_embed_img.", "norms_block.")  # keys only 2.1 has
+# How keys that only one family has begin.
+TELLTALE = {
+    "vjepa2": ("norm.",),
+    "vjepa2_1": ("video_mod_embed", "img_mod_embed", "patch_embed_img.", "norms_block."),
+}
 HUGGING_FACE = "encoder"  # the entry of the official files that those of Hugging Face were made from
 NOTE = "note"  # an entry of the file with words about the weights, which reports repeat
 
 
-def load(path: str | os.PathLike[str], name: str, constructor: str, embed_dim: int, entry: str) -> Encoder:
+def load(
+    path: str | os.PathLike[str], name: str, constructor: str, embed_dim: int, entry: str, family: str = "vjepa2"
+) -> Encoder:
     """The encoder of model `name` with the float32 weights under `entry` of the checkpoint at `path`.
 
     The file is memory-mapped: only that entry is read. It is official, or safetensors of Hugging Face, which
     hold the entry "encoder"; which of the two is told by its content. Raises `UserError`, one line that names file,
-    key and model, if the file is missing, broken or of another kind, the entry is not there, or a key is
-    missing, unknown or of another shape.
+    key and model, if the file is missing, broken or of another kind, the entry is not there, it is of the other
+    family, another width or depth, or a key is missing, unknown or of another shape.
     """
-    architecture = ARCHITECTURES[constructor]
-    if architecture.embed_dim != embed_dim:
-        raise UserError(f"model {name}: embed_dim is {embed_dim}, {constructor} has {architecture.embed_dim}")
+    wanted = architecture(constructor, family)
+    if wanted.embed_dim != embed_dim:
+        raise UserError(f"model {name}: embed_dim is {embed_dim}, {constructor} has {wanted.embed_dim}")
     where = f"model {name}: {path}"
     state = _entry(_open(path, where), entry, where)
-    for key in state:
-        if key.startswith(V_JEPA_2_1):
-            raise UserError(
-                f"{where}: entry {entry!r} has {key!r}: it is a V-JEPA 2.1 encoder, {constructor} here is V-JEPA 2"
-            )
+    where = f"{where}: entry {entry!r}"
+    _check_family(state, family, where)
+    _check_size(state, wanted, constructor, where)
     with torch.device("meta"):
-        encoder = Encoder(architecture)
-    _compare(encoder.state_dict(), state, constructor, where, entry)
+        encoder = Encoder(wanted)
+    _compare(encoder.state_dict(), state, constructor, where)
     encoder.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=True, assign=True)
     return encoder.eval().requires_grad_(False)
 
@@ -81,20 +85,44 @@ def _entry(content: dict[str, object], entry: str, where: str) -> dict[str, Tens
     return state
 
 
-def _compare(wanted: dict[str, Tensor], state: dict[str, Tensor], constructor: str, where: str, entry: str) -> None:
+def _check_family(state: dict[str, Tensor], family: str, where: str) -> None:
+    """Raise `UserError` if the keys are those of another family than the registry says, or of none."""
+    found = {key: name for key in state for name, beginnings in TELLTALE.items() if key.startswith(beginnings)}
+    for key, name in found.items():
+        if name != family:
+            raise UserError(
+                f"{where} has {key!r}: it is a {FAMILIES[name].name} encoder, and the registry says "
+                f"{FAMILIES[family].name}; set family: {name}, or take the file that was meant"
+            )
+    if not found:
+        raise UserError(f"{where} is no V-JEPA encoder: it has neither 'norm.weight' nor 'video_mod_embed'")
+
+
+def _check_size(state: dict[str, Tensor], wanted: Architecture, constructor: str, where: str) -> None:
+    """Raise `UserError` if the weights are of another width or depth than `wanted`."""
+    weight = state.get("patch_embed.proj.weight")
+    width = weight.shape[0] if isinstance(weight, Tensor) and weight.dim() else wanted.embed_dim
+    depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    if width != wanted.embed_dim:
+        fits = [name for name, one in ARCHITECTURES.items() if one.embed_dim == width]
+        hint = f": constructor {fits[0]}?" if fits else ""
+        raise UserError(f"{where} is {width} wide, {constructor} is {wanted.embed_dim}{hint}")
+    if depth != wanted.depth:
+        raise UserError(f"{where} has {depth} blocks, {constructor} has {wanted.depth}")
+
+
+def _compare(wanted: dict[str, Tensor], state: dict[str, Tensor], constructor: str, where: str) -> None:
     """Raise `UserError` on the first key that is missing, unknown or misshapen."""
     for key in (k for k in wanted if k not in state):
-        raise UserError(f"{where}: entry {entry!r} has no {key!r}, which {constructor} needs")
+        raise UserError(f"{where} has no {key!r}, which {constructor} needs")
     for key, value in state.items():
         if key not in wanted:
-            raise UserError(f"{where}: entry {entry!r} has {key!r}, which {constructor} does not know")
+            raise UserError(f"{where} has {key!r}, which {constructor} does not know")
         if not isinstance(value, Tensor) or value.shape != wanted[key].shape:
             shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(
-                f"{where}: entry {entry!r}: {key!r} is {shape}, {constructor} has {list(wanted[key].shape)}"
-            )
+            raise UserError(f"{where}: {key!r} is {shape}, {constructor} has {list(wanted[key].shape)}")
         if not value.is_floating_point():
-            raise UserError(f"{where}: entry {entry!r}: {key!r} is {value.dtype}, not floating-point weights")
+            raise UserError(f"{where}: {key!r} is {value.dtype}, not floating-point weights")
 
 
 def note(path: str | os.PathLike[str]) -> str | None:

@@ -1,14 +1,18 @@
-"""Which folders a collection has, and which files a folder of DICOM holds."""
+"""Which folders a collection has, of DICOM or of MP4 files, and which files a folder holds."""
 
 import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from . import archive
 from .files import UserError, decode_name, encode_name
+
+MP4_SUFFIX = ".mp4"  # in any case
 
 
 @dataclass(frozen=True)
@@ -112,47 +116,78 @@ def _holds_dicom(paths: list[str]) -> bool:
     return False
 
 
-def folders(dicom_dir: str, chosen: list[str]) -> dict[str, Folder]:
+def _holds_mp4(paths: list[str]) -> bool:
+    return any(path.lower().endswith(MP4_SUFFIX) for path in paths)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a collection is made of."""
+
+    key: str  # of the configuration: where it lies
+    name: str
+    sign: str  # by which its files are known
+    holds: Callable[[list[str]], bool]  # whether one of the paths is such a file
+    archives: bool  # whether archives of it are looked for, and refused
+
+
+DICOM = Kind("dicom_dir", "DICOM", "the mark 'DICM' at byte 128", _holds_dicom, archives=True)
+MP4 = Kind("mp4_dir", "MP4", f"names that end with {MP4_SUFFIX}", _holds_mp4, archives=False)
+
+
+def source(config: Mapping[str, Any]) -> tuple[str, Kind]:
+    """Where the collection lies, and what it is made of: MP4 files, if the configuration has some, or else DICOM."""
+    return (config["mp4_dir"], MP4) if config["mp4_dir"] else (config["dicom_dir"], DICOM)
+
+
+def tree(config: Mapping[str, Any], size: str, folder: str) -> Path:
+    """Where the MP4 files of a folder lie: those converted to `size` x `size` pixels, or those that were there."""
+    if config["mp4_dir"]:
+        return Path(find(config["mp4_dir"], folder, MP4).path)
+    return Path("results/mp4", size, folder)
+
+
+def folders(top: str, chosen: list[str], kind: Kind = DICOM) -> dict[str, Folder]:
     """The folders of the collection in byte order, by name.
 
-    A folder is a direct sub-folder of `dicom_dir` with at least one DICOM at any depth; DICOM lying
-    directly in `dicom_dir` form one more, named after it. `chosen` are the names wanted, percent-encoded
+    A folder is a direct sub-folder of `top` with at least one file of the kind at any depth; those lying
+    directly in `top` form one more, named after it. `chosen` are the names wanted, percent-encoded
     where need be; none means all. Raises `UserError` where there are none, or a chosen one is not there,
     or a name is not usable.
     """
     if chosen:
-        found = [find(dicom_dir, name) for name in sorted(set(chosen), key=os.fsencode)]
+        found = [find(top, name, kind) for name in sorted(set(chosen), key=os.fsencode)]
     else:
-        below = sorted((e.path for e in _entries(dicom_dir) if _is_directory(e)), key=os.fsencode)
-        found = [Folder(encode_name(os.path.basename(p)), p) for p in below if _is_folder(p)]
-        direct = files(_direct(dicom_dir), full=True)
-        if _holds_dicom(direct):
-            found.append(_direct(dicom_dir))
-        else:
+        below = sorted((e.path for e in _entries(top) if _is_directory(e)), key=os.fsencode)
+        found = [Folder(encode_name(os.path.basename(p)), p) for p in below if _is_folder(p, kind)]
+        direct = files(_direct(top), full=True)
+        if kind.holds(direct):
+            found.append(_direct(top))
+        elif kind.archives:
             _refuse_archives(direct)
     if not found:
-        raise UserError(f"config: dicom_dir: no DICOM below {dicom_dir!r} (looked for the mark 'DICM' at byte 128)")
+        raise UserError(f"config: {kind.key}: no {kind.name} below {top!r} (looked for {kind.sign})")
     names = [folder.name for folder in found]
     for name in names:
         if name == "all" or set(name) & set("{}"):
-            raise UserError(f"config: dicom_dir: rename the folder {name!r}: 'all', {{ and }} are reserved")
+            raise UserError(f"config: {kind.key}: rename the folder {name!r}: 'all', {{ and }} are reserved")
         if names.count(name) > 1:
             raise UserError(
-                f"config: dicom_dir: DICOM lie directly in {dicom_dir!r} and in its sub-folder {name!r}; "
+                f"config: {kind.key}: {kind.name} lie directly in {top!r} and in its sub-folder {name!r}; "
                 "move the former into a sub-folder of their own, or name the folder you want in 'folders'"
             )
     return {folder.name: folder for folder in found}
 
 
-def _direct(dicom_dir: str) -> Folder:
-    return Folder(encode_name(os.path.basename(os.path.abspath(dicom_dir))), dicom_dir, deep=False)
+def _direct(top: str) -> Folder:
+    return Folder(encode_name(os.path.basename(os.path.abspath(top))), top, deep=False)
 
 
-def _is_folder(path: str) -> bool:
-    """Whether there is DICOM below. Raises `UserError` if there is, and all of it in archives."""
-    if any(_holds_dicom(paths) for _, paths in _walk(path)):
+def _is_folder(path: str, kind: Kind) -> bool:
+    """Whether there is a file of the kind below. Raises `UserError` if there is, and all of it in archives."""
+    if any(kind.holds(paths) for _, paths in _walk(path)):
         return True
-    for _, paths in _walk(path):
+    for _, paths in _walk(path) if kind.archives else ():
         _refuse_archives(paths)
     return False
 
@@ -164,20 +199,20 @@ def _refuse_archives(paths: Iterable[str]) -> None:
                 raise UserError(f"{path}: DICOM in an archive; unpack it, and others like it: {command}")
 
 
-def find(dicom_dir: str, name: str) -> Folder:
-    """The folder `name` of the collection. Raises `UserError` if it is not there or holds no DICOM."""
+def find(top: str, name: str, kind: Kind = DICOM) -> Folder:
+    """The folder `name` of the collection. Raises `UserError` if it is not there or holds no file of the kind."""
     raw = decode_name(name)
     if raw in ("", ".", "..") or "/" in raw:
-        raise UserError(f"folder {name!r}: not the name of a direct sub-folder of dicom_dir {dicom_dir!r}")
-    path = os.path.join(dicom_dir, raw)
+        raise UserError(f"folder {name!r}: not the name of a direct sub-folder of {kind.key} {top!r}")
+    path = os.path.join(top, raw)
     if os.path.isdir(path):
-        if _is_folder(path):
+        if _is_folder(path, kind):
             return Folder(name, path)
-        raise UserError(f"folder {name!r}: no DICOM below {path} (looked for 'DICM' at byte 128)")
-    direct = _direct(dicom_dir)
-    if name == direct.name and _holds_dicom(files(direct, full=True)):
+        raise UserError(f"folder {name!r}: no {kind.name} below {path} (looked for {kind.sign})")
+    direct = _direct(top)
+    if name == direct.name and kind.holds(files(direct, full=True)):
         return direct
-    raise UserError(f"folder {name!r}: there is none in dicom_dir {dicom_dir!r}")
+    raise UserError(f"folder {name!r}: there is none in {kind.key} {top!r}")
 
 
 def files(folder: Folder, full: bool = False) -> list[str]:

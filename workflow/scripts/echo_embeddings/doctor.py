@@ -16,21 +16,22 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from pydicom import uid
 
-from . import checkpoint, collection, dicom, estimate, settings, video
-from .architectures import ARCHITECTURES
-from .collection import Folder
+from . import checkpoint, collection, dicom, estimate, models, probe, settings, video
+from .architectures import architecture
+from .collection import MP4, Folder, Kind
 from .files import UserError, one_line
+from .manifest import CONVERTED
 from .settings import REPOSITORY
 
 GREEN, AMBER, RED = "green", "amber", "red"
 SAMPLE = 200  # files whose header is read
+SAMPLE_MP4 = 40  # MP4 files that are read
 PYTHON = (3, 11)
 
 
@@ -124,7 +125,7 @@ def cards(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Fi
     yield Finding(GREEN, "GPU", f"{names}; torch {torch.__version__} for CUDA {torch.version.cuda}")
     for name in config["models"]:
         model = settings.model(config, registry, name)
-        needed = estimate.card_bytes(model, ARCHITECTURES[model.constructor])
+        needed = estimate.card_bytes(model, architecture(model.constructor, model.family))
         if needed > smallest:
             says = f"{name} takes about {needed / 1e9:.0f} GB, a card here has {smallest / 1e9:.0f}"
             yield Finding(AMBER, "GPU memory", says, "take a smaller model, or embed: {precision: bf16}")
@@ -185,15 +186,32 @@ def credentials() -> Finding:
 # --- the collection and the models ------------------------------------------------------------------
 
 
-def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
-    """Look at the headers of up to `SAMPLE` files, spread evenly over the folders and over each folder."""
-    each = max(1, SAMPLE // len(folders))
+def _choose(folders: Sequence[Folder], number: int) -> tuple[int, list[str]]:
+    """How many files there are, and the paths of up to `number`, spread evenly over the folders and over each."""
+    each = max(1, number // len(folders))
     files = 0
     chosen: list[str] = []
     for folder in folders:
         found = collection.files(folder, full=True)
         files += len(found)
         chosen += found[:: max(1, len(found) // each)][:each]
+    return files, chosen
+
+
+def sample_mp4(folders: Sequence[Folder]) -> Sample:
+    """Look into up to `SAMPLE_MP4` files as `probe` does."""
+    files, chosen = _choose(folders, SAMPLE_MP4)
+    rows = [probe.probe_file(*os.path.split(path)) for path in chosen]
+    frames = [row.frames or 0 for row in rows if row.status == CONVERTED]
+    outcomes = collections.Counter("clip" if row.status == CONVERTED else row.reason for row in rows)
+    average = statistics.mean(frames) if frames else 0.0
+    size = sum(row.bytes or 0 for row in rows)
+    return Sample(files, len(rows), len(frames), average, size, outcomes, {"MP4": len(frames)})
+
+
+def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
+    """Look at the headers of up to `SAMPLE` files."""
+    files, chosen = _choose(folders, SAMPLE)
     outcomes: collections.Counter[str] = collections.Counter()
     syntaxes: collections.Counter[str] = collections.Counter()
     frames, size = [], 0
@@ -213,16 +231,17 @@ def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
     return Sample(files, len(chosen), len(frames), average, size, outcomes, syntaxes)
 
 
-def files(found: Sample, folders: int) -> Iterator[Finding]:
+def files(found: Sample, folders: int, kind: Kind) -> Iterator[Finding]:
     """What the collection seems to hold."""
     share = found.looked_at / max(1, found.files)
     gigabytes = found.bytes / max(share, 1e-9) / 1e9
     says = f"{folders} folders, {found.files:,} files, about {gigabytes:,.1f} GB and {found.all_clips:,} clips"
     if not found.clips:
-        yield Finding(RED, "DICOM", f"{says}: none of {found.looked_at} looked at is a clip", "see convert.modalities")
+        mend = f"see {kind.key}" if kind is MP4 else "see convert.modalities"
+        yield Finding(RED, kind.name, f"{says}: none of {found.looked_at} looked at is a clip", mend)
     else:
         syntaxes = ", ".join(f"{name} {count}" for name, count in most_common(found.syntaxes))
-        yield Finding(GREEN, "DICOM", f"{says} of {found.frames:.0f} frames; clips looked at: {syntaxes}")
+        yield Finding(GREEN, kind.name, f"{says} of {found.frames:.0f} frames; clips looked at: {syntaxes}")
     others = {why: count for why, count in found.outcomes.items() if why != "clip"}
     if others:
         reasons = ", ".join(f"{why} {count}" for why, count in most_common(others))
@@ -238,13 +257,13 @@ def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[
     """Whether each model's checkpoint is there and fits."""
     for name in config["models"]:
         entry = registry[name]
-        path = Path(config["weights_dir"], entry["checkpoint"])
+        path = models.place(config, entry)
         if not path.is_file():
-            mend = f"fetch {entry['url']}" if entry["url"] else "put it there"
-            yield Finding(RED, "weights", f"{name}: no {path}", f"{mend}, or set weights_dir")
+            mend = f"get it ({models.origin(entry)}), or set weights_dir or checkpoints"
+            yield Finding(RED, "weights", f"{name}: no {path}", mend)
             continue
         try:
-            checkpoint.load(path, name, entry["constructor"], entry["embed_dim"], entry["entry"])
+            checkpoint.load(path, name, entry["constructor"], entry["embed_dim"], entry["entry"], entry["family"])
         except UserError as error:
             yield Finding(RED, "weights", str(error), "take the file that the registry names")
         else:
@@ -262,15 +281,18 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
     device = config["embed"]["device"]
     machines = max(1, torch.cuda.device_count()) if device == "cuda" else 1
     made = []
-    for size in sorted({registry[name]["resolution"] for name in config["models"]}):
+    sizes = set() if config["mp4_dir"] else {registry[name]["resolution"] for name in config["models"]}
+    for edge in sorted(sizes):
         hundreds = round(clips * found.frames / 100)
         seconds = estimate.convert_seconds(hundreds, cores)
         made.append(
-            Cost(f"convert {size}", seconds / 3600, estimate.mp4_bytes(round(clips * found.frames), size) / 1e9)
+            Cost(f"convert {edge}", seconds / 3600, estimate.mp4_bytes(round(clips * found.frames), edge) / 1e9)
         )
     for name in config["models"]:
         model = settings.model(config, registry, name)
-        seconds = estimate.embed_seconds(clips, model, ARCHITECTURES[model.constructor], device=device, threads=cores)
+        seconds = estimate.embed_seconds(
+            clips, model, architecture(model.constructor, model.family), device=device, threads=cores
+        )
         made.append(
             Cost(f"embed {name}", seconds / machines / 3600, estimate.vector_bytes(clips, model.embed_dim) / 1e9)
         )
@@ -304,13 +326,15 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
     yield encoder_of_video(config)
     yield from cards(config, registry)
     yield from weights(config, registry)
+    top, kind = collection.source(config)
     try:
-        folders = list(collection.folders(config["dicom_dir"], config["folders"]).values())
+        folders = list(collection.folders(top, config["folders"], kind).values())
     except UserError as error:
-        yield Finding(RED, "DICOM", str(error), "set dicom_dir to the directory whose sub-folders hold DICOM files")
+        mend = f"set {kind.key} to the directory whose sub-folders hold {kind.name} files"
+        yield Finding(RED, kind.name, str(error), mend)
         return
-    found = sample(folders, tuple(config["convert"]["modalities"]))
-    yield from files(found, len(folders))
+    found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
+    yield from files(found, len(folders), kind)
     made = costs(config, registry, found, len(folders))
     yield disk(made, ".")
     yield from made

@@ -24,7 +24,7 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from . import cards, checkpoint, extract, loader, manifest, store, video
+from . import cards, checkpoint, clip, extract, loader, manifest, store, video
 from .extract import Extractor
 from .files import UserError, alone, whole
 from .loader import Chunk
@@ -94,7 +94,7 @@ def embed_folder(
         rows = [row for row in manifest.read(places.table) if row.status == CONVERTED]
         digest = checkpoint.sha256(places.checkpoint, places.digests)
         shards = Shards(places.state, f"{model.fingerprint()} {digest}")
-        identities = {row.mp4: _identity(places.tree, row) for row in rows}
+        identities = {row.mp4: _identity(places.tree, row, model) for row in rows}
         have = shards.vectors(identities)
         todo = [row for row in rows if row.mp4 not in have]
         print(f"{name}: {len(rows)} clips, {len(todo)} to do", flush=True)
@@ -118,7 +118,7 @@ def embed_folder(
             "embedded": len(have),
             "reused": len(rows) - len(todo),
             "failed": len(failed),
-            "short": sum((row.frames or 0) < model.num_frames for row in rows),
+            "short": sum(_is_short(row, model) for row in rows),
         }
         seconds = time.monotonic() - started
         _write_run(places, model, digest, counts, seconds, speed)
@@ -138,7 +138,8 @@ def _extract(
 ) -> tuple[dict[str, str], dict[str, object]]:
     """Compute the vectors of `rows` into `fresh`; returns why clips have none, by key, and what `SPEED` names."""
     failed: dict[str, str] = {}
-    chunks = iter(loader.load(places.tree, rows, model.num_frames, means.num_workers, card.type == "cuda"))
+    pin_memory = card.type == "cuda"
+    chunks = iter(loader.load(places.tree, rows, model.num_frames, model.recipe, means.num_workers, pin_memory))
     extractor = _extractor(places, model, means, card)  # while the workers start
     started = time.monotonic()
     for indices, matrix in extractor.run(_readable(chunks, rows, failed, progress), len(rows)):
@@ -159,7 +160,9 @@ def _extract(
 
 def _extractor(places: Places, model: Model, means: Means, card: torch.device) -> Extractor:
     """The encoder on its device, ready to run."""
-    encoder = checkpoint.load(places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry)
+    encoder = checkpoint.load(
+        places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry, model.family
+    )
     most = max(1, means.save_every // (1 + extract.ahead(card)))  # what is under way is at risk too
     if most < means.batch_size:
         print(f"batches of at most {most} clips, so that embed.save_every is kept", flush=True)
@@ -172,6 +175,7 @@ def _extractor(places: Places, model: Model, means: Means, card: torch.device) -
         auto=means.auto,
         # On a CPU compiling does not pay (docs/benchmarks.md).
         compile_from=extract.COMPILE_FROM if card.type == "cuda" else math.inf,
+        recipe=model.recipe,
     )
 
 
@@ -244,14 +248,25 @@ class _Fresh:
         signal.signal(signal.SIGTERM, self._before)
 
 
-def _identity(tree: Path, row: Row) -> str:
+def _is_short(row: Row, model: Model) -> bool:
+    """Whether the clip ends before the recipe's window does, so that it is padded or frames are repeated."""
+    frames = (row.frames or 0) // model.recipe.clips_per_video
+    return frames < clip.window(model.recipe, model.num_frames, row.fps)
+
+
+def _identity(tree: Path, row: Row, model: Model) -> str:
     """What the vector of a clip depends on besides model and settings: the MP4, and what it was made of."""
     try:
         status = (tree / row.mp4).stat()
         mp4 = (status.st_size, status.st_mtime_ns)
     except OSError:  # the reader says why when it comes to it
         mp4 = (-1, -1)
-    text = json.dumps([*mp4, row.path, row.mp4, row.frames, row.bytes, row.mtime_ns, row.mp4_bytes])
+    facts: list[object] = [*mp4, row.path, row.mp4, row.frames, row.bytes, row.mtime_ns, row.mp4_bytes]
+    if model.recipe.sampling == "rate":
+        facts.append(row.fps)
+    if model.recipe.mask == "sector" or model.recipe.aspect == "letterboxed":
+        facts += [row.rows, row.columns, row.tissue_box]
+    text = json.dumps(facts)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -288,6 +303,7 @@ def _write_run(
         **how,
         "checkpoint": str(places.checkpoint),
         "weights": checkpoint.note(places.checkpoint),
+        "preprocessing": model.recipe.says(model.num_frames, model.resolution),
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -56,11 +56,12 @@ def embed_mb(
     Two batches wait, and up to 64 clips for each process that decodes: 32 read ahead, and their page-locked copies.
     On a CPU the encoder's activations count too.
     """
-    waiting = (64 * num_workers + 2 * batch_size) * model.num_frames * model.resolution**2 * 3
+    frames = model.num_frames * model.recipe.clips_per_video
+    waiting = (64 * num_workers + 2 * batch_size) * frames * model.resolution**2 * 3
     vectors = 4 * clips * model.embed_dim * 4
     total = 2 * 4 * architecture.parameters() + waiting + vectors
     if device == "cpu":
-        tokens = model.num_frames // TUBELET * (model.resolution // PATCH) ** 2
+        tokens = frames // TUBELET * (model.resolution // PATCH) ** 2
         total += 12 * 4 * batch_size * tokens * model.embed_dim
     return TORCH_MB + WORKER_MB * num_workers + math.ceil(total / 1e6)
 
@@ -77,13 +78,14 @@ def embed_minutes(
 def embed_seconds(clips: int, model: Model, architecture: Architecture, *, device: str, threads: int) -> float:
     """Time of the encoder for `clips` clips, as we expect it."""
     speed = L40S[model.precision] if device == "cuda" else CORE * threads
-    return clips * architecture.flop(model.num_frames, model.resolution) / speed
+    work = model.recipe.clips_per_video * architecture.flop(model.num_frames, model.resolution)
+    return clips * work / speed
 
 
 def card_bytes(model: Model, architecture: Architecture) -> float:
     """Memory of a GPU for one clip at a time: weights, a few copies of the widest layer, CUDA itself."""
     number = {"bf16": 2, "fp32": 4}[model.precision]
-    tokens = model.num_frames // TUBELET * (model.resolution // PATCH) ** 2
+    tokens = model.recipe.clips_per_video * (model.num_frames // TUBELET) * (model.resolution // PATCH) ** 2
     widest = 3 * tokens * architecture.mlp_ratio * architecture.embed_dim
     return number * (architecture.parameters() + widest) + CUDA_BYTES
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from . import clip
 from .files import UserError, one_line
 from .loader import Chunk
+from .recipe import GUIDE, Recipe
 from .vjepa import Encoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -24,7 +25,7 @@ NEAR = 1.02  # of two batch sizes with costs as near as this, the smaller is tak
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 COMPILE_FROM = 120.0  # seconds of work from which on compiling, up to half a minute of them, pays
 
-Prepare = Callable[[Tensor, int], Tensor]
+Prepare = Callable[[Tensor, int, bool], Tensor]
 
 
 @torch.inference_mode()
@@ -34,15 +35,19 @@ def vectors(
     resolution: int,
     dtype: torch.dtype,
     prepare: Prepare = clip.preprocess,
+    recipe: Recipe = GUIDE,
 ) -> Tensor:
-    """One vector a clip: B clips, uint8 RGB [T, height, width, 3], to float32 [B, embed_dim].
+    """One vector a video: B videos, uint8 RGB [T, height, width, 3], to float32 [B, embed_dim].
 
-    Preprocessing runs in float32, the encoder in `dtype`, and the mean over all tokens in float32, on the
+    A video's T frames are those of its `clips_per_video` clips, one clip after the other; their vectors are
+    averaged. Preprocessing runs in float32, the encoder in `dtype`, and the mean over all tokens in float32, on the
     device of the clips.
     """
-    video = torch.cat([prepare(frames[None], resolution).to(dtype) for frames in clips])
-    tokens: Tensor = encoder(video)
-    return tokens.mean(dim=1, dtype=torch.float32)
+    video = torch.cat([prepare(frames[None], resolution, recipe.crop).to(dtype) for frames in clips])
+    apart = video.unflatten(2, (recipe.clips_per_video, -1)).transpose(1, 2).flatten(0, 1)
+    tokens: Tensor = encoder(apart)
+    made = tokens.mean(dim=1, dtype=torch.float32)
+    return made if recipe.clips_per_video == 1 else made.unflatten(0, (len(clips), -1)).mean(dim=1)
 
 
 @dataclass
@@ -84,6 +89,7 @@ class Extractor:
         *,
         auto: bool = False,
         compile_from: float = COMPILE_FROM,
+        recipe: Recipe = GUIDE,
     ) -> None:
         """`encoder` lies on `device` in the dtype of `precision`.
 
@@ -94,6 +100,7 @@ class Extractor:
         self._dtype = DTYPES[precision]
         self._auto, self._most, self._compile_from = auto, batch_size, compile_from
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._recipe = recipe
         self._prepare: Prepare = clip.preprocess
         self._stances = False  # whether there is compiled code to choose or leave
         self._ahead = ahead(device)
@@ -212,7 +219,8 @@ class Extractor:
         compiled = self.compiled and len(clips) == self.batch_size
         try:
             with self._stance(compiled):
-                return vectors(self._encoder, self._upload(clips), self._resolution, self._dtype, self._prepare)
+                there = self._upload(clips)
+                return vectors(self._encoder, there, self._resolution, self._dtype, self._prepare, self._recipe)
         except RuntimeError as error:
             if compiled and isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 print(f"torch.compile does not work here, going on without: {one_line(error)[:300]}", flush=True)

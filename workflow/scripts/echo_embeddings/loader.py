@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from . import clip, video
+from . import clip, mask, video
 from .files import end_with, one_line
 from .manifest import Row
+from .recipe import Recipe
 
 CHUNK = 8  # clips that a worker hands over at a time: few messages, little memory
 PREFETCH = 4  # chunks that a worker is ahead
@@ -26,7 +27,7 @@ PREFETCH = 4  # chunks that a worker is ahead
 class Chunk:
     """Some clips as a worker read them; `i` is a clip's place among the rows."""
 
-    frames: list[Tensor] = field(default_factory=list)  # uint8 [n, num_frames, height, width, 3], one a shape
+    frames: list[Tensor] = field(default_factory=list)  # uint8 [n, T, height, width, 3], one a shape
     places: list[list[int]] = field(default_factory=list)  # the n places of each
     failed: dict[int, str] = field(default_factory=dict)  # place -> why it cannot be read
 
@@ -36,10 +37,10 @@ class Chunk:
 
 
 class Clips(Dataset[Chunk]):
-    """The sampled frames of MP4 files, by chunks of places among `rows`."""
+    """The sampled frames of MP4 files as a recipe shows them, by chunks of places among `rows`."""
 
-    def __init__(self, tree: Path, rows: Sequence[Row], num_frames: int) -> None:
-        self.tree, self.rows, self.num_frames = tree, rows, num_frames
+    def __init__(self, tree: Path, rows: Sequence[Row], num_frames: int, recipe: Recipe) -> None:
+        self.tree, self.rows, self.num_frames, self.recipe = tree, rows, num_frames, recipe
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,12 +49,9 @@ class Clips(Dataset[Chunk]):
         shapes: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
         chunk = Chunk()
         for i in places:
-            row = self.rows[i]
-            frames = row.frames or 0
             try:
-                wanted = clip.frame_indices(frames, self.num_frames).tolist()
-                read = video.read(self.tree / row.mp4, wanted, frames)
-            except (video.VideoError, OSError) as error:
+                read = self._read(self.rows[i])
+            except (video.VideoError, mask.NoSectorError, OSError) as error:
                 chunk.failed[i] = one_line(error)
             else:
                 shapes.setdefault(read.shape, []).append((i, read))
@@ -61,6 +59,15 @@ class Clips(Dataset[Chunk]):
             chunk.frames.append(torch.from_numpy(np.stack([read for _, read in clips])))
             chunk.places.append([i for i, _ in clips])
         return chunk
+
+    def _read(self, row: Row) -> NDArray[np.uint8]:
+        """uint8 [clips_per_video * num_frames, height, width, 3]."""
+        frames = row.frames or 0
+        wanted = clip.sample(frames, self.num_frames, self.recipe, row.fps).flatten().tolist()
+        look = mask.overview(self.recipe, row)
+        read = video.read(self.tree / row.mp4, wanted + look, frames)
+        sampled, seen = read[: len(wanted)], read[len(wanted) :]
+        return mask.show(sampled, self.recipe, seen, row)
 
 
 def _as_read(chunk: Any) -> Any:
@@ -73,10 +80,12 @@ def _start_worker(parent: int, _: int) -> None:
     end_with(parent)
 
 
-def load(tree: Path, rows: Sequence[Row], num_frames: int, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
+def load(
+    tree: Path, rows: Sequence[Row], num_frames: int, recipe: Recipe, num_workers: int, pin_memory: bool
+) -> DataLoader[Any]:
     """A loader of `Chunk`s, in the order of `rows`; 0 workers read in this process."""
     return DataLoader(
-        Clips(tree, rows, num_frames),
+        Clips(tree, rows, num_frames, recipe),
         batch_size=CHUNK,
         num_workers=num_workers,
         prefetch_factor=PREFETCH if num_workers else None,

@@ -15,6 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator, validators
 
 from .files import UserError
+from .recipe import GUIDE, RECIPES, Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SCHEMAS = REPOSITORY / "workflow/schemas"
@@ -75,7 +76,14 @@ class Model(_Settings):
     entry: str  # of the checkpoint file
     num_frames: int
     precision: str  # "fp32" or "bf16"
+    family: str = "vjepa2"  # a key of `architectures.FAMILIES`
+    recipe: Recipe = GUIDE  # how it is fed
     version: int = EMBED_VERSION
+
+
+def model_of(record: Mapping[str, Any]) -> Model:
+    """The `Model` of which `record` is the `dataclasses.asdict`."""
+    return Model(**{**record, "recipe": Recipe(**record["recipe"])})
 
 
 # JSON Schema takes 16.0 for an integer and has no word for NaN; frame counts and rates do not go with either.
@@ -179,11 +187,12 @@ def _read_registry(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     return registry, []
 
 
-def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, Any]]:
     """Check the configuration and complete it in place with the documented defaults.
 
     Returns the model registry: model name -> entry. Raises `UserError` with one line for each
-    problem, all at once, folders excepted: those are looked for by `collection.folders`.
+    problem, all at once, folders excepted: those are looked for by `collection.folders`. Without `data` nothing
+    is asked of dicom_dir.
     """
     config |= _unquoted(_schema("config"), config)
     problems = _problems(_schema("config"), config, "config")
@@ -196,10 +205,15 @@ def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for i, model in enumerate(models if registry and isinstance(models, list) else []):
             if isinstance(model, str) and model not in registry:
                 problems.append(f"config: models.{i}: {model!r} is not in {path}: {', '.join(registry)}")
+        problems += _override_checkpoints(config.get("checkpoints"), registry, path)
+        problems += _recipe_problems(config.get("recipes") or {}, registry, path)
     dicom_dir = config.get("dicom_dir", _schema("config")["properties"]["dicom_dir"]["default"])
-    physionet = config.get("physionet")
+    mp4_dir, physionet = config.get("mp4_dir"), config.get("physionet")
+    if data and isinstance(mp4_dir, str) and not Path(mp4_dir).is_dir():
+        problems.append(f"config: mp4_dir: no directory {mp4_dir!r} in {Path.cwd()}; null converts dicom_dir instead")
     fetched = isinstance(physionet, dict) and physionet.get("version") is not None
-    if isinstance(dicom_dir, str) and not Path(dicom_dir).is_dir() and not fetched:
+    needed = data and not mp4_dir and not fetched
+    if needed and isinstance(dicom_dir, str) and not Path(dicom_dir).is_dir():
         problems.append(
             f"config: dicom_dir: no directory {dicom_dir!r} in {Path.cwd()}; "
             "set dicom_dir to the directory whose sub-folders hold the DICOM files"
@@ -212,6 +226,38 @@ def check(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
         raise UserError("\n".join(problems))
     _fill_defaults(_schema("config"), config)
     return registry
+
+
+def _override_checkpoints(checkpoints: Any, registry: dict[str, dict[str, Any]], path: Path) -> list[str]:
+    """Put the configuration's places of checkpoints into the registry read from `path`; returns what is wrong."""
+    problems = []
+    for name, place in checkpoints.items() if registry and isinstance(checkpoints, dict) else ():
+        if name in registry:
+            # Nothing is fetched to a place that somebody named because the file is there.
+            here = {"checkpoint": str(Path(str(place)).absolute()), "url": None, "obtain": "config: checkpoints names it"}
+            registry[name] |= here
+        else:
+            problems.append(f"config: checkpoints: {name!r} is not in {path}: {', '.join(registry)}")
+    return problems
+
+
+def _recipe_problems(own: Any, registry: Mapping[str, Mapping[str, Any]], path: Path) -> list[str]:
+    """What is wrong with the configuration's recipes, and with those that the registry read from `path` names."""
+    problems = []
+    own = own if isinstance(own, dict) else {}
+    for name, keys in own.items():
+        if name in RECIPES:
+            problems.append(f"config: recipes: {name!r} is there already and stays as it is; take another name")
+        for key in ("rate", "stride") if isinstance(keys, dict) else ():
+            if (keys.get("sampling") == key) != (key in keys):
+                problems.append(f"config: recipes.{name}: {key} goes with sampling: {key}, and with nothing else")
+    known = [*RECIPES, *map(str, own)]
+    problems += [
+        f"{path}: {model}.recipe: no recipe {entry['recipe']!r}: {', '.join(known)}"
+        for model, entry in registry.items()
+        if entry["recipe"] not in known
+    ]
+    return problems
 
 
 def read(directory: str, *paths: str) -> dict[str, Any]:
@@ -280,4 +326,11 @@ def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], 
         entry=entry["entry"],
         num_frames=config["embed"]["num_frames"],
         precision=config["embed"]["precision"],
+        family=entry["family"],
+        recipe=recipes(config)[entry["recipe"]],
     )
+
+
+def recipes(config: Mapping[str, Any]) -> dict[str, Recipe]:
+    """The recipes by name: those named for good, and the configuration's."""
+    return RECIPES | {name: Recipe(name, **keys) for name, keys in config["recipes"].items()}

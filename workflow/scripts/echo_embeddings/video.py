@@ -74,6 +74,22 @@ def check(settings: ConvertSettings) -> None:
             raise UserError(f"config: convert: ffmpeg does not take codec, quality and options: {error}") from error
 
 
+def facts(path: str | os.PathLike[str]) -> tuple[int, int, int, float]:
+    """What an MP4 states of itself: frames, height and width in pixels, frames a second (0: nothing).
+
+    Raises `VideoError` if it is no video.
+    """
+    capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    try:
+        if not capture.isOpened():
+            raise VideoError("cannot be opened as a video")
+        names = (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+        frames, height, width = (int(capture.get(name)) for name in names)
+        return frames, height, width, float(capture.get(cv2.CAP_PROP_FPS))
+    finally:
+        capture.release()
+
+
 def read(path: str | os.PathLike[str], indices: Sequence[int], frames: int) -> NDArray[np.uint8]:
     """Decode the frames `indices` (any order, repeats allowed) of an MP4 as RGB uint8 [n, height, width, 3].
 

@@ -1,32 +1,40 @@
-"""The V-JEPA 2 video encoder: a vision transformer over space-time patches with rotary positions.
+"""The V-JEPA 2 and 2.1 video encoders: a vision transformer over space-time patches with rotary positions.
 
 Parameters carry the names of the official checkpoints. Source of the architecture: V-JEPA 2
-(Assran et al., 2025, arXiv:2506.09985) and its published code.
+(Assran et al., 2025, arXiv:2506.09985) and its published code, where V-JEPA 2.1 stands too. What the two
+do differently is the data of `architectures.Family`.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .architectures import PATCH, TUBELET, Architecture
+from .architectures import PATCH, TUBELET, Architecture, Family
 
 
-def rotary_tables(frames: int, height: int, width: int, head_dim: int) -> tuple[Tensor, Tensor]:
+def rotary_tables(frames: int, height: int, width: int, head_dim: int, family: Family) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines of the rotary embedding of a grid of patches, each float32 [tokens, head_dim].
 
     Tokens run time, row, column. Time, row and column each turn d = 2 * (head_dim // 3 // 2) channels,
-    in that order, by position * 10000 ** (-i / (d / 2)); channels left at the end are not turned. The
-    frequencies are laid out f0..fn, f0..fn although neighbouring channels are paired: the published
-    weights were trained so.
+    in that order, by position * 10000 ** (-i / (d / 2)); channels left at the end are not turned.
+    Neighbouring channels are paired. In V-JEPA 2.1 the two of a pair share a frequency; in V-JEPA 2 the
+    frequencies are laid out f0..fn, f0..fn all the same: the published weights were trained so.
     """
     channels = 2 * (head_dim // 3 // 2)
     omega = 10000.0 ** -(torch.arange(channels // 2, dtype=torch.float32) / (channels / 2))
-    grid = torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
-    angles = [axis.flatten()[:, None].float() * omega.repeat(2) for axis in grid]
+    omega = omega.repeat_interleave(2) if family.interleaved else omega.repeat(2)
+    axes = (torch.arange(frames).float(), positions(height, family), positions(width, family))
+    angles = [axis.flatten()[:, None] * omega for axis in torch.meshgrid(*axes, indexing="ij")]
     rest = torch.zeros(frames * height * width, head_dim - 3 * channels)
     angle = torch.cat([*angles, rest], dim=1)
     sign = torch.tensor([-1.0, 1.0]).repeat(head_dim // 2)
     return angle.cos(), angle.sin() * sign
+
+
+def positions(patches: int, family: Family) -> Tensor:
+    """Rows or columns, float32 [patches]: whole, or rescaled so that the last one is that of the family's grid."""
+    whole = torch.arange(patches).float()
+    return whole if family.grid is None else whole * ((family.grid - 1) / max(1, patches - 1))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -38,9 +46,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class PatchEmbed(nn.Module):
     """Video [B, 3, T, H, W] to tokens [B, N, embed_dim]."""
 
-    def __init__(self, embed_dim: int) -> None:
+    def __init__(self, embed_dim: int, frames: int = TUBELET) -> None:
         super().__init__()
-        size = (TUBELET, PATCH, PATCH)
+        size = (frames, PATCH, PATCH)
         self.proj = nn.Conv3d(3, embed_dim, kernel_size=size, stride=size)
 
     def forward(self, video: Tensor) -> Tensor:
@@ -97,17 +105,26 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """V-JEPA 2: video [B, 3, T, H, W] to tokens [B, (T / 2) (H / 16) (W / 16), embed_dim].
+    """V-JEPA 2 or 2.1: video [B, 3, T, H, W] to tokens [B, (T / 2) (H / 16) (W / 16), embed_dim].
 
     T is a multiple of 2, H and W of 16. Input and parameters have one dtype, which is the tokens' too.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.head_dim = architecture.embed_dim // architecture.heads
-        self.patch_embed = PatchEmbed(architecture.embed_dim)
+        dim, self.family = architecture.embed_dim, architecture.family
+        self.head_dim = dim // architecture.heads
+        self.patch_embed = PatchEmbed(dim)
         self.blocks = nn.ModuleList(Block(architecture) for _ in range(architecture.depth))
-        self.norm = nn.LayerNorm(architecture.embed_dim, eps=1e-6)
+        if self.family.levels:
+            self.norms_block = nn.ModuleList(nn.LayerNorm(dim, eps=1e-6) for _ in range(self.family.levels))
+        else:
+            self.norm = nn.LayerNorm(dim, eps=1e-6)
+        if self.family.modalities:
+            self.video_mod_embed = nn.Parameter(torch.zeros(1, 1, dim))
+            # Of single images; here because the file has them.
+            self.img_mod_embed = nn.Parameter(torch.zeros(1, 1, dim))
+            self.patch_embed_img = PatchEmbed(dim, frames=1)
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
     def _rotary(self, video: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,14 +132,16 @@ class Encoder(nn.Module):
         grid = (video.shape[2] // TUBELET, video.shape[3] // PATCH, video.shape[4] // PATCH)
         key = (*grid, video.device, video.dtype)
         if key not in self._tables:
-            cos, sin = rotary_tables(*grid, self.head_dim)
+            cos, sin = rotary_tables(*grid, self.head_dim, self.family)
             self._tables[key] = (cos.to(video), sin.to(video))
         return self._tables[key]
 
     def forward(self, video: Tensor) -> Tensor:
         cos, sin = self._rotary(video)
         x = self.patch_embed(video)
+        if self.family.modalities:
+            x = x + self.video_mod_embed
         for block in self.blocks:
             x = block(x, cos, sin)
-        tokens: Tensor = self.norm(x)
+        tokens: Tensor = self.norms_block[-1](x) if self.family.levels else self.norm(x)
         return tokens

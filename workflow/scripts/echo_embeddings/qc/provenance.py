@@ -7,9 +7,9 @@ from typing import Any
 from .base import Check, Level, named
 from .tables import FolderFiles, read_run
 
-MUST_AGREE = ("checkpoint_sha256", "entry", "precision", "num_frames")
+MUST_AGREE = ("checkpoint_sha256", "entry", "recipe", "precision", "num_frames")
 SHARED = (
-    *("model", "constructor", "embed_dim", "resolution", "checkpoint"),
+    *("model", "family", "constructor", "embed_dim", "resolution", "checkpoint"),
     *MUST_AGREE,
     *("preprocessing", "versions", "commit", "device"),
 )

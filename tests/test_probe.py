@@ -1,0 +1,120 @@
+"""MP4 files that are there already: probed, embedded, not touched."""
+
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pydicom.data import get_testdata_file
+
+import test_mask
+from conftest import REPOSITORY, run_demo
+from echo_embeddings import collection, dicom, manifest, probe, settings
+from echo_embeddings.files import UserError
+
+
+def rows_as_frames(path, still):
+    """What the reference makes of a colour still: each row of the picture a frame of three grey columns."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (256, 256), isColor=True)
+    for row in still:
+        writer.write(cv2.cvtColor(cv2.resize(row, (256, 256), interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR))
+    writer.release()
+
+
+@pytest.fixture
+def tree(tmp_path, write_video):
+    """Folder p10 of a tree: two clips, and what else lies about."""
+    for name in ("a/one.mp4", "a/two.MP4"):
+        write_video(f"mp4/p10/{name}", frames=20, seed=len(name))
+    top = tmp_path / "mp4/p10"
+    write_video("mp4/p10/single.mp4", frames=1)
+    shutil.copy(top / "a/one.mp4", top / "cut.mp4")
+    os.truncate(top / "cut.mp4", 900)
+    shutil.copy(top / "a/one.mp4", top / "100%.mp4")
+    (top / "notes.txt").write_text("not a video")
+    (top / "empty.mp4").touch()
+    _, picture = test_mask.clip_of("large")
+    for name, frames in (("still.mp4", picture.frames[:1].repeat(12, axis=0)), ("echo.mp4", picture.frames[:20])):
+        test_mask.as_mp4(type(picture)(frames, picture.sector, picture.text), 256, top / name)
+    still = next(dicom.frames(_clip(get_testdata_file("examples_rgb_color.dcm"))))
+    rows_as_frames(top / "rows.mp4", still)
+    return top
+
+
+def _clip(path):
+    """The still as a clip of one frame."""
+    dataset, offset = dicom.read_header(str(path))
+    return dicom.Clip(
+        str(path), dataset, 1, dataset.Rows, dataset.Columns, str(dataset.PhotometricInterpretation),
+        dataset.file_meta.TransferSyntaxUID, offset,
+    )  # fmt: skip
+
+
+def run(tree, tmp_path, limit=0, max_failed_fraction=0.9):
+    folder = collection.folders(str(tmp_path / "mp4"), [], collection.MP4)["p10"]
+    table = tmp_path / "results/p10.manifest.tsv"
+    probe.probe_folder(
+        folder, table, tmp_path / "results/p10.sha256", tmp_path / "state",
+        limit=limit, workers=2, timeout=60, max_failed_fraction=max_failed_fraction,
+    )  # fmt: skip
+    return {row.path: row for row in manifest.read(table)}
+
+
+def test_every_file_is_a_row_and_none_is_touched(tree, tmp_path):
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tree.rglob("*") if path.is_file()}
+    rows = run(tree, tmp_path)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tree.rglob("*") if path.is_file()} == before
+    assert len(rows) == len(before)
+    found = {path: (row.status, row.reason) for path, row in rows.items()}
+    assert {path for path, (status, _) in found.items() if status == "converted"} == {
+        "a/one.mp4",
+        "a/two.MP4",
+        "echo.mp4",
+    }
+    assert found["notes.txt"] == ("skipped", "not MP4")
+    assert found["single.mp4"] == ("skipped", "single frame")
+    assert found["still.mp4"] == ("skipped", "suspected still: nothing moves")
+    assert found["rows.mp4"][1].startswith("suspected still: its frames are bands, ")
+    assert found["cut.mp4"] == found["empty.mp4"] == ("failed", "cannot be opened as a video")
+    assert found["100%25.mp4"][0] == "failed"
+    clip = rows["a/two.MP4"]
+    assert (clip.mp4, clip.frames, clip.rows, clip.columns, clip.fps) == ("a/two.MP4", 20, 64, 64, 30.0)
+    assert clip.bytes == clip.mp4_bytes == (tree / "a/two.MP4").stat().st_size
+
+
+def test_limit_and_too_many_failures(tree, tmp_path):
+    assert [row.mp4 for row in run(tree, tmp_path, limit=1).values() if row.mp4] == ["a/one.mp4"]
+    with pytest.raises(UserError, match=r"p10: 3 of 6 MP4 files cannot be read, .* reasons stand in .*manifest\.tsv"):
+        run(tree, tmp_path, max_failed_fraction=0.1)
+
+
+def test_folders_of_mp4(tree, tmp_path):
+    shutil.copy(tree / "a/one.mp4", tmp_path / "mp4/loose.mp4")
+    (tmp_path / "mp4/nothing").mkdir()
+    assert list(collection.folders(str(tmp_path / "mp4"), [], collection.MP4)) == ["p10", "mp4"]
+    with pytest.raises(UserError, match=r"folder 'nothing': no MP4 below .*names that end with \.mp4"):
+        collection.find(str(tmp_path / "mp4"), "nothing", collection.MP4)
+    with pytest.raises(UserError, match="config: mp4_dir: no directory 'nowhere' in "):
+        settings.check(settings.defaults() | {"mp4_dir": "nowhere"})
+
+
+def test_the_workflow_embeds_a_tree_that_is_there(finished, tmp_path):
+    """The demo's own MP4 as somebody else's: the same vectors, and no conversion."""
+    work = tmp_path / "work"
+    work.mkdir()
+    shutil.copytree(finished / "results/mp4/256", tmp_path / "theirs", ignore=shutil.ignore_patterns("*.manifest.*"))
+    shutil.copytree(finished / "weights", work / "weights")
+    (tmp_path / "config").mkdir()
+    shutil.copy(REPOSITORY / "config/demo-models.yaml", tmp_path / "config")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "theirs").rglob("*")}
+    result = run_demo(work, change=f"mp4_dir: {tmp_path}/theirs\n")
+    assert result.returncode == 0, result.stdout
+    assert "rule probe:" in result.stdout
+    assert "rule convert:" not in result.stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "theirs").rglob("*")} == before
+    ours, first = (torch.load(top / "results/embeddings/vit-tiny_embeddings_all.pt") for top in (work, finished))
+    assert ours.keys() == first.keys()
+    assert all(np.allclose(ours[key], first[key], atol=1e-6) for key in ours)
+    assert (work / "results/qc/vit-tiny.html").exists()
