@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import shutil
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -167,7 +168,7 @@ def fitted(lines: Sequence[Line], size: os.terminal_size, last: str) -> list[str
 
     Where there is no room for all jobs, those come first that are in trouble or at work.
     """
-    summary = [*_summary(lines), last]
+    summary = [part for line in [*_summary(lines), last] for part in textwrap.wrap(line, max(20, size.columns))]
     room = max(1, size.lines - len(summary) - 1)  # 1 for the head
     if len(lines) > room:
         ranked = sorted(range(len(lines)), key=lambda i: FIRST.index(lines[i].state))
