@@ -34,10 +34,10 @@ verify: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-# On a SLURM of one node that it starts and stops. Needs root and Debian's packages slurm-wlm and munge, which it
-# does not install; without them the tests are skipped, and say so.
+# On SLURMs of one node that it starts and stops. Needs root and Debian's packages slurm-wlm and munge, which it
+# does not install; without them the tests are skipped, and say so. Three clusters at a time: see tests/slurm.
 test-slurm: $(VENV)/dev.stamp
-	$(BIN)/pytest -n 0 -m slurm -rs tests/slurm $(PYTEST_ARGS)
+	$(BIN)/pytest -n 3 -m slurm -rs tests/slurm $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

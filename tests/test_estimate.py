@@ -49,3 +49,4 @@ def test_memory_follows_clips_workers_and_device():
     assert estimate.convert_mb(CLIPS, 16) > estimate.convert_mb(CLIPS, 8) > 8 * 200
     assert estimate.convert_minutes(CLIPS, 8) > estimate.convert_minutes(CLIPS, 16) > estimate.convert_minutes(10, 16)
     assert estimate.merged_mb(10 * CLIPS, 1408) > 2 * 10 * CLIPS * 1408 * 4 / 1e6
+    assert estimate.merged_minutes(10 * CLIPS, 1408) > estimate.merged_minutes(CLIPS, 1408)

@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import pty
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -40,17 +44,88 @@ def test_a_job_waits_runs_and_is_done(tmp_path):
     assert (line.state, line.done, line.total, line.failed) == (status.DONE, 2, 2, 1)
 
 
-def test_a_killed_job_and_a_broken_one_are_told_from_a_running_one(tmp_path):
+def test_a_job_that_stopped_says_why_and_a_killed_one_is_lost(tmp_path):
     state = state_of(tmp_path)
+    log = tmp_path / "logs/convert/256/p10.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("p10: 10 files\nTraceback\nerror: no room on disk\n")
     with pytest.raises(UserError), Progress("p10", 10, "files", state=state):
-        raise UserError("stopped")
-    assert lines(tmp_path)["convert"].state == status.BROKEN
+        raise UserError("no room on disk")
+    line = lines(tmp_path)["convert"]
+    assert (line.state, line.why) == (status.BROKEN, "no room on disk")
+    assert "stopped: convert 256 p10: no room on disk" in status.table([line])
+    log.write_text("p10: 10 files\n")
+    with pytest.raises(SystemExit), Progress("p10", 10, "files", state=state):
+        raise SystemExit(143)  # as SIGTERM does: preempted, cancelled or out of time
+    assert lines(tmp_path)["convert"].state == status.LOST
     record = progress.read(state)
-    for age, expected in ((0, status.RUNNING), (status.SILENT + 1, status.LOST)):
-        left = dataclasses.replace(record, state="running", updated=time.time() - age)
+    for kind, age, expected in (
+        ("running", 0, status.RUNNING),
+        ("running", status.SILENT + 1, status.LOST),
+        ("ended", 0, status.RUNNING),
+        ("ended", status.SILENT + 1, status.WAITING),  # its output was taken away to make it again
+    ):
+        left = dataclasses.replace(record, state=kind, updated=time.time() - age)
         (state / progress.RECORD).write_text(json.dumps(dataclasses.asdict(left)))
         assert lines(tmp_path)["convert"].state == expected
-    assert "lost: no sign for 120 s" in status.table(lines(tmp_path).values())
+
+
+def test_a_small_terminal_shows_what_is_in_trouble_or_at_work_first():
+    every = [status.Line(f"p{i:03}", "convert", "256", status.DONE, 1, 1) for i in range(100)]
+    every[60] = dataclasses.replace(every[60], state=status.RUNNING, where="a-node-of-a-very-long-name" * 3)
+    every[70] = dataclasses.replace(every[70], state=status.BROKEN, why="the disk is full")
+    shown = status.fitted(every, os.terminal_size((60, 10)), "12:00:00, every 5 s")
+    assert len(shown) == 10
+    assert max(map(len, shown)) == 60
+    assert [row.split()[:4] for row in shown[1:6]] == [
+        ["p000", "convert", "256", "done"],
+        ["p001", "convert", "256", "done"],
+        ["p002", "convert", "256", "done"],
+        ["p060", "convert", "256", "running"],
+        ["p070", "convert", "256", "stopped"],
+    ]
+    assert shown[6:] == [
+        "... and 95 more: 95 done",
+        "100 jobs: 98 done, 1 running, 1 stopped",
+        "stopped: convert 256 p070: the disk is full",
+        "12:00:00, every 5 s",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_watch_goes_on_through_an_error_and_leaves_the_terminal_as_it_was(tmp_path, terminal):
+    """On a real terminal, and into a pipe."""
+    (tmp_path / "resources/dicom/p10").mkdir(parents=True)
+    clip = tmp_path / "resources/dicom/p10/a"
+    clip.write_bytes(bytes(128) + b"DICM")
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    command = [sys.executable, REPOSITORY / "workflow/scripts/status.py", "--directory", tmp_path, "--watch", "0.1"]
+    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.STDOUT)
+    try:
+        read_until(ours, "waiting")
+        clip.rename(tmp_path / "away")
+        read_until(ours, "cannot look just now: config: dicom_dir")
+        (tmp_path / "away").rename(clip)
+        read_until(ours, "Ctrl-C ends it")
+        process.send_signal(signal.SIGINT)
+        if terminal:
+            assert "Traceback" not in read_until(ours, status.LEAVE)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(theirs)
+        os.close(ours)
+
+
+def read_until(descriptor, text):
+    """What the other side writes, until it has written `text`."""
+    found, deadline = "", time.monotonic() + 60
+    while text not in found:
+        ready = select.select([descriptor], [], [], deadline - time.monotonic())[0]
+        assert ready and time.monotonic() < deadline, found
+        found += os.read(descriptor, 65536).decode()
+    return found
 
 
 def test_the_record_is_kept_up_while_nothing_is_done(tmp_path, monkeypatch):
@@ -82,6 +157,13 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
+def test_a_job_that_slurm_refuses_is_told_in_one_line():
+    message = "SLURM sbatch failed. The error message was 'sbatch: error: a\nsbatch: error: b'.\n    sbatch call: x"
+    line = slurm.failure_line(None, message, ["results/logs/embed/vitl/p10.log"])
+    assert line.startswith("embed vitl p10: SLURM takes no such job: sbatch: error: a sbatch: error: b; mend ")
+    assert slurm.refusal("Error in rule embed") is None
+
+
 @pytest.mark.parametrize(
     ("own", "of_slurm", "expected"),
     [
@@ -90,6 +172,11 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
             "p10: 3 of 9 clips\n",
             "x\nslurmstepd-a: error: *** JOB 5 ON a CANCELLED AT b DUE TO TIME LIMIT ***\ny\n",
             "slurmstepd-a: error: *** JOB 5 ON a CANCELLED AT b DUE TO TIME LIMIT ***",
+        ),
+        (
+            "p10: 3 of 9 clips\n",
+            "slurmstepd: error: Step 7.0 exceeded memory limit (9 > 8), being killed\ny\n",
+            "slurmstepd: error: Step 7.0 exceeded memory limit (9 > 8), being killed",
         ),
         ("p10: 3 of 9 clips\n", "nothing\n", "p10: 3 of 9 clips"),
         (None, None, "it left no log"),

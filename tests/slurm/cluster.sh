@@ -65,7 +65,7 @@ CONF
     # Snakemake's job step drops SLURM_CONF from its environment, so jobs must find the file in its usual place:
     # slurmd and what it starts see DIR there, and nobody else does.
     unshare --mount sh -c 'mount --bind "$1" /etc/slurm && exec slurmd -N "$2"' - "$dir" "$host"
-    for _ in $(seq 20); do
+    for _ in $(seq 60); do
         if timeout 2 sinfo --noheader --format %T 2>/dev/null | grep -qE 'idle|mix|alloc'; then
             sinfo --format '%P %T %G %c %m'
             return

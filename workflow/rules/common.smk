@@ -11,7 +11,7 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
-from echo_embeddings import collection, estimate, job, settings, slurm
+from echo_embeddings import collection, estimate, settings, slurm
 from echo_embeddings.architectures import architecture
 from echo_embeddings.files import UserError
 
@@ -102,15 +102,11 @@ class FailureLine(logging.Handler):
 
     def emit(self, record):
         """Called for everything that Snakemake logs."""
-        if getattr(record, "event", None) != LogEvent.JOB_ERROR or "external_jobid" not in record.aux:
+        if getattr(record, "event", None) != LogEvent.JOB_ERROR:
             return
-        log, slurm_log = record.log[0], record.log[-1]
-        name = " ".join(Path(log).relative_to("results/logs").with_suffix("").parts)
-        reason = job.last_words(log, slurm_log)
-        number, status = record.aux["external_jobid"], re.search(r"SLURM status is: '(\w+)'", str(record.rule_msg))
-        logger.error(
-            f"{name}: SLURM job {number} {status[1] if status else 'failed'}: {reason}  [log: {log}; SLURM's: {slurm_log}]"
-        )
+        number, message = record.aux.get("external_jobid"), str(record.rule_msg)
+        if number is not None or slurm.refusal(message):
+            logger.error(slurm.failure_line(number, message, record.log))
 
 
 logger.addHandler(FailureLine())

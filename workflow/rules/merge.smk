@@ -13,7 +13,8 @@ rule merge:
     resources:
         mem_mb=lambda wildcards, attempt: attempt
         * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
-        runtime=60,
+        runtime=lambda wildcards, attempt: attempt
+        * estimate.merged_minutes(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
     params:
         folders=list(FOLDERS),
         embed_dim=lambda wildcards: REGISTRY[wildcards.model]["embed_dim"],

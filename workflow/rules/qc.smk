@@ -22,7 +22,8 @@ rule qc_model:
     resources:
         mem_mb=lambda wildcards, attempt: attempt
         * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
-        runtime=60,
+        runtime=lambda wildcards, attempt: attempt
+        * estimate.merged_minutes(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
     params:
         folders=list(FOLDERS),
         size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
@@ -50,12 +51,11 @@ rule qc_index:
         numbers="results/qc/index.json",
     log:
         "results/logs/qc_index.log",
+    # Not worth a job: of each model it reads the numbers of its page and 10,000 vectors.
+    localrule: True
     conda:
         "../envs/echo-embeddings.yaml"
     threads: 2
-    resources:
-        mem_mb=16000,
-        runtime=60,
     params:
         models=config["models"],
     script:

@@ -3,11 +3,19 @@
 import argparse
 import os
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from echo_embeddings import collection, settings, status
 from echo_embeddings.files import UserError
+
+
+def seconds(text: str) -> float:
+    """A time to wait."""
+    value = float(text)
+    if not 0.1 <= value <= 86_400:
+        raise ValueError
+    return value
 
 
 def main() -> None:
@@ -15,20 +23,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How far the workflow is, from the files that its jobs leave.")
     parser.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help="as given to snakemake")
     parser.add_argument("--directory", default=".", metavar="DIR", help="as given to snakemake")
-    parser.add_argument("--watch", nargs="?", type=float, const=5.0, metavar="SECONDS", help="refresh it (5)")
+    parser.add_argument("--watch", nargs="?", type=seconds, const=5.0, metavar="SECONDS", help="refresh it (5)")
     arguments = parser.parse_args()
     config = settings.read(arguments.directory, *arguments.configfile)
     os.chdir(arguments.directory)
     registry = settings.check(config)
-    while True:
+
+    def look() -> Iterator[status.Line]:
         top, kind = collection.source(config)
         folders = collection.folders(top, config["folders"], kind)
-        text = status.table(status.collect(Path("results"), folders, config["models"], registry))
-        if arguments.watch is None:
-            print(text)
-            return
-        print(f"\x1b[2J\x1b[H{text}", flush=True)
-        time.sleep(arguments.watch)
+        return status.collect(Path("results"), folders, config["models"], registry)
+
+    if arguments.watch is None:
+        print(status.table(look()))
+    else:
+        status.watch(look, arguments.watch, sys.stdout)
 
 
 if __name__ == "__main__":
@@ -36,5 +45,3 @@ if __name__ == "__main__":
         main()
     except UserError as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(0)

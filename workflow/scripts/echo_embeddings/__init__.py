@@ -5,7 +5,7 @@ only from those above it in this list:
 
     files                   whole-or-absent files, names that any tool can carry, user errors, who has a folder
     job                     what every Snakemake script of this workflow does around its one call
-    slurm                   what must be so before jobs are given to SLURM
+    slurm                   what must be so before jobs are given to SLURM, and what is said of one that failed
     recipe                  how a clip is shown to an encoder, as data
     settings                the configuration and the model registry, and what of them decides results
     architectures           sizes of the encoders, and what follows from them

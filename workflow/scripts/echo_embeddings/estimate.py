@@ -15,6 +15,7 @@ CONVERT_SECONDS = 0.5  # CPU seconds a clip of 100 frames; docs/benchmarks.md
 FRAME_BYTES = 6000  # of an MP4 frame of 256 x 256 pixels
 CUDA_BYTES = 1.5e9
 DECODE_SECONDS = 0.1  # CPU seconds to read a clip's MP4
+MERGED_BYTES = 10e6  # bytes of vectors a second that the quality page takes, and merging too; docs/benchmarks.md
 # Operations a second. On an L40S the reference embeds 27 to 30 clips a second with ViT-L in bf16; a core of a
 # server without a GPU does 0.05e12.
 L40S = {"bf16": 45e12, "fp32": 12e12}
@@ -93,3 +94,8 @@ def card_bytes(model: Model, architecture: Architecture) -> float:
 def merged_mb(clips: int, embed_dim: int) -> int:
     """Memory of a job that works on all vectors at once, and makes a few copies of them."""
     return 4000 + math.ceil(5 * clips * embed_dim * 4 / 1e6)
+
+
+def merged_minutes(clips: int, embed_dim: int) -> int:
+    """Time of a job that works on all vectors at once."""
+    return START_MINUTES + math.ceil(CAUTION * clips * embed_dim * 4 / MERGED_BYTES / 60)

@@ -14,7 +14,10 @@ from .files import UserError, one_line, whereabouts
 ERROR = "error: "  # begins the last line of a failed job's log
 # How SLURM's log tells of a job that could not: the second only where the first does not say more.
 KILLED = (
-    re.compile(r"(?:slurmstepd|srun)\S*: (?:error|fatal): .*(?:CANCELLED|KILLED|[Oo]ut.[Oo]f.[Mm]emory|oom).*"),
+    re.compile(
+        r"(?:slurmstepd|srun)\S*: (?:error|fatal): "
+        r".*(?:CANCELLED|KILLED|[Oo]ut.[Oo]f.[Mm]emory|oom|exceeded memory limit).*"
+    ),
     re.compile(r"died with <Signals\.\w+: \d+>"),
 )
 
@@ -57,14 +60,20 @@ def _stop(terminal: int, log: str, message: str) -> None:
     sys.exit(1)
 
 
+def error(log: str | os.PathLike[str]) -> str | None:
+    """The error that ended the job of this log; None where it has not ended, ended well, or was killed."""
+    own = _lines(log)
+    return own[-1].removeprefix(ERROR) if own and own[-1].startswith(ERROR) else None
+
+
 def last_words(log: str, slurm_log: str) -> str:
     """Why a job on another machine failed: the line that matters, of its log or else of SLURM's.
 
     A job that was killed could not say so itself; SLURM's log names the time limit, or the signal.
     """
+    if said := error(log):
+        return said
     own, slurm = _lines(log), _lines(slurm_log)
-    if own and own[-1].startswith(ERROR):
-        return own[-1].removeprefix(ERROR)
     for pattern in KILLED:
         found = [match[0] for match in map(pattern.search, slurm) if match]
         if found:
@@ -72,7 +81,7 @@ def last_words(log: str, slurm_log: str) -> str:
     return own[-1] if own else slurm[-1] if slurm else "it left no log"
 
 
-def _lines(path: str) -> list[str]:
+def _lines(path: str | os.PathLike[str]) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

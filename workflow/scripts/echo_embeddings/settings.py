@@ -234,8 +234,8 @@ def _override_checkpoints(checkpoints: Any, registry: dict[str, dict[str, Any]],
     for name, place in checkpoints.items() if registry and isinstance(checkpoints, dict) else ():
         if name in registry:
             # Nothing is fetched to a place that somebody named because the file is there.
-            here = {"checkpoint": str(Path(str(place)).absolute()), "url": None, "obtain": "config: checkpoints names it"}
-            registry[name] |= here
+            here = str(Path(str(place)).absolute())
+            registry[name] |= {"checkpoint": here, "url": None, "obtain": "config: checkpoints names it"}
         else:
             problems.append(f"config: checkpoints: {name!r} is not in {path}: {', '.join(registry)}")
     return problems

@@ -1,11 +1,14 @@
-"""What must be so before jobs are given to SLURM."""
+"""What must be so before jobs are given to SLURM, and what is said of one that failed."""
 
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from .files import UserError, one_line
+from .job import last_words
 
 
 def check(logs: Path) -> None:
@@ -37,3 +40,26 @@ def check(logs: Path) -> None:
             f"SLURM: jobs of an earlier run are still in the queue: {names}; wait for them (make status), or end "
             f"them (scancel {' '.join(jobs)}), then run again: what is done is kept"
         )
+
+
+def refusal(message: str) -> str | None:
+    """Why `sbatch` took no job, from what Snakemake's plugin says of it; None where that is not what it says."""
+    found = re.search(r"SLURM sbatch failed\. The error message was '(.*?)'\.$", message, re.DOTALL | re.MULTILINE)
+    return one_line(found[1]) if found else None
+
+
+def failure_line(number: str | None, message: str, logs: Sequence[str]) -> str:
+    """One line of a failed job: rule and wildcards, SLURM's number for it, how it ended, the line that matters, logs.
+
+    `number` is None where SLURM took no job, `message` what Snakemake's plugin says, `logs` the rule's log,
+    `results/logs/{rule}/{wildcards}.log`, and last, if there was a job, SLURM's own.
+    """
+    name = " ".join(Path(logs[0]).relative_to("results/logs").with_suffix("").parts)
+    if number is None:
+        return f"{name}: SLURM takes no such job: {refusal(message)}; mend the line of the profile that asks for it"
+    status = re.search(r"SLURM status is: '(\w+)'", message)
+    reason = last_words(logs[0], logs[-1])
+    return (
+        f"{name}: SLURM job {number} {status[1] if status else 'failed'}: {reason}  "
+        f"[log: {logs[0]}; SLURM's: {logs[-1]}]"
+    )
