@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..files import UserError, one_line, whole
 from ..settings import REPOSITORY
-from . import agreement, health, plots, report, similarity, statistics
+from . import agreement, health, near, pairs, plots, report, similarity, statistics
 from .accounting import TOTAL
 from .base import MIN_PATIENTS
 from .report import Options, Points, Report
@@ -30,7 +30,7 @@ LIMITS = {
     **{"dead": health.DEAD, "outlier": health.OUTLIER, "near": health.NEAR, "min_vectors": health.MIN_VECTORS},
     **{"drift": statistics.DRIFT, "chance": statistics.CHANCE, "ks": statistics.KS, "many": statistics.MANY},
     **{"patients": MIN_PATIENTS, "signal": similarity.SIGNAL, "neighbours": agreement.NEIGHBOURS},
-    **{"trees": health.TREES, "leaf": health.LEAF, "resamples": similarity.RESAMPLES},
+    **{"trees": near.TREES, "leaf": near.LEAF, "resamples": pairs.RESAMPLES},
 }
 
 

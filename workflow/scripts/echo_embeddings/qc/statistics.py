@@ -114,8 +114,9 @@ def _share_between(units: Integers, components: Components | None) -> float:
     if components is None:
         return 1.0
     scores = pd.DataFrame(components.scores.astype(np.float64))
-    between = scores.groupby(units).transform("mean")
-    return float(between.to_numpy().var(axis=0).sum() / scores.to_numpy().var(axis=0).sum())
+    sums, sizes = scores.groupby(units).sum().to_numpy(), np.unique(units, return_counts=True)[1]
+    apart = sums / sizes[:, None] - scores.to_numpy().mean(axis=0)
+    return float(sizes @ np.square(apart).sum(axis=1) / len(scores) / scores.to_numpy().var(axis=0).sum())
 
 
 def _against_the_rest(
