@@ -31,6 +31,7 @@ rule qc_model:
         collection=config["qc"]["collection"],
         pictures=config["qc"]["pictures"],
         hash_names=config["qc"]["hash_names"],
+        version=settings.QC_VERSION,
     script:
         "../scripts/qc_model.py"
 
@@ -58,5 +59,6 @@ rule qc_index:
         runtime=60,
     params:
         models=config["models"],
+        version=settings.QC_VERSION,
     script:
         "../scripts/qc_index.py"
