@@ -211,6 +211,11 @@ def test_compare_finds_what_differs(tmp_path: Path) -> None:
     assert {check.name: check.level for check in found.checks} == {"Keys": "warn", "Vectors": "warn"}
     make_comparison(tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "compare.html")
     assert keys[7] in (tmp_path / "compare.html").read_text()
+    y[30, 3] = np.nan
+    store.write(tmp_path / "nan.pt", keys, torch.from_numpy(y))
+    unsound = agreement.compare(tmp_path / "a.pt", tmp_path / "nan.pt")
+    assert unsound.undefined == 1
+    assert {check.name: check.level for check in unsound.checks}["Sound"] == "bad"
     same = agreement.compare(tmp_path / "a.pt", tmp_path / "a.pt")
     assert (same.identical, same.agreement.overlap) == (60, 1)
     assert {check.level for check in same.checks} == {"good"}

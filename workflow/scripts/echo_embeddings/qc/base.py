@@ -23,6 +23,7 @@ BLOCK = 1024  # rows read at a time: 4 MB of ViT-L's vectors, which a processor'
 THREADS = 2  # the rule asks for as many cores
 SAMPLE = 10_000  # clips of the seeded sample
 MIN_PATIENTS = 20  # fewer say nothing about patients
+TAIL = 0.02  # share of values at either end that may be left out of a picture, see `bulk`
 NAMED = 3  # things named in a sentence; the others are only counted
 PICTURE: dict[str, Any] = {"picture": True}  # marks what is drawn and not told as numbers
 
@@ -108,6 +109,16 @@ def spread(low: float, high: float) -> tuple[float, float]:
         margin = size / 2 or 0.5
         return low - margin, high + margin
     return low, high
+
+
+def bulk(low: Any, high: Any) -> tuple[Any, Any]:
+    """The range that pictures show of values whose quantiles at `TAIL` and 1 - `TAIL` are `low` and `high`.
+
+    Half of their distance wider at either end: a few outliers do not squeeze all others. Numbers, or arrays of one
+    number for each column of values.
+    """
+    margin = (high - low) / 2
+    return low - margin, high + margin
 
 
 def worst(levels: Iterable[Level]) -> Level:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .base import BLOCK, Bools, Floats, Histogram, Integers, Vectors, blocks, share_out, spread
+from .base import BLOCK, TAIL, Bools, Floats, Histogram, Integers, Vectors, blocks, bulk, share_out, spread
 
 SIGN, HALF = 0x8000, 0x10000
 INFINITY = 0x7F80  # the upper half of float32's infinity: no finite value has more
@@ -217,8 +217,8 @@ def _value(half: int, rest: int, counts: Integers) -> float:
     return float(bits.view(np.float32)[0])
 
 
-def edges_for(total: Totals, bins: int, outside: float) -> Floats:
-    """Edges of `bins` equal ranges over the values but for a share `outside` at either end."""
+def edges_for(total: Totals, bins: int) -> Floats:
+    """Edges of `bins` equal ranges over the bulk of the values, see `base.bulk`."""
     up_to = np.concatenate([[0], np.cumsum(total.upper[ORDER])])
-    low, high = np.interp([outside * up_to[-1], (1 - outside) * up_to[-1]], up_to, EDGES)
+    low, high = bulk(*np.interp([TAIL * up_to[-1], (1 - TAIL) * up_to[-1]], up_to, EDGES))
     return np.linspace(*spread(max(low, float(total.low.min())), min(high, float(total.high.max()))), bins + 1)
