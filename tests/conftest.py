@@ -24,7 +24,7 @@ SETTINGS = settings.convert_settings(settings.defaults(), 256)
 
 
 def run_snakemake(
-    directory: Path, *arguments: str, snakefile: str = "workflow/Snakefile"
+    directory: Path, *arguments: str, snakefile: str | Path = "workflow/Snakefile"
 ) -> subprocess.CompletedProcess:
     """The workflow as a user runs it; stdout and stderr together in `stdout`."""
     command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / snakefile), "--directory", str(directory)]
@@ -39,13 +39,13 @@ def run_snakemake(
     )
 
 
-def run_demo(directory, *arguments, change=None):
+def run_demo(directory, *arguments, change=None, snakefile="workflow/Snakefile"):
     """The demo's run; `change` is YAML to lay over its configuration."""
     files = [str(REPOSITORY / "config/demo.yaml")]
     if change:
         (directory.parent / "change.yaml").write_text(change)
         files.append(str(directory.parent / "change.yaml"))
-    return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments)
+    return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments, snakefile=snakefile)
 
 
 @pytest.fixture(scope="session")

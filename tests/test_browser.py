@@ -1,12 +1,16 @@
 """The demo's pages in a headless Chromium: no error, no request out, pictures load, tables sort, all fits."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from conftest import REPOSITORY, run_demo
 from echo_embeddings.qc import make_index
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -20,12 +24,16 @@ WIDTHS = (1440, 390)
 
 @pytest.fixture(scope="module")
 def pages(finished: Path) -> Path:
-    """The demo's pages, and an index that compares its model with itself."""
+    """The demo's pages, an index that compares its model with itself, and its vectors against an older script's."""
     page, merged = (
         finished / f"results/{name}" for name in ("qc/vit-tiny.html", "embeddings/vit-tiny_embeddings_all.pt")
     )
     names = ("vit-tiny", "vit-tiny again")
     make_index(dict.fromkeys(names, page), dict.fromkeys(names, merged), page.with_name("both.html"))
+    older = {key: vector.bfloat16().float() for key, vector in list(torch.load(merged).items())[2:]}
+    torch.save({"gone.mp4": torch.ones(192)} | older, page.with_name("older.pt"))
+    compare = [sys.executable, str(REPOSITORY / "workflow/scripts/compare.py"), "older.pt", str(merged)]
+    subprocess.run(compare, check=True, cwd=page.parent)
     return page.parent
 
 
@@ -65,7 +73,7 @@ def open_page(browser: Any, pages: Path) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["vit-tiny.html", "index.html", "both.html"])
+@pytest.mark.parametrize("name", ["vit-tiny.html", "index.html", "both.html", "compare.html"])
 def test_page_fits_its_window_and_every_picture_loads(open_page: Any, name: str, width: int) -> None:
     page = open_page(name, width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -115,6 +123,38 @@ def test_strips_show_frames_and_the_page_says_what_the_demo_is(open_page: Any) -
     said = page.locator(".banner").all_text_contents()
     assert "the vectors mean nothing" in said[0]
     assert any("3 patients: this says nothing" in text for text in said)
+
+
+def test_comparison_tells_missing_keys_and_the_least_alike(open_page: Any) -> None:
+    page = open_page("compare.html")
+    assert page.locator(".facts dd").all_text_contents()[:4] == ["6", "1", "2", "0"]
+    assert [mark.split() for mark in page.locator(".checks .mark").all_text_contents()] == [["look"], ["good"]]
+    page.locator("summary", has_text="Only in A (1)").click()
+    assert page.get_by_text("gone.mp4").is_visible()
+    assert page.locator("[aria-label='Least alike'] tbody tr").count() == 6
+
+
+def test_the_pages_open_inside_snakemakes_report(browser: Any, finished: Path, tmp_path: Path) -> None:
+    made = run_demo(finished, "--report", str(tmp_path / "report.zip"))
+    assert made.returncode == 0, made.stdout
+    shutil.unpack_archive(tmp_path / "report.zip", tmp_path)
+    page = browser.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    inside = (tmp_path.as_uri(), "data:")
+    page.on("request", lambda request: faults.append(request.url) if not request.url.startswith(inside) else None)
+    page.goto((tmp_path / "report/report.html").as_uri())
+    for name in ("Results", "Quality"):
+        page.locator("a", has_text=name).first.click()
+    row = page.locator("tr", has_text="vectors of vit-tiny")
+    row.locator("a").first.click()
+    shown = page.frame_locator("iframe")
+    assert shown.locator("h1").text_content() == "vit-tiny embeddings"
+    row.locator("a").last.click()
+    assert page.get_by_text("Quality of the vectors of one model").is_visible()
+    assert page.get_by_text("all models", exact=True).count() == 0  # the list has given way to the caption
+    page.close()
+    assert faults == []
 
 
 def test_index_tells_equal_models(open_page: Any) -> None:

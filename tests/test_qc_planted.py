@@ -14,7 +14,18 @@ from sklearn.metrics import roc_auc_score
 from conftest import REPOSITORY
 from echo_embeddings import store
 from echo_embeddings.files import UserError
-from echo_embeddings.qc import Options, agreement, base, health, make_comparison, make_index, make_model_page, moments
+from echo_embeddings.qc import (
+    Options,
+    agreement,
+    base,
+    components,
+    make_comparison,
+    make_index,
+    make_model_page,
+    moments,
+    near,
+    similarity,
+)
 from echo_embeddings.qc.report import Report, measure
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -151,7 +162,7 @@ def test_medians_are_exact_for_any_count_and_sign(n: int) -> None:
 
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch, clean: tuple[planted.Planted, Report]) -> None:
     made, report = clean
-    for module in (base, moments):
+    for module in (base, components, moments, similarity):
         monkeypatch.setattr(module, "BLOCK", 97)
     again = measure("vitl", made.merged, made.folders, Options(pictures=False))
     assert again.components is not None
@@ -165,8 +176,8 @@ def test_near_duplicates_in_a_crowd_stay_bounded() -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(1500, 8)).astype(np.float32)
     points[:700] = points[0] + 1e-4 * rng.normal(size=(700, 8)).astype(np.float32)
-    pairs = health._close_pairs(points[:256], 0.01)
-    assert 0 < len(pairs) <= 256 * health.CLOSEST
+    pairs = near._close_pairs(points[:256], 0.01)
+    assert 0 < len(pairs) <= 256 * near.CLOSEST
 
 
 # --- agreement ------------------------------------------------------------------------------------
@@ -200,6 +211,11 @@ def test_compare_finds_what_differs(tmp_path: Path) -> None:
     assert {check.name: check.level for check in found.checks} == {"Keys": "warn", "Vectors": "warn"}
     make_comparison(tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "compare.html")
     assert keys[7] in (tmp_path / "compare.html").read_text()
+    y[30, 3] = np.nan
+    store.write(tmp_path / "nan.pt", keys, torch.from_numpy(y))
+    unsound = agreement.compare(tmp_path / "a.pt", tmp_path / "nan.pt")
+    assert unsound.undefined == 1
+    assert {check.name: check.level for check in unsound.checks}["Sound"] == "bad"
     same = agreement.compare(tmp_path / "a.pt", tmp_path / "a.pt")
     assert (same.identical, same.agreement.overlap) == (60, 1)
     assert {check.level for check in same.checks} == {"good"}

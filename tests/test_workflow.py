@@ -21,9 +21,9 @@ from conftest import REPOSITORY, run_demo, run_snakemake
 from echo_embeddings import manifest
 
 
-def pending(directory, *arguments, change=None) -> set[str]:
-    """The jobs of a dry run, as `rule folder` or `rule model` and so on."""
-    result = run_demo(directory, "-n", *arguments, change=change)
+def pending(directory, *arguments, **options) -> set[str]:
+    """The jobs of a dry run, as `rule folder` or `rule model` and so on; `options` are those of `run_demo`."""
+    result = run_demo(directory, "-n", *arguments, **options)
     assert result.returncode == 0, result.stdout
     jobs = set()
     for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", result.stdout, re.MULTILINE):
@@ -189,6 +189,21 @@ def test_a_changed_parameter_and_checkpoint_make_their_jobs_pending(work):
     content["encoder"]["module.backbone.norm.bias"] += 1
     torch.save(content, weights)
     assert pending(work) == embed
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("QC_VERSION", {"qc_model vit-tiny", "qc_index", "all"}),
+        ("EMBED_VERSION", {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}),
+    ],
+)
+def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, version, expected):
+    for name in ("workflow", "config"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    settings = tmp_path / "workflow/scripts/echo_embeddings/settings.py"
+    settings.write_text(settings.read_text().replace(f"{version} = ", f"{version} = 1 + "))
+    assert pending(finished, snakefile=tmp_path / "workflow/Snakefile") == expected
 
 
 def test_one_model_by_target_and_targets_that_cannot_be(work):

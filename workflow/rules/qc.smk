@@ -11,7 +11,7 @@ rule qc_model:
             "results/qc/{model}.html",
             caption="../report/model.rst",
             category="Quality",
-            labels={"model": "{model}", "page": "vectors of a model"},
+            labels={"page": "vectors of {model}"},  # one label: the viewer makes a switch of a second, and fails on it
         ),
         numbers="results/qc/{model}.json",
     log:
@@ -32,6 +32,7 @@ rule qc_model:
         collection=config["qc"]["collection"],
         pictures=config["qc"]["pictures"],
         hash_names=config["qc"]["hash_names"],
+        version=settings.QC_VERSION,
     script:
         "../scripts/qc_model.py"
 
@@ -46,7 +47,7 @@ rule qc_index:
             "results/qc/index.html",
             caption="../report/index.rst",
             category="Quality",
-            labels={"model": "all", "page": "models side by side"},
+            labels={"page": "all models"},
         ),
         numbers="results/qc/index.json",
     log:
@@ -58,5 +59,6 @@ rule qc_index:
     threads: 2
     params:
         models=config["models"],
+        version=settings.QC_VERSION,
     script:
         "../scripts/qc_index.py"

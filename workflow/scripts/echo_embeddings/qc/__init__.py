@@ -9,8 +9,10 @@ The rooms, lowest floor first:
     accounting    where every file went
     components    principal components
     statistics    folders, and their drift from the rest
+    near          groups of vectors that are nearly equal
     health        vectors and dimensions with a defect
-    similarity    pairs of clips by what they share
+    pairs         pairs of clips by what they share
+    similarity    cosine similarity between clips
     pictures      strips of frames of the clips worth a look
     report        all of it, measured
     agreement     two sets of vectors of the same clips

@@ -37,6 +37,7 @@ class Comparison:
     only: tuple[int, int]  # keys that only this file has
     only_keys: tuple[list[str], list[str]]  # the first `TOLD` of them
     identical: int | None  # vectors equal in every value; None of different lengths, as are the next
+    undefined: int | None  # clips of which one vector is zero, or holds NaN or Inf: they have no cosine
     mean: float | None  # of the cosine similarity between a clip's two vectors
     min: float | None
     worst: list[tuple[str, float]]  # the keys least alike
@@ -125,13 +126,14 @@ def compare(first: Path, second: Path) -> Comparison:
     defined = cosines[np.isfinite(cosines)] if cosines is not None else np.zeros(0)
     worst = [] if cosines is None else [i for i in np.argsort(cosines, kind="stable")[:10] if np.isfinite(cosines[i])]
     found = Comparison(
-        names=(first.name, second.name),
+        names=(str(first), str(second)),
         vectors=(len(keys), len(others)),
         dims=(x.shape[1], y.shape[1]),
         matched=len(mine),
         only=(len(only[0]), len(only[1])),
         only_keys=(only[0][:TOLD], only[1][:TOLD]),
         identical=identical,
+        undefined=len(cosines) - len(defined) if cosines is not None else None,
         mean=float(defined.mean()) if len(defined) else None,
         min=float(defined.min()) if len(defined) else None,
         worst=[(mine[i], float(cosines[i])) for i in worst] if cosines is not None else [],
@@ -168,6 +170,9 @@ def _judge(found: Comparison) -> list[Check]:
     if found.min is None or found.mean is None:
         words = f"{found.dims[0]} and {found.dims[1]} dimensions: the vectors cannot be compared clip by clip."
         return [*checks, Check("Vectors", "warn", words, "vectors")]
+    if found.undefined:
+        words = f"{count(found.undefined, 'clip')} with a vector that is zero or holds NaN or Inf in one file or both."
+        checks.append(Check("Sound", "bad", words, "vectors"))
     level: Level = "good" if found.min >= SAME else "warn"
     names = ", ".join(key for key, _ in found.worst[:NAMED])
     sentence = f"Cosine similarity of a clip's two vectors: {found.mean:.6f} on average, {found.min:.6f} at least"

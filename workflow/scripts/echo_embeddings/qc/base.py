@@ -2,12 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
@@ -19,6 +23,7 @@ BLOCK = 1024  # rows read at a time: 4 MB of ViT-L's vectors, which a processor'
 THREADS = 2  # the rule asks for as many cores
 SAMPLE = 10_000  # clips of the seeded sample
 MIN_PATIENTS = 20  # fewer say nothing about patients
+TAIL = 0.02  # share of values at either end that may be left out of a picture, see `bulk`
 NAMED = 3  # things named in a sentence; the others are only counted
 PICTURE: dict[str, Any] = {"picture": True}  # marks what is drawn and not told as numbers
 
@@ -51,16 +56,32 @@ class Vectors:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def blocks(self) -> Iterator[tuple[slice, Floats]]:
-        """Yield the vectors, block by block, with their places among the n."""
-        whole = len(self.rows) == len(self.matrix)
-        for start in range(0, len(self.rows), BLOCK):
-            place = slice(start, min(start + BLOCK, len(self.rows)))
-            yield place, self.matrix[place] if whole else self.matrix[self.rows[place]]
+    def block(self, place: slice) -> Floats:
+        """Those at `place` among the n: float32 [P, D], a view of the file unless a row between them is left out."""
+        rows = self.rows[place]
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+            return self.matrix[rows[0] : rows[-1] + 1]
+        return self.matrix[rows]
 
     def take(self, places: Integers) -> Floats:
         """Those at `places` among the n, copied: float32 [P, D]."""
         return self.matrix[self.rows[places]]
+
+
+def blocks(n: int, size: int | None = None) -> list[slice]:
+    """The numbers 0 .. n - 1 in blocks of `size`, by default `BLOCK`."""
+    size = size or BLOCK
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def share_out(items: Sequence[Item], work: Callable[[Sequence[Item]], Result]) -> list[Result]:
+    """What `work` makes of each thread's share of the items: the same shares whenever it runs.
+
+    `work` should fill arrays that it makes once: the system clears every new array of some size, which takes
+    longer than most of what is computed here.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, (items[i::THREADS] for i in range(THREADS))))
 
 
 def sample(n: int, size: int, seed: int = SEED) -> Integers:
@@ -88,6 +109,16 @@ def spread(low: float, high: float) -> tuple[float, float]:
         margin = size / 2 or 0.5
         return low - margin, high + margin
     return low, high
+
+
+def bulk(low: Any, high: Any) -> tuple[Any, Any]:
+    """The range that pictures show of values whose quantiles at `TAIL` and 1 - `TAIL` are `low` and `high`.
+
+    Half of their distance wider at either end: a few outliers do not squeeze all others. Numbers, or arrays of one
+    number for each column of values.
+    """
+    margin = (high - low) / 2
+    return low - margin, high + margin
 
 
 def worst(levels: Iterable[Level]) -> Level:

@@ -1,16 +1,16 @@
 """Principal components of all vectors, by the eigenvectors of their covariance, summed up block by block."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.linalg
 from scipy.stats import entropy
 
-from .base import PICTURE, Floats, Vectors
+from .base import BLOCK, PICTURE, Floats, Vectors, blocks, share_out
 from .moments import Totals
 
 KEPT = 64  # components whose scores are computed
-GROUP = 4  # blocks a matrix product: larger ones are quicker
 LEVELS = (0.5, 0.9, 0.99)
 
 
@@ -45,28 +45,29 @@ def analyse(vectors: Vectors, total: Totals) -> tuple[Dimensions, Components | N
     scale = max(float((total.high - mean).max()), float((mean - total.low).max()))
     if n < 2 or scale <= 1e-12 * float(np.abs(mean).max()):
         return Dimensions(mean, np.zeros(dim)), None
-    product = np.zeros((dim, dim))
-    group: list[Floats] = []
-    for place, block in vectors.blocks():
-        group.append((block - mean) / scale)
-        if len(group) == GROUP or place.stop == n:
-            centred = np.concatenate(group)
-            product += centred.T @ centred
-            group = []
-    product /= n
-    variance = np.diagonal(product).copy()
-    spectrum, directions = scipy.linalg.eigh(product, overwrite_a=True, check_finite=False)
-    order = np.argsort(spectrum)[::-1][: min(n - 1, dim)]
-    shares = spectrum[order].clip(min=0)
-    shares /= shares.sum()
-    kept = directions[:, order[:KEPT]]
-    kept *= np.sign(kept[np.abs(kept).argmax(axis=0), range(kept.shape[1])])  # one of the two signs, always the same
-    scores = np.empty((n, kept.shape[1]), np.float32)
     distance = np.empty(n)
-    for place, block in vectors.blocks():
-        centred = (block - mean) / scale
-        scores[place] = (centred @ kept) * scale
-        distance[place] = np.sqrt(np.einsum("ij,ij->i", centred, centred)) * scale
+
+    def multiply(places: Sequence[slice]) -> Floats:
+        product, part = np.zeros((dim, dim)), np.empty((dim, dim))
+        for place, centred in _centred(vectors, places, mean, scale):
+            product += np.matmul(centred.T, centred, out=part)
+            distance[place] = np.sqrt(np.einsum("ij,ij->i", centred, centred)) * scale
+        return product
+
+    product = np.sum(share_out(blocks(n), multiply), axis=0) / n
+    variance = np.diagonal(product)
+    kept = min(n - 1, dim, KEPT)
+    spectrum = scipy.linalg.eigh(product, eigvals_only=True, check_finite=False)[::-1][: min(n - 1, dim)].clip(min=0)
+    directions = scipy.linalg.eigh(product, subset_by_index=[dim - kept, dim - 1], check_finite=False)[1][:, ::-1]
+    directions *= np.sign(directions[np.abs(directions).argmax(axis=0), range(kept)])  # of two signs always the same
+    scores = np.empty((n, kept), np.float32)
+
+    def project(places: Sequence[slice]) -> None:
+        for place, centred in _centred(vectors, places, mean, scale):
+            scores[place] = (centred @ directions) * scale
+
+    share_out(blocks(n), project)
+    shares = spectrum / spectrum.sum()
     up_to = np.cumsum(shares)
     needed = {f"{level:.0%}".replace("%", " %"): int(np.searchsorted(up_to, level - 1e-9)) + 1 for level in LEVELS}
     parts = Components(
@@ -78,3 +79,13 @@ def analyse(vectors: Vectors, total: Totals) -> tuple[Dimensions, Components | N
         distance=distance,
     )
     return Dimensions(mean, variance * scale**2), parts
+
+
+def _centred(vectors: Vectors, places: Sequence[slice], mean: Floats, scale: float) -> Iterator[tuple[slice, Floats]]:
+    """Yield each of the `places` with its vectors in float64, shifted and scaled; the next ones overwrite them."""
+    space = np.empty((BLOCK, len(mean)))
+    for place in places:
+        centred = space[: place.stop - place.start]
+        np.subtract(vectors.block(place), mean, out=centred)
+        centred /= scale
+        yield place, centred

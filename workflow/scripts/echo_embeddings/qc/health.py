@@ -1,22 +1,18 @@
 """Vectors and dimensions with a defect: each with the threshold that makes it one."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import pdist
 from scipy.stats import median_abs_deviation
-from threadpoolctl import threadpool_limits
 
-from .base import PICTURE, SEED, THREADS, Bools, Check, Floats, Integers, Naming, Vectors, count, named, sample
+from .base import PICTURE, Bools, Check, Floats, Integers, Naming, Vectors, count, named
 from .components import Components, Dimensions
 from .moments import Rows
+from .near import groups, nearly_equal, typical_distance
 from .tables import UNKNOWN
 
 DEAD = 1e-6  # of the median standard deviation of all dimensions: less is dead
@@ -24,8 +20,6 @@ OUTLIER = 12.0  # robust standard deviations from the median: beyond is an outli
 FARTHEST = 12  # clips that are told whether outliers or not
 MIN_VECTORS = 20  # of fewer, none is called an outlier
 NEAR = 0.05  # of the median distance between two clips: closer is a near duplicate
-TREES, LEAF, CLOSEST = 6, 256, 4
-PAIRS = 4096  # compared at a time
 
 
 @dataclass(frozen=True)
@@ -92,8 +86,8 @@ def examine(
     near: list[Integers] = []
     radius = None
     if components is not None:
-        radius = NEAR * _typical_distance(vectors)
-        near = _near(vectors, components, labels[vectors.rows], radius)
+        radius = NEAR * typical_distance(vectors)
+        near = nearly_equal(vectors, components, labels[vectors.rows], radius) if radius else []
     far = _farthest(names, rows, vectors, components) if components is not None else []
     return Health(
         nan=_of(names, rows.nan),
@@ -121,20 +115,7 @@ def _group(places: Integers, names: Sequence[str], patients: npt.NDArray[Any]) -
 def _equal(rows: Rows) -> tuple[list[Integers], Integers]:
     """Groups of equal vectors, as places in the file, largest first; and a number [N] that equal ones share."""
     _, labels, sizes = np.unique(rows.digest.view("u8,u8"), return_inverse=True, return_counts=True)
-    return _groups(labels, sizes), labels
-
-
-def _groups(labels: Integers, sizes: Integers) -> list[Integers]:
-    """The places of each label that stands more than once, largest group first."""
-    often = np.flatnonzero(sizes[labels] > 1)
-    often = often[np.argsort(labels[often], kind="stable")]
-    parts = np.split(often, np.flatnonzero(np.diff(labels[often])) + 1) if len(often) else []
-    return sorted(parts, key=lambda places: (-len(places), places[0]))
-
-
-def _typical_distance(vectors: Vectors) -> float:
-    """The median distance between two of the vectors, of a seeded sample of 1,000."""
-    return float(np.median(pdist(vectors.take(sample(len(vectors), 1000)).astype(np.float64))))
+    return groups(labels, sizes), labels
 
 
 def _dead(dimensions: Dimensions) -> list[int]:
@@ -162,85 +143,6 @@ def _farthest(names: Sequence[str], rows: Rows, vectors: Vectors, components: Co
         )
         for i in np.argsort(-far, kind="stable")[:told]
     ]
-
-
-# --- near duplicates ------------------------------------------------------------------------------
-
-
-def _near(vectors: Vectors, components: Components, equal: Integers, radius: float) -> list[Integers]:
-    """Groups of vectors that a chain of distances of at most `radius` connects, as places among the n.
-
-    Candidates come from the scores of the first components, which are never farther apart than the vectors
-    are: `TREES` random rotations of them are each cut at medians into buckets of at most `LEAF`, and close
-    pairs of a bucket are measured in full. One vector stands for all that are equal to it.
-    """
-    _, first, back = np.unique(equal, return_index=True, return_inverse=True)
-    n = len(first)
-    found: list[Integers] = []
-    label = np.arange(n)
-    generator = np.random.default_rng(SEED)
-    scores = components.scores[first]
-    for _ in range(TREES):
-        rotation = np.linalg.qr(generator.normal(size=(scores.shape[1], scores.shape[1])))[0].astype(np.float32)
-        turned = scores @ rotation
-        for bucket, close in _close_of(turned, radius):
-            pairs = bucket[close]
-            pairs = pairs[label[pairs[:, 0]] != label[pairs[:, 1]]]
-            found.append(pairs[_within(vectors, first[pairs], radius)])
-        joined = np.concatenate(found)
-        edges = coo_array((np.ones(len(joined), bool), (joined[:, 0], joined[:, 1])), shape=(n, n))
-        label = connected_components(edges, directed=False)[1]
-    of_all = label[back]
-    sizes = np.bincount(label)  # of different vectors: equal ones alone are no near duplicates
-    return _groups(of_all, sizes)
-
-
-def _close_of(points: Floats, radius: float) -> Iterator[tuple[Integers, Integers]]:
-    """Yield each bucket of the points [n, k] with its pairs that may lie within `radius`, see `_close_pairs`."""
-    buckets = list(_buckets(points))
-    # The products are small: threads of the linear algebra library would wait for each other more than they work.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
-        yield from zip(buckets, pool.map(lambda bucket: _close_pairs(points[bucket], radius), buckets), strict=True)
-
-
-def _buckets(points: Floats) -> Iterator[Integers]:
-    """Cut points [n, k] at the median of one coordinate after the other until at most `LEAF` are together."""
-    pending = [(np.arange(len(points)), 0)]
-    while pending:
-        places, depth = pending.pop()
-        if len(places) <= LEAF:
-            yield places
-            continue
-        half = len(places) // 2
-        order = np.argpartition(points[places, depth % points.shape[1]], half)
-        pending += [(places[order[:half]], depth + 1), (places[order[half:]], depth + 1)]
-
-
-def _close_pairs(points: Floats, radius: float) -> Integers:
-    """Pairs [p, 2] of the points [m, k] that may lie within `radius`; of each point its `CLOSEST` at most."""
-    points = (points - points.mean(axis=0)) / radius  # so that squares of large or small values stay in range
-    squares = np.einsum("ij,ij->i", points, points)
-    distances = squares[:, None] + squares - 2 * (points @ points.T)
-    rounding = 1e-5 * float(squares.max(initial=0))
-    np.fill_diagonal(distances, np.inf)
-    near = distances <= 1.01 + rounding
-    if not near.any():
-        return np.empty((0, 2), np.int64)
-    rows = np.flatnonzero(near.any(axis=1))
-    nearest = np.argsort(distances[rows], axis=1)[:, :CLOSEST]
-    pairs = np.column_stack([np.repeat(rows, nearest.shape[1]), nearest.ravel()])
-    pairs = pairs[near[pairs[:, 0], pairs[:, 1]]]
-    return np.unique(np.sort(pairs, axis=1), axis=0)
-
-
-def _within(vectors: Vectors, pairs: Integers, radius: float) -> Bools:
-    """Which of the pairs [p, 2] of places among the n lie within `radius`."""
-    near = np.zeros(len(pairs), bool)
-    for start in range(0, len(pairs), PAIRS):
-        part = slice(start, start + PAIRS)
-        apart = vectors.take(pairs[part, 0]).astype(np.float64) - vectors.take(pairs[part, 1])
-        near[part] = np.sqrt(np.einsum("ij,ij->i", apart, apart)) <= radius
-    return near
 
 
 # --- checks ---------------------------------------------------------------------------------------

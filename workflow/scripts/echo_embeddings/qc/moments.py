@@ -6,13 +6,12 @@ narrow it down to one of 65,536 ranges, and a second pass that counts the lower 
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from .base import BLOCK, THREADS, Bools, Floats, Histogram, Integers, Vectors, spread
+from .base import BLOCK, TAIL, Bools, Floats, Histogram, Integers, Vectors, blocks, bulk, share_out, spread
 
 SIGN, HALF = 0x8000, 0x10000
 INFINITY = 0x7F80  # the upper half of float32's infinity: no finite value has more
@@ -92,28 +91,27 @@ def measure(matrix: Floats, codes: Integers, folders: int) -> tuple[Rows, list[T
         norm=np.zeros(n),
         digest=np.zeros(n, "V16"),
     )
-    totals = [Totals.zero(dim) for _ in range(folders)]
 
-    def look(place: slice) -> list[tuple[int, Totals]]:
-        block = matrix[place]
-        rows.low[place], rows.high[place] = block.min(axis=1), block.max(axis=1)
-        rows.digest[place] = _digests(block)
-        finite = np.isfinite(rows.low[place]) & np.isfinite(rows.high[place])
-        if not finite.all():
-            rows.nan[place] = np.isnan(block).any(axis=1)
-            rows.inf[place] = np.isinf(block).any(axis=1)
-        wide = block.astype(np.float64)
-        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-        rows.norm[place] = np.where(finite, norms, 0)
-        return [(code, _sum(block[chosen], wide[chosen])) for code, chosen in _by_folder(codes[place], finite)]
+    def look(places: Sequence[slice]) -> list[Totals]:
+        totals = [Totals.zero(dim) for _ in range(folders)]
+        space = np.empty((BLOCK, dim))
+        for place in places:
+            block = matrix[place]
+            rows.low[place], rows.high[place] = block.min(axis=1), block.max(axis=1)
+            rows.digest[place] = _digests(block)
+            finite = np.isfinite(rows.low[place]) & np.isfinite(rows.high[place])
+            if not finite.all():
+                rows.nan[place] = np.isnan(block).any(axis=1)
+                rows.inf[place] = np.isinf(block).any(axis=1)
+            wide = space[: len(block)]
+            wide[:] = block
+            with np.errstate(invalid="ignore"):
+                rows.norm[place] = np.where(finite, np.sqrt(np.einsum("ij,ij->i", wide, wide)), 0)
+            for code, chosen in _by_folder(codes[place], finite):
+                _add(totals[code], block[chosen], wide[chosen])
+        return totals
 
-    with np.errstate(invalid="ignore"), ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, n, BLOCK * 64):  # a bounded number of results wait
-            places = [slice(i, min(i + BLOCK, n)) for i in range(start, min(start + BLOCK * 64, n), BLOCK)]
-            for found in pool.map(look, places):
-                for code, part in found:
-                    totals[code] += part
-    return rows, totals
+    return rows, [_sum(parts) for parts in zip(*share_out(blocks(n), look), strict=True)]
 
 
 def _by_folder(codes: Integers, finite: Bools) -> Iterator[tuple[int, Bools | slice]]:
@@ -126,15 +124,22 @@ def _by_folder(codes: Integers, finite: Bools) -> Iterator[tuple[int, Bools | sl
             yield int(code), finite & (codes == code)
 
 
-def _sum(block: Floats, wide: Floats) -> Totals:
-    total = Totals.zero(block.shape[1])
+def _add(total: Totals, block: Floats, wide: Floats) -> None:
+    """Add the float32 vectors [n, D], `wide` the same in float64."""
     if len(block):
-        total.vectors = len(block)
-        total.sum = wide.sum(axis=0)
-        total.squares = float(np.vdot(wide, wide))
-        total.low, total.high = block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64)
-        total.upper = np.bincount(_halves(block)[:, 1::2].ravel(), minlength=HALF)
-    return total
+        total.vectors += len(block)
+        total.sum += wide.sum(axis=0)
+        total.squares += float(np.vdot(wide, wide))
+        np.minimum(total.low, block.min(axis=0), out=total.low)
+        np.maximum(total.high, block.max(axis=0), out=total.high)
+        total.upper += np.bincount(_halves(block)[:, 1::2].ravel(), minlength=HALF)
+
+
+def _sum(parts: Sequence[Totals]) -> Totals:
+    first, *others = parts
+    for other in others:
+        first += other
+    return first
 
 
 def _halves(block: Floats) -> npt.NDArray[np.uint16]:
@@ -154,24 +159,26 @@ def medians(vectors: Vectors, codes: Integers, totals: Sequence[Totals]) -> list
     each folder and, as the last, of all.
     """
     wanted = [[_place(total, k) for k in _middle(total)] for total in totals]
-    lower: dict[tuple[int, int], Integers] = {}  # folder, upper half -> [65536] counts of the lower half
-    for code in range(len(totals) - 1):
-        for half in {half for half, _ in wanted[code] + wanted[-1]}:
-            lower[code, half] = np.zeros(HALF, np.int64)
+    sought = {(code, half) for code, places in enumerate(wanted[:-1]) for half, _ in places + wanted[-1]}
     narrowed = np.zeros(HALF, bool)
-    narrowed[[half for _, half in lower]] = True
-    for place, block in vectors.blocks():
-        halves = _halves(block)
-        upper, low = halves[:, 1::2], halves[:, ::2]
-        hits = narrowed[upper]
-        row, _ = np.nonzero(hits)
-        if not len(row):
-            continue
-        code_of, upper_of, low_of = codes[place][row], upper[hits], low[hits]
-        for code, half in lower:
-            chosen = low_of[(code_of == code) & (upper_of == half)]
-            if len(chosen):
-                lower[code, half] += np.bincount(chosen, minlength=HALF)
+    narrowed[[half for _, half in sought]] = True
+
+    def count(places: Sequence[slice]) -> dict[tuple[int, int], Integers]:
+        lower = {key: np.zeros(HALF, np.int64) for key in sought}
+        for place in places:
+            halves = _halves(vectors.block(place))
+            upper, low = halves[:, 1::2], halves[:, ::2]
+            hits = narrowed[upper]
+            row, _ = np.nonzero(hits)
+            code_of, upper_of, low_of = codes[place][row], upper[hits], low[hits]
+            for code, half in sought if len(row) else ():
+                chosen = low_of[(code_of == code) & (upper_of == half)]
+                if len(chosen):
+                    lower[code, half] += np.bincount(chosen, minlength=HALF)
+        return lower
+
+    shares = share_out(blocks(len(vectors)), count)
+    lower = {key: sum((share[key] for share in shares), np.zeros(HALF, np.int64)) for key in sought}
     everything = {half: _sum_of(lower, half) for half, _ in wanted[-1]}
     of = [{half: lower[code, half] for half, _ in places} for code, places in enumerate(wanted[:-1])] + [everything]
     return [
@@ -210,8 +217,8 @@ def _value(half: int, rest: int, counts: Integers) -> float:
     return float(bits.view(np.float32)[0])
 
 
-def edges_for(total: Totals, bins: int, outside: float) -> Floats:
-    """Edges of `bins` equal ranges over the values but for a share `outside` at either end."""
+def edges_for(total: Totals, bins: int) -> Floats:
+    """Edges of `bins` equal ranges over the bulk of the values, see `base.bulk`."""
     up_to = np.concatenate([[0], np.cumsum(total.upper[ORDER])])
-    low, high = np.interp([outside * up_to[-1], (1 - outside) * up_to[-1]], up_to, EDGES)
+    low, high = bulk(*np.interp([TAIL * up_to[-1], (1 - TAIL) * up_to[-1]], up_to, EDGES))
     return np.linspace(*spread(max(low, float(total.low.min())), min(high, float(total.high.max()))), bins + 1)

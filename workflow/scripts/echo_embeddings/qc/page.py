@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..files import UserError, one_line, whole
 from ..settings import REPOSITORY
-from . import agreement, health, plots, report, similarity, statistics
+from . import agreement, health, near, pairs, plots, report, similarity, statistics
 from .accounting import TOTAL
 from .base import MIN_PATIENTS
 from .report import Options, Points, Report
@@ -30,7 +30,7 @@ LIMITS = {
     **{"dead": health.DEAD, "outlier": health.OUTLIER, "near": health.NEAR, "min_vectors": health.MIN_VECTORS},
     **{"drift": statistics.DRIFT, "chance": statistics.CHANCE, "ks": statistics.KS, "many": statistics.MANY},
     **{"patients": MIN_PATIENTS, "signal": similarity.SIGNAL, "neighbours": agreement.NEIGHBOURS},
-    **{"trees": health.TREES, "leaf": health.LEAF, "resamples": similarity.RESAMPLES},
+    **{"trees": near.TREES, "leaf": near.LEAF, "resamples": pairs.RESAMPLES},
 }
 
 
@@ -87,7 +87,9 @@ def make_comparison(first: Path, second: Path, output: Path) -> None:
     """
     found = agreement.compare(first, second)
     picture = (
-        plots.histogram(found.cosines, "cosine similarity of a clip's two vectors", "clips") if found.cosines else ""
+        plots.histogram(found.cosines, "cosine similarity of a clip's two vectors", "clips", log=True)
+        if found.cosines
+        else ""
     )
     _write_pair(output, _plain(found), "compare.html.j2", c=found, picture_source=picture)
 
@@ -201,6 +203,7 @@ def _draw(r: Report) -> dict[str, Any]:
     if r.components and r.points:
         pictures["cumulative"] = plots.cumulative(r.components.explained, r.components.needed)
         pictures["scatter"] = _scatter(r.points, r.components.explained)
+        pictures["far_off"] = [int((~plots.inside(r.points.scores[:, :k])).sum()) for k in (2, 3)]
     pictures["profiles"] = {name: plots.line(vector, "value") for name, vector in r.profiles.items()}
     return pictures
 

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .base import Bools, Floats, Histogram
+from .base import TAIL, Bools, Floats, Histogram, bulk
 from .similarity import HeatMap
 
 P = ParamSpec("P")
@@ -30,6 +30,7 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 OTHERS = "#BBBBBB"
 MAIN, SECOND = COLOURS[:2]
 WIDTH = 4.8  # inches, half of the page
+FEW = 12  # components: of more, the scale of their numbers is logarithmic
 STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#8A94A0",
@@ -149,11 +150,15 @@ def _colour(i: int) -> str:
 
 
 @_picture
-def histogram(data: Histogram, xlabel: str, ylabel: str) -> Figure:
-    """The histogram as one filled outline."""
+def histogram(data: Histogram, xlabel: str, ylabel: str, log: bool = False) -> Figure:
+    """The histogram as one filled outline; with `log` a single count is seen beside thousands."""
     figure, axes = _axes()
     axes.stairs(data.counts, data.edges, fill=True, color=MAIN)
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    if log:
+        axes.set_yscale("symlog", linthresh=1)
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%d"))
+        axes.set_ylim(0, None)
     return figure
 
 
@@ -161,15 +166,13 @@ def histogram(data: Histogram, xlabel: str, ylabel: str) -> Figure:
 def pairs(named: Mapping[str, Histogram]) -> Figure:
     """Densities of cosine similarity, one outlined area for each sort of pairs."""
     figure, axes = _axes(3.3)
-    areas = []
+    lines = []
     for i, data in enumerate(named.values()):
         density = _density(data)
-        areas.append(axes.stairs(density, data.edges, fill=True, color=COLOURS[i], alpha=0.22))
-        axes.stairs(density, data.edges, color=COLOURS[i], linewidth=1.4, linestyle=DASHES[i])
+        axes.stairs(density, data.edges, fill=True, color=COLOURS[i], alpha=0.22)
+        lines.append(axes.stairs(density, data.edges, color=COLOURS[i], linewidth=1.4, linestyle=DASHES[i]))
     axes.set(xlabel="cosine similarity", ylabel="density")
-    for area in areas:
-        area.set_alpha(0.6)
-    _legend(figure, areas, list(named), handlelength=1.0)
+    _legend(figure, lines, list(named), handlelength=1.8)
     return figure
 
 
@@ -184,8 +187,8 @@ def scatter(points: Floats, labels: Sequence[str], explained: Floats) -> Figure:
         column = column.where(column.isin(shown), "others")
         shown.append("others")
     colours = column.map({name: _colour(i) for i, name in enumerate(shown)}).to_numpy()
-    inside = _inside(points)
-    axes.scatter(*points[inside].T, s=_size(points), c=colours[inside], alpha=0.6, linewidths=0, rasterized=True)
+    drawn = inside(points)
+    axes.scatter(*points[drawn].T, s=_size(points), c=colours[drawn], alpha=0.6, linewidths=0, rasterized=True)
     handles = [
         matplotlib.lines.Line2D([], [], linestyle="", marker="o", markersize=5, color=_colour(i))
         for i in range(len(shown))
@@ -198,21 +201,20 @@ def scatter(points: Floats, labels: Sequence[str], explained: Floats) -> Figure:
 def scatter_by_number(points: Floats, numbers: Floats, name: str, explained: Floats) -> Figure:
     """Points [P, 2] or [P, 3] of P clips in the space of the first components, coloured by a number [P]."""
     figure, axes = _space(points.shape[1], explained)
-    inside = _inside(points)
-    drawn = axes.scatter(
-        *points[inside].T, s=_size(points), c=numbers[inside], cmap="viridis", alpha=0.7, linewidths=0, rasterized=True
+    drawn = inside(points)
+    image = axes.scatter(
+        *points[drawn].T, s=_size(points), c=numbers[drawn], cmap="viridis", alpha=0.7, linewidths=0, rasterized=True
     )
-    bar = figure.colorbar(drawn, ax=axes, label=name, shrink=0.8, location="bottom", aspect=40, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, label=name, shrink=0.8, location="bottom", aspect=40, pad=0.02)
     bar.outline.set_visible(False)
     return figure
 
 
-def _inside(points: Floats) -> Bools:
-    """Which points to draw: in each component all but 0.1 % at either end, or a little beyond those."""
-    low, high = np.quantile(points, [0.001, 0.999], axis=0)
-    margin = 0.15 * (high - low)
-    inside: Bools = ((points >= low - margin) & (points <= high + margin)).all(axis=1)
-    return inside
+def inside(points: Floats) -> Bools:
+    """Which points [P, k] are drawn: those that are in the bulk of each component, see `base.bulk`."""
+    low, high = bulk(*np.quantile(points, [TAIL, 1 - TAIL], axis=0))
+    drawn: Bools = np.all((points >= low) & (points <= high), axis=1)
+    return drawn
 
 
 def _size(points: Floats) -> float:
@@ -246,13 +248,16 @@ def cumulative(explained: Floats, needed: Mapping[str, int]) -> Figure:
     """The share of variance [K] that the first components explain together, and how many some shares take."""
     figure, axes = _axes(3.3)
     up_to = 100 * np.cumsum(explained)
-    axes.plot(np.arange(1, len(up_to) + 1), up_to, color=MAIN, marker="o" if len(up_to) < 12 else "", markersize=3)
-    for share, components in needed.items():
+    axes.plot(np.arange(1, len(up_to) + 1), up_to, color=MAIN, marker="o" if len(up_to) <= FEW else "", markersize=3)
+    for i, (share, components) in enumerate(needed.items()):
         level = up_to[components - 1]
         axes.plot([components, components, 0.8], [0, level, level], color=SECOND, linewidth=0.9, linestyle=DASHES[1])
-        axes.annotate(f"{components:,} for {share}", (components, level), (-6, -3), textcoords="offset points",
-                      ha="right", va="top", color="#3B4651", fontsize=8)  # fmt: skip
-    axes.set_xscale("log")
+        axes.annotate(f"{components:,} for {share}", (components, 4 + 9 * i), (4, 0), textcoords="offset points",
+                      color="#3B4651", fontsize=8, backgroundcolor="white", zorder=3)  # fmt: skip
+    if len(up_to) > FEW:
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%d"))
     axes.set(xlabel="components", ylabel="variance explained (%)", ylim=(0, 104), xlim=(0.8, len(up_to) * 1.1))
     return figure

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from .. import store
 from . import accounting, components, health, moments, pictures, provenance, similarity, statistics, tables
@@ -82,6 +83,13 @@ def measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], op
     Vectors that hold NaN or Inf are counted by `health` and left out of every figure after it. Raises
     `UserError` if a file is missing or not what it should be.
     """
+    # `base.share_out` gives each core its work. Threads of the linear algebra library would only wait for each other,
+    # seconds where a moment is enough, as soon as anything else runs on the machine.
+    with threadpool_limits(1, "blas"):
+        return _measure(model, embeddings, folders, options)
+
+
+def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], options: Options) -> Report:
     naming = options.naming
     keys, tensor = store.read(embeddings)
     matrix: Floats = tensor.numpy()

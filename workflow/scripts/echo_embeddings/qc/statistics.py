@@ -9,13 +9,12 @@ import pandas as pd
 from scipy.stats import ks_2samp
 
 from .accounting import TOTAL
-from .base import MIN_PATIENTS, PICTURE, Check, Floats, Histogram, Integers, Vectors, spread
+from .base import MIN_PATIENTS, PICTURE, TAIL, Check, Floats, Histogram, Integers, Vectors, bulk, spread
 from .components import Components
 from .moments import Totals, edges_for, medians
 from .tables import UNKNOWN
 
 BINS = 80
-OUTSIDE = 0.001  # share of values and norms at either end that the pictures leave out
 DRIFT = 0.25  # of the spread of all vectors: a folder's mean that is farther off has drifted
 CHANCE = 3.0  # times what chance would give: a folder's mean must also be beyond that
 KS = 0.2  # of the L2 norms: a folder that is farther off has drifted
@@ -68,8 +67,9 @@ def describe(
         line = _values(TOTAL if last else folders[code], totals[code], middle[code], norms[mask], clips[mask])
         lines.append(line | ({} if last else _against_the_rest(totals[code], totals[-1], norms, mask, units, share)))
     names = [line["folder"] for line in lines]
-    edges = edges_for(totals[-1], BINS, OUTSIDE)
-    norm_edges = np.linspace(*spread(*np.quantile(norms, [OUTSIDE, 1 - OUTSIDE])), BINS + 1)
+    edges = edges_for(totals[-1], BINS)
+    low, high = bulk(*np.quantile(norms, [TAIL, 1 - TAIL]))
+    norm_edges = np.linspace(*spread(max(low, norms.min()), min(high, norms.max())), BINS + 1)
     return Statistics(
         pd.DataFrame(lines, columns=[*lines[-1], "drift", "chance", "norm_ks", "ks_chance"]),
         {name: totals[code].distribution(edges) for name, code in zip(names, present, strict=True)},
@@ -114,8 +114,9 @@ def _share_between(units: Integers, components: Components | None) -> float:
     if components is None:
         return 1.0
     scores = pd.DataFrame(components.scores.astype(np.float64))
-    between = scores.groupby(units).transform("mean")
-    return float(between.to_numpy().var(axis=0).sum() / scores.to_numpy().var(axis=0).sum())
+    sums, sizes = scores.groupby(units).sum().to_numpy(), np.unique(units, return_counts=True)[1]
+    apart = sums / sizes[:, None] - scores.to_numpy().mean(axis=0)
+    return float(sizes @ np.square(apart).sum(axis=1) / len(scores) / scores.to_numpy().var(axis=0).sum())
 
 
 def _against_the_rest(

@@ -70,6 +70,9 @@ def _read_manifest(path: Path) -> pd.DataFrame:
             raise UserError(f"{path}: not a whole manifest; delete it and run again")
         table = pd.read_csv(path, sep="\t", usecols=USED, dtype=str, keep_default_na=False, quoting=3, encoding="utf-8")
         table["frames"] = pd.to_numeric(table["frames"].replace("", "0"))
+        # The other file of a collision is named in the manifest: here it would make a reason of its own of each, and
+        # tell a name where names are to be hidden.
+        table["reason"] = table["reason"].str.replace("^name collision with .*", "name collision", regex=True)
         return table
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error
