@@ -73,7 +73,7 @@ def _text(about: About, exported: Exported, parts: Mapping[str, Part], known: Ta
         access,
         "## Counts",
         _table(("folder", "rows"), [*exported.rows.items(), ("all", total)]),
-        *(f"- {line}" for line in _counts(exported, known, total)),
+        "\n".join(f"- {line}" for line in _counts(exported, known, total)),
         "## Provenance",
         f"The encoder `{about.model}` was pretrained on {trained}"
         + (" - **this collection: it has seen these clips.**" if _seen(about) else ".")
@@ -94,14 +94,15 @@ def _text(about: About, exported: Exported, parts: Mapping[str, Part], known: Ta
 
 
 _READING = """```python
-import datasets, duckdb, numpy, pandas, polars
+import glob
 
-datasets.load_dataset(".", split="all")  # this directory
-pandas.read_parquet(".")
-polars.read_parquet("train-*.parquet")
-duckdb.sql("SELECT file_path, embedding FROM 'train-*.parquet'")
+import datasets, duckdb, numpy, pandas, polars  # each of them alone will do
 
-numpy.stack(pandas.read_parquet(".")["embedding"])  # float32 [N, {dim}]
+rows = datasets.load_dataset(".", split="all")  # of this directory; the files alone, not the directory, for the others
+table = pandas.concat(map(pandas.read_parquet, sorted(glob.glob("train-*.parquet"))), ignore_index=True)
+matrix = numpy.stack(table["embedding"])  # float32 [N, {dim}]
+frame = polars.read_parquet("train-*.parquet")
+found = duckdb.sql("SELECT file_path, embedding FROM 'train-*.parquet'")
 ```"""
 
 
