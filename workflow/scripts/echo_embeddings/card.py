@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import yaml
 
 from . import selection
 from .export import EMBEDDING, Exported, Part
@@ -52,11 +53,18 @@ def write(path: Path, about: About, exported: Exported, parts: Mapping[str, Part
 
 
 def _front(exported: Exported) -> str:
-    pattern = f"train-*-of-{len(exported.rows):05d}.parquet"
-    return (
-        "---\nlicense: other\nlicense_name: access-rule-of-the-collection\nlicense_link: '#access'\n"
-        f"configs:\n- config_name: default\n  data_files:\n  - split: all\n    path: {pattern}\n---\n\n"
-    )
+    """The card's YAML.
+
+    The library `datasets` streams a split that is called `all`, and refuses to build one, because the word asks it for
+    the union of all splits. So the same rows stand in a second configuration, the default, where that union is them.
+    """
+    files = f"train-*-of-{len(exported.rows):05d}.parquet"
+    configs = [
+        {"config_name": "all", "data_files": [{"split": "all", "path": files}]},
+        {"config_name": "default", "default": True, "data_files": [{"split": "train", "path": files}]},
+    ]
+    front = {"license": "other", "license_name": "access-rule-of-the-collection", "configs": configs}
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n"
 
 
 def _text(about: About, exported: Exported, parts: Mapping[str, Part], known: Tables) -> str:
@@ -67,8 +75,9 @@ def _text(about: About, exported: Exported, parts: Mapping[str, Part], known: Ta
     sections = [
         f"# Embeddings of {collection} by {about.model}",
         f"One row a clip: {total:,} vectors of {about.dim:,} float32 values, of {_known(exported.patients)} patients "
-        f"in {_known(exported.studies)} studies. The one split is named `all`: how to divide it into training and test "
-        "is yours to say, by patient.",
+        f"in {_known(exported.studies)} studies. They are not divided into training and test: that is yours to do, by "
+        "patient. The one split is named `all`; the library `datasets` loads it as below, and streams it from the "
+        "configuration `all`.",
         "## Access",
         access,
         "## Counts",
@@ -94,11 +103,11 @@ def _text(about: About, exported: Exported, parts: Mapping[str, Part], known: Ta
 
 
 _READING = """```python
-import glob
+import glob, os
 
 import datasets, duckdb, numpy, pandas, polars  # each of them alone will do
 
-rows = datasets.load_dataset(".", split="all")  # of this directory; the files alone, not the directory, for the others
+rows = datasets.load_dataset(os.getcwd(), split="all")  # this directory; the others read its files
 table = pandas.concat(map(pandas.read_parquet, sorted(glob.glob("train-*.parquet"))), ignore_index=True)
 matrix = numpy.stack(table["embedding"])  # float32 [N, {dim}]
 frame = polars.read_parquet("train-*.parquet")

@@ -96,7 +96,7 @@ def embed_folder(
         rows = _selected(name, places.table, converted, tables)
         digest = checkpoint.sha256(places.checkpoint, places.digests)
         shards = Shards(places.state, f"{model.fingerprint()} {digest}")
-        identities = {row.mp4: _identity(places.tree, row) for row in rows}
+        identities = {row.mp4: identity(places.tree, row) for row in rows}
         have = shards.vectors(identities)
         todo = [row for row in rows if row.mp4 not in have]
         print(f"{name}: {len(rows)} clips, {len(todo)} to do", flush=True)
@@ -260,7 +260,7 @@ class _Fresh:
         signal.signal(signal.SIGTERM, self._before)
 
 
-def _identity(tree: Path, row: Row) -> str:
+def identity(tree: Path, row: Row) -> str:
     """What the vector of a clip depends on besides model and settings: the MP4, and what it was made of."""
     try:
         status = (tree / row.mp4).stat()

@@ -28,13 +28,14 @@ _ALLOWED = (
 )
 
 
-def parse(expression: str) -> set[str]:
+def parse(expression: str, known: Iterable[str] = ()) -> set[str]:
     """The columns that an expression names, as `pandas.DataFrame.query` understands it.
 
     Names with blanks stand in backticks. Raises `UserError` if it is not made of comparisons, `in`, `and`, `or`,
-    `not`, arithmetic, columns, numbers, texts and lists alone.
+    `not`, arithmetic, columns, numbers, texts and lists alone; it tells the `known` columns, where there are some.
     """
     quoted: dict[str, str] = {}
+    hint = f"; columns: {', '.join(known)}" if known else ""
 
     def stand_in(found: re.Match[str]) -> str:
         name = f"_quoted_{len(quoted)}"
@@ -44,12 +45,12 @@ def parse(expression: str) -> set[str]:
     try:
         tree = ast.parse(_BACKTICKS.sub(stand_in, expression.strip()), mode="eval")
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise UserError(f"config: select: {expression!r} is no expression: {one_line(error)}") from error
+        raise UserError(f"config: select: {expression!r} is no expression: {one_line(error)}{hint}") from error
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED) or (isinstance(node, ast.Constant) and not _is_value(node.value)):
             raise UserError(
                 f"config: select: {ast.unparse(node)!r} is not allowed: only comparisons, in, and, or, not, "
-                "+ - * / // %, columns, numbers, texts and lists"
+                f"+ - * / // %, columns, numbers, texts and lists{hint}"
             )
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     return {quoted.get(name, name) for name in names}
@@ -136,7 +137,7 @@ def used(tables: Tables) -> Tables:
     if absent(tables):
         return tables
     known = columns(tables)
-    names = parse(tables.select)
+    names = parse(tables.select, known)
     check_names("select", names, known)
     wanted = {known[name] for name in names} - {None}
     by_identifier = any(table and table.by != "path" for table in wanted)
@@ -157,13 +158,12 @@ def absent(tables: Tables) -> list[Table]:
 
 def check(tables: Tables, export: Sequence[str]) -> None:
     """Check the selection and the names in export.columns as far as tables are there. Raises `UserError`."""
-    if tables.select:
-        parse(tables.select)
-    if not absent(tables):
-        known = columns(tables)
+    if absent(tables):
         if tables.select:
-            check_names("select", parse(tables.select), known)
-        check_names("export.columns", set(export) - {ALL, DEFAULT}, known)
+            parse(tables.select)
+        return
+    used(tables)
+    check_names("export.columns", set(export) - {ALL, DEFAULT}, columns(tables))
 
 
 def check_names(key: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -105,15 +105,18 @@ def clip_names(paths: pd.Series, folders: Iterable[str]) -> pd.Series:
     What stands before the first part that is a folder's name goes; where none is, the path stays whole. Names of
     MP4 files are percent-encoded already.
     """
+    return folder_paths(paths, folders).str.replace(r"\.(?:dcm|mp4)$", "", regex=True, case=False)
+
+
+def folder_paths(paths: pd.Series, folders: Iterable[str]) -> pd.Series:
+    """The same, `.dcm` and `.mp4` kept."""
     known = frozenset(folders)
-    return paths.map({path: _clip_name(path, known) for path in paths.dropna().unique()})
+    return paths.map({path: _folder_path(path, known) for path in paths.dropna().unique()}).astype("string")
 
 
-def _clip_name(path: str, folders: frozenset[str]) -> str:
+def _folder_path(path: str, folders: frozenset[str]) -> str:
     if path[-4:].lower() != ".mp4":
         path = encode_name(path)
-    if path[-4:].lower() in (".dcm", ".mp4"):
-        path = path[:-4]
     parts = path.split("/")
     at = next((i for i, part in enumerate(parts[:-1]) if part in folders), 0)
     return "/".join(parts[at:])
