@@ -208,7 +208,7 @@ def test_files_are_counted_by_folder_and_reason(collection: Collection) -> None:
     p10, p11, total = numbers["accounting"]["folders"]
     assert p10 == {
         **{"folder": "p10", "seen": 13, "clips": 11, "converted": 10, "skipped": 2, "failed": 1},
-        **{"embedded": 10, "not_embedded": 0, "missing": 0},
+        **{"left_out": 0, "embedded": 10, "not_embedded": 0, "missing": 0},
     }
     assert (p11["embedded"], p11["not_embedded"], p11["missing"]) == (9, 1, 0)
     assert (total["seen"], total["converted"], total["embedded"], total["not_embedded"]) == (26, 20, 19, 1)
