@@ -31,7 +31,7 @@ def exported_mb(wildcards, attempt):
 # One job writes all files of a model: the table is joined once, and the card counts over all of them.
 rule export_parquet:
     input:
-        parts=expand("results/embeddings/{{model}}_embeddings_{folder}.pt", folder=FOLDERS),
+        parts=folder_vectors,
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
         tables=joining_files,
         complete=RECORD_LIST_SUMMARY if config["require_complete"] else [],
@@ -63,7 +63,7 @@ rule export_parquet:
 
 rule export_study:
     input:
-        parts=expand("results/embeddings/{{model}}_embeddings_{folder}.pt", folder=FOLDERS),
+        parts=folder_vectors,
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
         tables=joining_files,
         complete=RECORD_LIST_SUMMARY if config["require_complete"] else [],
