@@ -59,6 +59,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/embed.py startup
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/qc.py
+	$(BIN)/python benchmarks/export.py
 
 # The picture in README.md, of the demo's report; needs Chromium (Debian: apt-get install chromium).
 screenshot: demo $(VENV)/dev.stamp

@@ -18,6 +18,7 @@ from conftest import REPOSITORY
         (["encoder.py", "--precision", "fp32"], ["% of the peak", "x transformers"]),
         (["embed.py", "run"], ["% of the encoder alone", "x the encoder, ", "ours / reference"]),
         (["embed.py", "startup"], ["later job:", "first batch computed"]),
+        (["export.py"], ["2,000 vectors of 48", "parquet: ", "study: ", "matrix: "]),
         (["store.py"], ["store.read of that file", "of a dict of separate tensors"]),
     ],
 )

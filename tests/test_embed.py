@@ -13,7 +13,7 @@ from echo_embeddings.architectures import ARCHITECTURES
 from echo_embeddings.files import UserError
 from echo_embeddings.manifest import Row
 from echo_embeddings.recipe import RECIPES, Recipe
-from echo_embeddings.settings import Model
+from echo_embeddings.settings import Model, Tables
 
 MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
 
@@ -45,10 +45,10 @@ def places(tmp_path, weights, write_video):
     )
 
 
-def run(places, model=MODEL, max_failed_fraction=0.5, **changes):
+def run(places, model=MODEL, max_failed_fraction=0.5, tables=None, **changes):
     means = embed.Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=2)
     means = dataclasses.replace(means, **changes)
-    embed.embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction)
+    embed.embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction, tables=tables)
     return torch.load(places.vectors)
 
 
@@ -61,7 +61,9 @@ def test_one_vector_a_clip_sorted_and_how_it_was_made(places):
     assert list(vectors) == [f"s{i}/clip.mp4" for i in range(6)]
     assert all(v.shape == (192,) and v.dtype == torch.float32 and v.isfinite().all() for v in vectors.values())
     made = record(places)
-    assert made["counts"] == {"converted": 6, "embedded": 6, "reused": 0, "failed": 0, "short": 1}
+    assert made["counts"] == {
+        **{"converted": 6, "left_out": 0, "embedded": 6, "reused": 0, "failed": 0, "short": 1},
+    }
     assert made["checkpoint_sha256"] == checkpoint.sha256(places.checkpoint, places.digests)
     assert (made["model"], made["entry"], made["weights"]) == ("tiny", "encoder", "drawn for a test")
     assert places.failed.read_text() == "key\treason\n"
@@ -102,6 +104,25 @@ def test_only_what_is_missing_is_computed(places, write_video, monkeypatch):
     assert sum(computed) == 1 + 6
     run(places)  # back to the setting before
     assert sum(computed) == 1 + 6
+
+
+def test_a_selection_embeds_its_clips_and_widened_only_the_others(places, monkeypatch):
+    computed = []
+    real = extract.vectors
+    monkeypatch.setattr(extract, "vectors", lambda *a: computed.append(len(a[1])) or real(*a))
+    few = run(places, tables=Tables(select="frames > 22"))
+    assert list(few) == [f"s{i}/clip.mp4" for i in (3, 4, 5)]
+    assert record(places)["counts"] == {
+        **{"converted": 6, "left_out": 3, "embedded": 3, "reused": 0, "failed": 0, "short": 0},
+    }
+    every = run(places)
+    assert sum(computed) == 6
+    assert all(torch.equal(every[key], vector) for key, vector in few.items())
+    assert run(places, tables=Tables(select="frames > 99")) == {}
+    assert len(run(places)) == 6
+    assert sum(computed) == 6
+    with pytest.raises(UserError, match="config: select: no column 'length'"):
+        run(places, tables=Tables(select="length > 3"))
 
 
 def test_a_killed_job_keeps_its_shards(places, monkeypatch):

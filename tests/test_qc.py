@@ -14,12 +14,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from echo_embeddings import manifest, store
+from echo_embeddings import inventory, manifest, store
 from echo_embeddings.files import UserError
 from echo_embeddings.qc import FolderFiles, Options, Training, make_index, make_model_page
 from echo_embeddings.qc.base import Check
 from echo_embeddings.qc.page import tell
 from echo_embeddings.qc.report import Report, measure
+from echo_embeddings.settings import Tables
 
 Matrix = npt.NDArray[np.float32]
 DIM = 16
@@ -207,7 +208,7 @@ def test_files_are_counted_by_folder_and_reason(collection: Collection) -> None:
     p10, p11, total = numbers["accounting"]["folders"]
     assert p10 == {
         **{"folder": "p10", "seen": 13, "clips": 11, "converted": 10, "skipped": 2, "failed": 1},
-        **{"embedded": 10, "not_embedded": 0, "missing": 0},
+        **{"left_out": 0, "embedded": 10, "not_embedded": 0, "missing": 0},
     }
     assert (p11["embedded"], p11["not_embedded"], p11["missing"]) == (9, 1, 0)
     assert (total["seen"], total["converted"], total["embedded"], total["not_embedded"]) == (26, 20, 19, 1)
@@ -471,21 +472,42 @@ def test_hashed_names_hide_every_file(collection: Collection) -> None:
     assert short in html
 
 
-def test_record_list_is_counted_against_the_files(collection: Collection) -> None:
-    path = collection.root / "echo-record-list.csv"
-    listed = [f"files/p10/{key.replace('.mp4', '.dcm')}" for key in collection.folders["p10"]]
-    listed = listed[1:] + listed[1:2] + ["files/p10/p10000009/s1/never_came.dcm", "files/p99/x.dcm"]
-    path.write_text("subject_id,dicom_filepath\n" + "".join(f"1,{name}\n" for name in listed))
-    numbers = collection.numbers(record_list=path)
+def test_what_differs_from_the_record_list_is_counted_and_named(collection: Collection) -> None:
+    summary = collection.root / "record_list/summary.tsv"
+    summary.parent.mkdir()
+    summary.write_text(
+        "folder\tlisted\tlisted_unseen\tseen_unlisted\trepeated\n"
+        "p10\t10\t1\t1\t1\np11\t0\t0\t10\t0\n(in no folder)\t1\t1\t0\t0\n"
+    )
+    inventory.differences_of(summary).write_text(
+        "folder\tpath\twhat\n"
+        + "".join(f"p11\tx{i}.dcm\t{inventory.NOT_LISTED}\n" for i in range(11))
+        + f"p10\tfiles/p10/never_came.dcm\t{inventory.NOT_FOUND}\n"
+    )
+    numbers, html = collection.page(record_list=summary)
     p10, p11, other, total = numbers["accounting"]["folders"]
     assert (p10["listed"], p10["listed_unseen"], p10["seen_unlisted"]) == (10, 1, 1)
     assert (p11["listed"], p11["seen_unlisted"]) == (0, 10)
     assert (other["listed"], other["listed_unseen"]) == (1, 1)
     assert (total["listed"], total["listed_unseen"], total["seen_unlisted"], total["seen"]) == (11, 2, 11, 20)
     assert levels(numbers)["Record list"] == "warn"
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match=r"qc\.record_list"):
-        collection.numbers(record_list=path)
+    assert "files/p10/never_came.dcm" in html
+    assert "On the disk, not listed: x0.dcm, x1.dcm, x2.dcm, ..." in html
+    assert 'href="../record_list/differences.tsv"' in html
+    _, html = collection.page(record_list=summary, hash_names=True)
+    assert "never_came" not in html
+
+
+def test_clips_that_are_not_selected_are_counted_and_not_missed(collection: Collection) -> None:
+    lost = collection.embedded[-1]
+    collection.matrix, collection.embedded = collection.matrix[:-1], collection.embedded[:-1]
+    numbers = collection.numbers(tables=Tables(select=f"file_path != '{lost}'"))
+    _, p11, total = numbers["accounting"]["folders"]
+    assert (p11["converted"], p11["left_out"], p11["embedded"], p11["missing"]) == (10, 1, 9, 0)
+    assert total["left_out"] == 1
+    assert levels(numbers)["Accounting"] == "good"
+    numbers = collection.numbers(tables=Tables(select=f"file_path not in ['{lost}', '{collection.embedded[0]}']"))
+    assert any("1 clip (" in problem and "not selected" in problem for problem in numbers["accounting"]["problems"])
 
 
 def test_names_of_another_form_have_folders_and_no_patients(collection: Collection) -> None:

@@ -11,13 +11,16 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
-from echo_embeddings import collection, estimate, settings, slurm
+from echo_embeddings import collection, estimate, selection, settings, slurm
 from echo_embeddings.architectures import architecture
 from echo_embeddings.files import UserError
 
 try:
     REGISTRY = settings.check(config)
     TOP, KIND = collection.source(config)
+    TABLES = settings.tables(config)
+    selection.check(TABLES, config["export"]["columns"])
+    SELECTING = selection.used(TABLES)
 except UserError as error:
     sys.exit(str(error))
 
@@ -82,6 +85,31 @@ def folder_vectors(wildcards):
     if NO_FOLDERS:
         sys.exit(NO_FOLDERS)
     return [f"results/embeddings/{wildcards.model}_embeddings_{folder}.pt" for folder in FOLDERS]
+
+
+def files_of(tables):
+    """The paths of tables, which must be there."""
+    for table in selection.absent(tables):
+        sys.exit(f"config: {table.name}: no file {table.file!r} in {Path.cwd()}")
+    return [table.file for table in tables.all]
+
+
+def record_list(wildcards):
+    """The record list, which must be there."""
+    return files_of(settings.Tables(record_list=TABLES.record_list))
+
+
+def selecting_files(wildcards):
+    """The tables that decide which clips are selected, which must be there."""
+    return files_of(SELECTING)
+
+
+def joining_files(wildcards):
+    """All tables, which must be there."""
+    return files_of(TABLES)
+
+
+RECORD_LIST_SUMMARY = "results/record_list/summary.tsv"
 
 
 def check_slurm():

@@ -31,6 +31,7 @@ rule embed:
     input:
         digest=lambda wildcards: manifest_digest(wildcards.model, wildcards.folder),
         checkpoint=checkpoint,
+        tables=selecting_files,
     output:
         "results/embeddings/{model}_embeddings_{folder}.pt",
     log:
@@ -47,5 +48,6 @@ rule embed:
         runtime=lambda wildcards, threads, attempt: attempt * embed_minutes(wildcards, threads),
     params:
         model=lambda wildcards: asdict(settings.model(config, REGISTRY, wildcards.model)),
+        selecting=asdict(SELECTING),
     script:
         "../scripts/embed.py"

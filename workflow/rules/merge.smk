@@ -3,7 +3,8 @@
 
 rule merge:
     input:
-        folder_vectors,
+        parts=folder_vectors,
+        complete=RECORD_LIST_SUMMARY if config["require_complete"] else [],
     output:
         "results/embeddings/{model}_embeddings_all.pt",
     log:

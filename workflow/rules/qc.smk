@@ -5,7 +5,8 @@ rule qc_model:
     input:
         merged="results/embeddings/{model}_embeddings_all.pt",
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
-        record_list=config["qc"]["record_list"] or [],
+        record_list=RECORD_LIST_SUMMARY if config["record_list"] else [],
+        tables=selecting_files,
     output:
         page=report(
             "results/qc/{model}.html",
@@ -33,6 +34,7 @@ rule qc_model:
         pictures=config["qc"]["pictures"],
         hash_names=config["qc"]["hash_names"],
         version=settings.QC_VERSION,
+        selecting=asdict(SELECTING),
     script:
         "../scripts/qc_model.py"
 

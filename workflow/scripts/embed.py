@@ -30,5 +30,6 @@ if __name__ == "__main__":  # worker processes import this file
                 save_every=keys["save_every"],
             ),
             max_failed_fraction=keys["max_failed_fraction"],
+            tables=settings.tables(snakemake.config),
             terminal=terminal,
         )

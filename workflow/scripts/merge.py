@@ -4,6 +4,6 @@ from echo_embeddings import job, store
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):
-        parts = dict(zip(snakemake.params.folders, snakemake.input, strict=True))
+        parts = dict(zip(snakemake.params.folders, snakemake.input.parts, strict=True))
         vectors = store.merge(parts, snakemake.output[0], snakemake.params.embed_dim, snakemake.params.prefix_folder)
         print(f"{vectors} vectors of {len(parts)} folders")

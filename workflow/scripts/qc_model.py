@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from echo_embeddings import collection, job, qc
+from echo_embeddings import collection, job, qc, settings
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):
@@ -26,6 +26,7 @@ if __name__ == "__main__":
                 pictures=params.pictures,
                 hash_names=params.hash_names,
                 record_list=Path(record_list) if record_list else None,
+                tables=settings.tables(snakemake.config),
                 training=qc.Training(params.pretrained_on, params.collection),
             ),
         )

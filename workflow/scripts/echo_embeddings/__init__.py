@@ -17,7 +17,10 @@ only from those above it in this list:
     download                one file over HTTP, whole or not there
     physionet               tables and chosen DICOM of a PhysioNet project
     manifest                the ledger: one row for every file of a folder
+    selection               which clips: an expression over the columns of manifest and tables
     status                  how far all jobs are
+    tables                  manifests, record list, study list and further tables, joined
+    inventory               the record list against the disk
     dicom                   DICOM file -> header, RGB frames one at a time
     video                   frames <-> MP4 file
     clip                    which frames, and pixels -> model input
@@ -34,9 +37,14 @@ only from those above it in this list:
     cards                   one GPU a job
     embed                   an MP4 tree and an encoder -> embeddings
     verify                  one known clip through the whole way, against what the registry records
+    rekey                   what was made under old names, under new ones
+    export                  embedding files and tables -> Parquet, and a memory-mapped matrix
+    card                    what a person and a program read of a Parquet data set
+    study                   one vector a study
     doctor                  what a run needs, and what it will cost
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
 
-The first ten are imported while the workflow is parsed, so they use nothing that is slow to import.
+The first eleven, `manifest` and `selection` are imported while the workflow is parsed, so they use nothing that is slow
+to import.
 """

@@ -30,7 +30,8 @@ from .files import UserError, alone, whole
 from .loader import Chunk
 from .manifest import CONVERTED, Row
 from .progress import Progress
-from .settings import REPOSITORY, Model
+from .recipe import Recipe
+from .settings import REPOSITORY, Model, Tables
 from .shards import Shards
 
 SAVE_SECONDS = 300.0  # vectors wait no longer than this to be saved
@@ -80,9 +81,10 @@ def embed_folder(
     means: Means,
     *,
     max_failed_fraction: float,
+    tables: Tables | None = None,
     terminal: TextIO | None = None,
 ) -> None:
-    """Embed every clip that the manifest at `places.table` has as converted, and has no vector yet.
+    """Embed every clip that the manifest has as converted, `tables` selects, and that has no vector yet.
 
     A kill loses at most `means.save_every` vectors, SIGTERM those being computed. Raises `UserError` if
     another run has the folder, there is no such device, the checkpoint does not fit, or more than
@@ -91,10 +93,11 @@ def embed_folder(
     started = time.monotonic()
     torch.set_num_threads(means.threads)
     with alone(places.state, name):
-        rows = [row for row in manifest.read(places.table) if row.status == CONVERTED]
+        converted = [row for row in manifest.read(places.table) if row.status == CONVERTED]
+        rows = _selected(name, places.table, converted, tables)
         digest = checkpoint.sha256(places.checkpoint, places.digests)
         shards = Shards(places.state, f"{model.fingerprint()} {digest}")
-        identities = {row.mp4: _identity(places.tree, row, model) for row in rows}
+        identities = {row.mp4: identity(places.tree, row, model.recipe) for row in rows}
         have = shards.vectors(identities)
         todo = [row for row in rows if row.mp4 not in have]
         print(f"{name}: {len(rows)} clips, {len(todo)} to do", flush=True)
@@ -114,7 +117,8 @@ def embed_folder(
         _write_failed(places.failed, failed)
         _judge(name, places, len(rows), failed, max_failed_fraction)
         counts = {
-            "converted": len(rows),
+            "converted": len(converted),
+            "left_out": len(converted) - len(rows),
             "embedded": len(have),
             "reused": len(rows) - len(todo),
             "failed": len(failed),
@@ -125,6 +129,19 @@ def embed_folder(
         keys = sorted(have)
         store.write(places.vectors, keys, torch.stack([have[k] for k in keys]) if keys else torch.empty(0, 0))
         print(f"{name}: {len(have)} vectors, {len(failed)} failed, in {seconds:.0f} s", flush=True)
+
+
+def _selected(name: str, table: Path, converted: list[Row], tables: Tables | None) -> list[Row]:
+    """The clips that the configuration selects; `table` is their manifest."""
+    if tables is None or not tables.select:
+        return converted
+    # pandas is slow to import, and the processes that decode import this file.
+    from .tables import wanted  # noqa: PLC0415
+
+    keys = wanted({name: table}, tables)[name]
+    rows = [row for row in converted if row.mp4 in keys]
+    print(f"{name}: {len(rows)} of {len(converted)} clips are selected: {tables.select}", flush=True)
+    return rows
 
 
 def _extract(
@@ -254,17 +271,20 @@ def _is_short(row: Row, model: Model) -> bool:
     return frames < clip.window(model.recipe, model.num_frames, row.fps)
 
 
-def _identity(tree: Path, row: Row, model: Model) -> str:
-    """What the vector of a clip depends on besides model and settings: the MP4, and what it was made of."""
+def identity(tree: Path, row: Row, recipe: Recipe) -> str:
+    """What the vector of a clip depends on besides model and settings: the MP4, and what it was made of.
+
+    Of the manifest's row that is what `recipe` asks of it.
+    """
     try:
         status = (tree / row.mp4).stat()
         mp4 = (status.st_size, status.st_mtime_ns)
     except OSError:  # the reader says why when it comes to it
         mp4 = (-1, -1)
     facts: list[object] = [*mp4, row.path, row.mp4, row.frames, row.bytes, row.mtime_ns, row.mp4_bytes]
-    if model.recipe.sampling == "rate":
-        facts.append(row.fps)
-    if model.recipe.mask == "sector" or model.recipe.aspect == "letterboxed":
+    if recipe.sampling == "rate":
+        facts.append(f"{row.fps:.6g}" if row.fps else None)  # as manifests have it
+    if recipe.mask == "sector" or recipe.aspect == "letterboxed":
         facts += [row.rows, row.columns, row.tissue_box]
     text = json.dumps(facts)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -70,6 +70,8 @@ def end_with(parent: int) -> None:
 
 def _escape(text: str, more: str) -> str:
     """`text` with what is not printable UTF-8, and the characters in `more`, as `%XX` a byte."""
+    if text.isprintable() and not any(c in text for c in more):
+        return text
     return "".join(
         c if c.isprintable() and c not in more else "".join(f"%{b:02X}" for b in os.fsencode(c)) for c in text
     )

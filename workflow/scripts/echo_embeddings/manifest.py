@@ -40,7 +40,7 @@ class Row:
 
 
 COLUMNS = [field.name for field in dataclasses.fields(Row)]
-_INTEGERS = (
+INTEGERS = (
     "frames",
     "rows",
     "columns",
@@ -50,7 +50,7 @@ _INTEGERS = (
     "ultrasound_color_data_present",
     "heart_rate",
 )
-_TYPES: dict[str, type] = dict.fromkeys(_INTEGERS, int) | {"fps": float}
+_TYPES: dict[str, type] = dict.fromkeys(INTEGERS, int) | {"fps": float}
 _MAY_BE_NONE = {field.name for field in dataclasses.fields(Row) if field.default is None}
 
 

@@ -87,6 +87,35 @@ def model_of(record: Mapping[str, Any]) -> Model:
     return Model(**{**record, "recipe": Recipe(**record["recipe"])})
 
 
+KEY_COLUMNS = {"path": "dicom_filepath", "study": "study_id", "patient": "subject_id"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose columns join the clips."""
+
+    file: str
+    by: str  # a key of `KEY_COLUMNS`
+    key: str  # the column that names the path, study or patient
+    columns: tuple[str, ...] = ()  # those that join; none means all
+    name: str = ""  # of the configuration's key, for messages
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What is known of clips besides their manifest, and which of them are wanted."""
+
+    record_list: Table | None = None
+    study_list: Table | None = None
+    others: tuple[Table, ...] = ()
+    select: str | None = None  # see `selection.parse`
+
+    @property
+    def all(self) -> list[Table]:
+        """Every table, in the order in which their columns stand."""
+        return [table for table in (self.record_list, self.study_list, *self.others) if table]
+
+
 # JSON Schema takes 16.0 for an integer and has no word for NaN; frame counts and rates do not go with either.
 _TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
     {
@@ -219,6 +248,8 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
             f"config: dicom_dir: no directory {dicom_dir!r} in {Path.cwd()}; "
             "set dicom_dir to the directory whose sub-folders hold the DICOM files"
         )
+    if config.get("require_complete") is True and not config.get("record_list"):
+        problems.append("config: require_complete: set record_list too, which says what complete is")
     folders = config.get("folders")
     for i, folder in enumerate(folders if isinstance(folders, list) else []):
         if "/" in str(folder):
@@ -308,6 +339,22 @@ def convert_settings(config: Mapping[str, Any], size: int) -> ConvertSettings:
         encoder_options=codec.options | convert["encoder_options"],
         modalities=tuple(convert["modalities"]),
     )
+
+
+def tables(config: Mapping[str, Any]) -> Tables:
+    """What the configuration says of tables and the selection."""
+    lists = {
+        name: Table(config[name], by, KEY_COLUMNS[by], name=name) if config[name] else None
+        for name, by in (("record_list", "path"), ("study_list", "study"))
+    }
+    others = [
+        Table(
+            entry["file"], entry["by"], entry.get("key", KEY_COLUMNS[entry["by"]]),
+            tuple(entry.get("columns", ())), f"tables.{i}",
+        )
+        for i, entry in enumerate(config["tables"])
+    ]  # fmt: skip
+    return Tables(lists["record_list"], lists["study_list"], tuple(others), config["select"])
 
 
 def batch_size(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> int:

@@ -63,3 +63,25 @@ class Shards:
             self._write(self._made)
             for path in old:
                 path.unlink()
+
+
+def carry(path: Path, under: Mapping[tuple[str, str], tuple[Path, str, str]]) -> int:
+    """Write the vectors of the shard at `path` anew, in other state directories and under other keys.
+
+    `under` is key and identity of a clip -> state directory, key and identity; vectors of other clips are left out.
+    Returns how many were written.
+    """
+    shard = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    places = [under.get(clip) for clip in zip(shard["keys"], shard["identities"], strict=True)]
+    for state in {place[0] for place in places if place}:
+        rows = [i for i, place in enumerate(places) if place and place[0] == state]
+        chosen = [place for place in places if place and place[0] == state]
+        state.mkdir(parents=True, exist_ok=True)
+        content = {
+            "keys": [key for _, key, _ in chosen],
+            "identities": [identity for _, _, identity in chosen],
+            "vectors": shard["vectors"][rows],
+        }
+        prefix = path.name.split("-")[0]
+        store.save(content, state / f"{prefix}-{time.time_ns():020d}.pt")
+    return sum(place is not None for place in places)

@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from .. import manifest
+from ..inventory import differences_of
 from .base import NAMED, Check, Naming, count, named
-from .tables import NO_FOLDER, read_record_list
+from .tables import NO_FOLDER
 
 TOTAL = "all folders"
-COUNTS = ("seen", "clips", "converted", "skipped", "failed", "embedded", "not_embedded", "missing")
+COUNTS = ("seen", "clips", "converted", "skipped", "failed", "left_out", "embedded", "not_embedded", "missing")
 LISTED = ("listed", "listed_unseen", "seen_unlisted")
 SHOWN = 40  # rows of files without a vector, a folder
 
@@ -45,7 +46,7 @@ class Accounting:
     reasons: list[Reason]  # by outcome, most frequent first
     losses: list[Loss]  # at most `SHOWN` a folder
     problems: list[str]  # a sentence for each sum that does not come out
-    record_list: str | None  # its file name where one is given
+    record_list: dict[str, list[str]] | None  # where one is given: how files differ from it -> at most `SHOWN` of them
 
     @property
     def total(self) -> dict[str, int]:
@@ -63,10 +64,10 @@ def account(
     """Follow every file from the manifests' `files` (see `tables.read_files`) to the `clips` that have vectors.
 
     The columns of the accounting's table: `folder`; files `seen`; `clips` among them (not skipped);
-    files `converted`, `skipped` and `failed`, as the manifest has them; clips `embedded`, `not_embedded`
-    (listed as failed) and `missing` (converted, and neither of the two). With a record list also files
-    `listed` in it, `listed_unseen` (and not in the manifest) and `seen_unlisted`. Raises `UserError` on
-    a record list that is broken.
+    files `converted`, `skipped` and `failed`, as the manifest has them; clips `left_out` by the selection,
+    `embedded`, `not_embedded` (listed as failed) and `missing` (converted, and none of the three). With
+    `record_list`, the summary that `inventory.check` writes, also files `listed`, `listed_unseen` (and not on the
+    disk) and `seen_unlisted` (on the disk, and not listed).
     """
     lines, problems = [], []
     embedded_in: dict[Any, set[str]] = {
@@ -86,15 +87,13 @@ def account(
     table = pd.DataFrame(lines, columns=["folder", *COUNTS])
     if record_list is not None:
         columns += LISTED
-        listed = _against_list(files, record_list, runs)
+        listed = pd.read_csv(record_list, sep="\t", usecols=["folder", *LISTED], dtype={"folder": str})
         elsewhere = listed[~listed["folder"].isin(table["folder"])]
         table = pd.concat([table, elsewhere[["folder"]]], ignore_index=True).merge(listed, on="folder", how="left")
     table = table.fillna(0)
     table.loc[len(table)] = {"folder": TOTAL, **table[columns].sum()}
     table = table.astype(dict.fromkeys(columns, int))
-    return Accounting(
-        table, _reasons(files), _losses(files, naming), problems, None if record_list is None else record_list.name
-    )
+    return Accounting(table, _reasons(files), _losses(files, naming), problems, _differing(record_list, naming))
 
 
 def _count_folder(
@@ -104,18 +103,21 @@ def _count_folder(
     of = files["status"].value_counts().to_dict()
     converted = set(files.loc[files["status"] == manifest.CONVERTED, "key"])
     failed = set(files.loc[files["embed_reason"].notna(), "key"])
-    missing = converted - embedded - failed
+    left_out = set(files.loc[files["left_out"], "key"])
+    missing = converted - embedded - failed - left_out
     line = {
         "folder": folder,
         "seen": int((files["status"] != "").sum()),
         "clips": of.get(manifest.CONVERTED, 0) + of.get(manifest.FAILED, 0),
         **{name: of.get(name, 0) for name in (manifest.CONVERTED, manifest.SKIPPED, manifest.FAILED)},
+        "left_out": len(left_out),
         "embedded": len(embedded),
         "not_embedded": len(failed),
         "missing": len(missing),
     }
     faults = (
         (missing, "converted, but neither embedded nor listed as failed"),
+        (embedded & left_out, "embedded, though not selected"),
         (embedded & failed, "both embedded and listed as failed"),
         (failed - converted, "listed as failed, but not converted in the manifest"),
     )
@@ -127,20 +129,13 @@ def _count_folder(
     return line, problems
 
 
-def _against_list(files: pd.DataFrame, record_list: Path, folders: Iterable[str]) -> pd.DataFrame:
-    """Files of the record list by folder; those below no known folder under `NO_FOLDER`."""
-    folders = list(folders)
-    listed = read_record_list(record_list, folders)
-    known = files[files["status"] != ""]
-    seen = pd.Series(known["folder"] + "/" + known["path"], dtype=str)
-    owner = listed.str.split("/", n=1).str[0]
-    owner = owner.where(owner.isin(folders), NO_FOLDER)
-    counts = {
-        "listed": owner.value_counts(),
-        "listed_unseen": owner[~listed.isin(set(seen))].value_counts(),
-        "seen_unlisted": known["folder"][~seen.isin(set(listed)).to_numpy()].value_counts(),
+def _differing(summary: Path | None, naming: Naming) -> dict[str, list[str]] | None:
+    if summary is None:
+        return None
+    table = pd.read_csv(differences_of(summary), sep="\t", dtype=str, keep_default_na=False)
+    return {
+        str(what): [naming(n) for n in group.head(SHOWN)] for what, group in table.groupby("what", sort=False)["path"]
     }
-    return pd.DataFrame(counts).rename_axis("folder").reset_index()
 
 
 def _reasons(files: pd.DataFrame) -> list[Reason]:
@@ -186,7 +181,8 @@ def judge(accounting: Accounting) -> list[Check]:
         sentence = (
             f"All {count(total['seen'], 'file')} accounted for: {total['converted']:,} converted, "
             f"{total['skipped']:,} skipped, {total['failed']:,} failed; of those converted {total['embedded']:,} "
-            f"embedded, {total['not_embedded']:,} not."
+            f"embedded, {total['not_embedded']:,} not"
+            + (f", {total['left_out']:,} left out by the selection." if total["left_out"] else ".")
         )
         sums = Check("Accounting", "good", sentence, "files")
     failures = total["failed"] + total["not_embedded"]
@@ -200,8 +196,10 @@ def judge(accounting: Accounting) -> list[Check]:
     if accounting.record_list is not None:
         off = total["listed_unseen"] or total["seen_unlisted"]
         sentence = (
-            f"{accounting.record_list} lists {count(total['listed'], 'file')}: {total['listed_unseen']:,} of them were "
-            f"not found, {total['seen_unlisted']:,} were found and are not listed."
+            f"The record list has {count(total['listed'], 'file')}: {total['listed_unseen']:,} of them are not on the "
+            f"disk, {total['seen_unlisted']:,} files of the disk are not listed."
         )
+        for what, names in accounting.record_list.items():
+            sentence += f" {what.capitalize()}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else '.'}"
         checks.append(Check("Record list", "warn" if off else "good", sentence, "files"))
     return checks

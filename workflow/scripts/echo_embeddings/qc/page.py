@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..files import UserError, one_line, whole
+from ..inventory import differences_of
 from ..settings import REPOSITORY
 from . import agreement, health, near, pairs, plots, report, similarity, statistics
 from .accounting import TOTAL
@@ -49,7 +50,16 @@ def make_model_page(
         }
         for folder, files in folders.items()
     }
-    _write_pair(output, tell(measured), "model.html.j2", r=measured, pictures=_draw(measured), links=links)
+    differences = _link(differences_of(options.record_list), output) if options.record_list else ""
+    _write_pair(
+        output,
+        tell(measured),
+        "model.html.j2",
+        r=measured,
+        pictures=_draw(measured),
+        links=links,
+        differences=differences,
+    )
 
 
 def tell(measured: Report) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from .. import store
+from ..settings import Tables
 from . import accounting, components, health, moments, pictures, provenance, similarity, statistics, tables
 from .accounting import Accounting
 from .base import PICTURE, SAMPLE, Check, Floats, Level, Naming, Vectors, hashed, plain, sample, worst
@@ -31,7 +32,8 @@ class Options:
     prefix_folder: bool = False  # keys of the merged file are `{folder}/{key}`
     pictures: bool = True  # frames of clips
     hash_names: bool = False  # short hashes in place of files' names
-    record_list: Path | None = None  # CSV with a column dicom_filepath
+    record_list: Path | None = None  # the record list against the disk, as `inventory.check` has it
+    tables: Tables = field(default_factory=Tables)  # which clips are selected
     training: Training = field(default_factory=lambda: Training((), None))
 
     @property
@@ -94,7 +96,7 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
     keys, tensor = store.read(embeddings)
     matrix: Floats = tensor.numpy()
     origin = provenance.read(folders, options.training)
-    files = tables.read_files(folders, options.prefix_folder)
+    files = tables.read_files(folders, options.prefix_folder, options.tables)
     clips = tables.clips(keys, files)
     counts = accounting.account(clips, files, origin.runs, options.record_list, naming)
 
@@ -116,7 +118,7 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
         vectors=len(keys),
         finite=len(vectors),
         dim=matrix.shape[1],
-        options={"pictures": options.pictures, "hash_names": options.hash_names},
+        options={"pictures": options.pictures, "hash_names": options.hash_names, "select": options.tables.select},
         checks=[
             *provenance.judge(model, matrix.shape, origin),
             *accounting.judge(counts),

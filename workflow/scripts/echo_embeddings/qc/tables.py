@@ -1,7 +1,7 @@
-"""What the stages left behind, read: manifests, run records, lists of failed clips, the record list."""
+"""What the stages left behind, read: manifests, run records, lists of failed clips."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from .. import manifest
+from .. import tables as known
 from ..files import UserError, one_line
+from ..settings import Tables
 
 NO_FOLDER = "(in no manifest)"
 UNKNOWN = "unknown"
@@ -29,23 +31,31 @@ class FolderFiles:
     failed: Path  # columns `key` and `reason`, tab-separated; absent means that no clip failed
 
 
-def read_files(folders: Mapping[str, FolderFiles], prefix_folder: bool) -> pd.DataFrame:
+def read_files(folders: Mapping[str, FolderFiles], prefix_folder: bool, selecting: Tables) -> pd.DataFrame:
     """Every file of every folder, one row each.
 
-    Columns: `folder`, those of `USED`, `key` (as in the merged file: empty unless converted) and
-    `embed_reason` (why it was not embedded, NaN where it is not listed as failed).
+    Columns: `folder`, those of `USED`, `key` (as in the merged file: empty unless converted), `left_out`
+    (converted, and not selected) and `embed_reason` (why it was not embedded, NaN where it is not listed as failed).
     """
-    tables = [_read_folder(folder, files, prefix_folder) for folder, files in folders.items()]
+    manifests = {folder: files.manifest for folder, files in folders.items()}
+    wanted = known.wanted(manifests, selecting) if selecting.select else {}
+    tables = [_read_folder(folder, files, prefix_folder, wanted.get(folder)) for folder, files in folders.items()]
     return pd.concat(tables, ignore_index=True) if tables else _empty()
 
 
 def _empty() -> pd.DataFrame:
-    return pd.DataFrame(columns=["folder", *USED, "key", "embed_reason"], dtype=object)
+    return pd.DataFrame(columns=["folder", *USED, "key", "left_out", "embed_reason"], dtype=object)
 
 
-def _read_folder(folder: str, files: FolderFiles, prefix_folder: bool) -> pd.DataFrame:
+def _read_folder(folder: str, files: FolderFiles, prefix_folder: bool, wanted: Collection[str] | None) -> pd.DataFrame:
     prefix = f"{folder}/" if prefix_folder else ""
-    table = _read_manifest(files.manifest)
+    table = known.read_manifest(files.manifest)[USED]
+    table["frames"] = table["frames"].fillna(0).astype(int)
+    table = table.fillna("").astype({name: object for name in USED if name != "frames"})
+    # The other file of a collision is named in the manifest: here it would make a reason of its own of each, and tell a
+    # name where names are to be hidden.
+    table["reason"] = table["reason"].str.replace("^name collision with .*", "name collision", regex=True)
+    table["left_out"] = (table["mp4"] != "") & (~table["mp4"].isin(wanted) if wanted is not None else False)
     table.insert(0, "folder", folder)
     table["key"] = np.where(table["mp4"] != "", prefix + table["mp4"], "")
     failed = {prefix + key: reason for key, reason in read_failed(files.failed).items()}
@@ -55,27 +65,9 @@ def _read_folder(folder: str, files: FolderFiles, prefix_folder: bool) -> pd.Dat
         lines = {"folder": folder, "key": strange, "embed_reason": [failed[key] for key in strange]}
         table = pd.concat([table, pd.DataFrame(lines)], ignore_index=True)
         table["frames"] = table["frames"].fillna(0)
+        table["left_out"] = table["left_out"].eq(True)
         table[USED] = table[USED].fillna("")
     return table
-
-
-def _read_manifest(path: Path) -> pd.DataFrame:
-    """The columns `USED` of a manifest, `frames` as a number; quicker than `manifest.read` by far."""
-    try:
-        with path.open("rb") as file:
-            header = file.readline().decode().rstrip("\n").split("\t")
-            if file.seek(0, 2) == 0 or file.seek(-1, 2) < 0 or file.read(1) != b"\n":
-                header = []
-        if header[: len(manifest.COLUMNS)] != manifest.COLUMNS:
-            raise UserError(f"{path}: not a whole manifest; delete it and run again")
-        table = pd.read_csv(path, sep="\t", usecols=USED, dtype=str, keep_default_na=False, quoting=3, encoding="utf-8")
-        table["frames"] = pd.to_numeric(table["frames"].replace("", "0"))
-        # The other file of a collision is named in the manifest: here it would make a reason of its own of each, and
-        # tell a name where names are to be hidden.
-        table["reason"] = table["reason"].str.replace("^name collision with .*", "name collision", regex=True)
-        return table
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error
 
 
 def read_failed(path: Path) -> dict[str, str]:
@@ -100,30 +92,6 @@ def read_run(path: Path) -> dict[str, Any] | None:
     if not isinstance(run, dict):
         raise UserError(f"{path}: holds a {type(run).__name__}, not a run record")
     return run
-
-
-def read_record_list(path: Path, folders: Iterable[str]) -> pd.Series:
-    """The files that a record list names, as `folder/path` where one of the `folders` stands in the path.
-
-    `path` is a CSV file with a column `dicom_filepath`, as MIMIC-IV-Echo's echo-record-list.csv. Paths
-    that stand twice count once. Raises `UserError` if it is no such file.
-    """
-    try:
-        listed = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["dicom_filepath"])["dicom_filepath"]
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"config: qc.record_list: {path}: cannot be read as CSV with a column dicom_filepath: {one_line(error)}"
-        ) from error
-    first = pd.Series(listed.unique(), dtype=str)
-    known = set(folders)
-    return first.map(lambda name: _from_folder(name, known))
-
-
-def _from_folder(name: str, known: set[str]) -> str:
-    """`files/p10/p10002221/..` -> `p10/p10002221/..` where p10 is a known folder; else as it is."""
-    parts = name.split("/")
-    at = next((i for i, part in enumerate(parts[:-1]) if part in known), 0)
-    return "/".join(parts[at:])
 
 
 def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,24 @@
+# The record list against the disk. What it finds is on the quality pages; with require_complete it stops the merge.
+
+
+if config["record_list"]:
+
+    rule check_record_list:
+        input:
+            record_list,
+        output:
+            RECORD_LIST_SUMMARY,
+        log:
+            "results/logs/check_record_list.log",
+        # First of all: an incomplete collection is to be known before hours are spent on it.
+        priority: 100
+        conda:
+            "../envs/echo-embeddings.yaml"
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            source=lambda wildcards: [survey(folder).fingerprint for folder in FOLDERS],
+            require_complete=config["require_complete"],
+        script:
+            "../scripts/check_record_list.py"

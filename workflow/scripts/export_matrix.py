@@ -1,0 +1,9 @@
+"""Rule export_matrix: a model's merged vectors as one NumPy file, and its keys."""
+
+from pathlib import Path
+
+from echo_embeddings import export, job
+
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0]):
+        export.write_matrix(*map(Path, (snakemake.input[0], snakemake.output.matrix, snakemake.output.names)))

@@ -1,0 +1,13 @@
+"""Rule export_parquet: a model's vectors and all that is known of its clips as Parquet, with a data set card."""
+
+from pathlib import Path
+
+from echo_embeddings import card, export, job, settings
+
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0]):
+        params, known = snakemake.params, settings.tables(snakemake.config)
+        parts = export.parts(Path("results"), snakemake.wildcards.model, params.size, params.folders)
+        shards = [Path(shard) for shard in snakemake.output.shards]
+        exported = export.write_shards(parts, shards, known, params.columns, params.about["dim"])
+        card.write(Path(snakemake.output.card), card.About(**params.about), exported, parts, known)

@@ -1,0 +1,17 @@
+"""Rule export_study: a model's vectors, one a study."""
+
+from pathlib import Path
+
+from echo_embeddings import export, job, settings, study
+
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0]):
+        params = snakemake.params
+        study.write(
+            export.parts(Path("results"), snakemake.wildcards.model, params.size, params.folders),
+            Path(snakemake.output[0]),
+            settings.tables(snakemake.config),
+            params.columns,
+            params.dim,
+            everything=not snakemake.config["folders"],
+        )
