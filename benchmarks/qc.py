@@ -30,7 +30,8 @@ from echo_embeddings import qc
 merged, page = map(Path, sys.argv[2:4])
 folders = {name: qc.FolderFiles(*map(Path, files)) for name, files in json.loads(sys.argv[4]).items()}
 qc.make_model_page("vitl", merged, folders, page, qc.Options())
-print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss)
 """
 
 
@@ -61,9 +62,10 @@ def main() -> None:
         scripts = str(Path(__file__).resolve().parents[1] / "workflow/scripts")
         command = [sys.executable, "-c", JOB, scripts, str(made.merged), str(page), json.dumps(folders)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds, kilobytes = map(float, done.stdout.split())
+        seconds, processor, kilobytes = map(float, done.stdout.split())
         size, numbers = page.stat().st_size, json.loads(page.with_suffix(".json").read_text())
-    print(f"page in {seconds:.1f} s, at most {kilobytes / 1e6:.2f} GB resident, {size / 1e6:.1f} MB of HTML")
+    print(f"page in {seconds:.1f} s, {processor:.1f} s of CPU time")
+    print(f"at most {kilobytes / 1e6:.2f} GB resident, {size / 1e6:.1f} MB of HTML")
     health, truth = numbers["health"], made.truth
     for name in ("nan", "inf", "zero", "dead"):
         print(f"{name}: {'as planted' if health[name] == getattr(truth, name) else 'NOT as planted'}")

@@ -85,9 +85,9 @@ def measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], op
     Vectors that hold NaN or Inf are counted by `health` and left out of every figure after it. Raises
     `UserError` if a file is missing or not what it should be.
     """
-    # `base.share_out` gives each core its work. Threads of the linear algebra library would only wait for each other,
+    # `base.share_out` gives each core its work. Threads of linear algebra and OpenMP would only wait for each other,
     # seconds where a moment is enough, as soon as anything else runs on the machine.
-    with threadpool_limits(1, "blas"):
+    with threadpool_limits(1):
         return _measure(model, embeddings, folders, options)
 
 
