@@ -54,10 +54,10 @@ def test_everything_that_is_wrong_at_once_each_with_what_mends_it(finished, tmp_
     reds = "\n".join(lines(said, "red"))
     assert "ffmpeg does not take codec, quality and options" in reds
     assert "absent: no weights/nowhere.pt" in said
-    assert "-> fetch https://example.org/nowhere.pt, or set weights_dir" in said
+    assert "-> nothing: a run fetches https://example.org/nowhere.pt; or set weights_dir" in said
     assert "which vit_large" in said or "vit_large has" in said
     assert "none of 11 looked at is a clip" in said
-    assert said.endswith("4 to mend before a run\n")
+    assert said.endswith("3 to mend before a run\n")
 
 
 def test_a_wrong_configuration_is_all_its_lines(finished):

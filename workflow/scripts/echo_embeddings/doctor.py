@@ -259,8 +259,12 @@ def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[
         entry = registry[name]
         path = models.place(config, entry)
         if not path.is_file():
-            mend = f"get it ({models.origin(entry)}), or set weights_dir or checkpoints"
-            yield Finding(RED, "weights", f"{name}: no {path}", mend)
+            if entry["url"]:
+                mend = f"nothing: a run fetches {entry['url']}; or set weights_dir or checkpoints to where it lies"
+                yield Finding(AMBER, "weights", f"{name}: no {path}", mend)
+            else:
+                mend = f"get it ({models.origin(entry)}), or set weights_dir or checkpoints"
+                yield Finding(RED, "weights", f"{name}: no {path}", mend)
             continue
         try:
             checkpoint.load(path, name, entry["constructor"], entry["embed_dim"], entry["entry"], entry["family"])
