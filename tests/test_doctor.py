@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from conftest import REPOSITORY
-from echo_embeddings import collection, doctor
+from echo_embeddings import collection, doctor, settings
 
 
 def ask(directory, change=None, environment=None):
@@ -55,7 +55,7 @@ def test_everything_that_is_wrong_at_once_each_with_what_mends_it(finished, tmp_
     assert "ffmpeg does not take codec, quality and options" in reds
     assert "absent: no weights/nowhere.pt" in said
     assert "-> nothing: a run fetches https://example.org/nowhere.pt; or set weights_dir" in said
-    assert "which vit_large" in said or "vit_large has" in said
+    assert "is 192 wide, vit_large is 1024: constructor vit_tiny?" in said
     assert "none of 11 looked at is a clip" in said
     assert said.endswith("3 to mend before a run\n")
 
@@ -136,15 +136,9 @@ def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir,
     assert (found.files, found.looked_at) == (total, sum(found.outcomes.values()))
     assert found.looked_at < total
     assert found.looked_at <= doctor.SAMPLE
-    cost = doctor.costs(
-        {
-            "limit": 0, "models": ["vitl"], "convert": {},
-            "embed": {"device": "cpu", "num_frames": 16, "precision": "bf16"},
-        },
-        yaml.safe_load((REPOSITORY / "config/models.yaml").read_text()),
-        found,
-        len(folders),
-    )  # fmt: skip
+    config = settings.defaults()
+    config["embed"]["device"] = "cpu"
+    cost = doctor.costs(config, settings.check(config, data=False), found, len(folders))
     assert [one.stage for one in cost] == ["convert 256", "embed vitl"]
     assert all(one.hours > 0 and one.gigabytes > 0 for one in cost)
     assert doctor.disk(cost, ".").level == doctor.GREEN
