@@ -96,6 +96,17 @@ def test_a_configuration_in_the_working_directory_is_laid_over_the_defaults(fini
     assert "config: embed.device: 'gpu' is not one of ['cuda', 'cpu']" in wrong.stdout
 
 
+def test_the_linter_and_the_catalog_take_the_workflow(finished, tmp_path):
+    files = ("--configfile", str(REPOSITORY / "config/demo.yaml"))
+    linted = run_snakemake(finished, "--lint", *files)
+    assert linted.returncode == 0, linted.stdout
+    shutil.copytree(REPOSITORY / ".test", tmp_path / "test")
+    drawn = run_snakemake(tmp_path / "test", "--cores", "1", "--forceall", "--rulegraph")
+    assert drawn.returncode == 0, drawn.stdout
+    found = re.findall(r'label = "(\w+)"', drawn.stdout)
+    assert {"convert", "embed", "merge", "qc_model", "qc_index", "all"} <= set(found)
+
+
 def test_counts_add_up_from_dicom_to_report(finished):
     results = finished / "results"
     tables = [pd.read_csv(results / f"mp4/256/{f}.manifest.tsv", sep="\t") for f in ("p10", "p11")]

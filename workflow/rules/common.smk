@@ -125,6 +125,37 @@ def manifest_digest(model, folder):
     return f"results/mp4/{REGISTRY[model]['resolution']}/{folder}.manifest.sha256"
 
 
+def embed_mb(wildcards):
+    """Estimated memory of a job, MB."""
+    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
+    return estimate.embed_mb(
+        clips(wildcards.folder),
+        model,
+        architecture(model.constructor, model.family),
+        device=keys["device"],
+        batch_size=settings.batch_size(config, REGISTRY, model.name),
+        num_workers=keys["num_workers"],
+    )
+
+
+def embed_minutes(wildcards, threads):
+    """Estimated time of a job, minutes."""
+    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
+    return estimate.embed_minutes(
+        clips(wildcards.folder),
+        model,
+        architecture(model.constructor, model.family),
+        device=keys["device"],
+        num_workers=keys["num_workers"],
+        threads=threads,
+    )
+
+
+def exported_mb(wildcards, attempt):
+    """Memory of a job that reads all vectors block by block, and joins all tables."""
+    return attempt * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"])
+
+
 class FailureLine(logging.Handler):
     """Ends what Snakemake says of a failed SLURM job with one line: which job, why, and where to read on."""
 

@@ -1,32 +1,6 @@
 # An MP4 tree + a checkpoint -> {model}_embeddings_{folder}.pt, on a GPU unless embed.device is cpu.
 
 
-def embed_mb(wildcards):
-    """Estimated memory of a job, MB."""
-    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
-    return estimate.embed_mb(
-        clips(wildcards.folder),
-        model,
-        architecture(model.constructor, model.family),
-        device=keys["device"],
-        batch_size=settings.batch_size(config, REGISTRY, model.name),
-        num_workers=keys["num_workers"],
-    )
-
-
-def embed_minutes(wildcards, threads):
-    """Estimated time of a job, minutes."""
-    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
-    return estimate.embed_minutes(
-        clips(wildcards.folder),
-        model,
-        architecture(model.constructor, model.family),
-        device=keys["device"],
-        num_workers=keys["num_workers"],
-        threads=threads,
-    )
-
-
 rule embed:
     input:
         digest=lambda wildcards: manifest_digest(wildcards.model, wildcards.folder),

@@ -23,11 +23,6 @@ rule export_matrices:
     localrule: True
 
 
-def exported_mb(wildcards, attempt):
-    """Memory of a job that reads all vectors block by block, and joins all tables."""
-    return attempt * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"])
-
-
 # One job writes all files of a model: the table is joined once, and the card counts over all of them.
 rule export_parquet:
     input:

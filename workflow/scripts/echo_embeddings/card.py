@@ -32,7 +32,10 @@ OTHERS = (
     "These vectors are derived from data of patients. Pass them on only as the terms allow under which you have the "
     "collection, and do not try to find out who a patient is."
 )
-RECORDED = ("checkpoint_sha256", "entry", "constructor", "resolution", "num_frames", "precision", "commit", "weights")
+RECORDED = (
+    *("checkpoint_sha256", "entry", "constructor", "family", "resolution", "num_frames", "preprocessing", "precision"),
+    *("commit", "weights"),
+)
 
 
 @dataclass(frozen=True)
