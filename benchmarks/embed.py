@@ -148,7 +148,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
 @torch.inference_mode()
 def stages(top: Path, rows: list[Row], model: Model, device: str) -> None:
     """What one clip costs on its way to the encoder, one after the other, in this process."""
-    clips = loader.Clips(top / "mp4", rows, model.num_frames)
+    clips = loader.Clips(top / "mp4", rows, model.num_frames, model.recipe)
     count = min(len(rows), 16)
     started = time.perf_counter()
     chunk = clips.__getitems__(list(range(count)))
