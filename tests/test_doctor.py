@@ -60,6 +60,17 @@ def test_everything_that_is_wrong_at_once_each_with_what_mends_it(finished, tmp_
     assert said.endswith("3 to mend before a run\n")
 
 
+def test_the_disk_against_the_record_list(finished, tmp_path):
+    paths = [str(path.relative_to(finished / "dicom")) for path in sorted((finished / "dicom").rglob("*.dcm"))]
+    listed = [f"files/{path}" for path in [*paths[1:], "p10/p10000009/s90000009/90000009_0001.dcm"]]
+    (tmp_path / "list.csv").write_text("\n".join(["dicom_filepath", *listed]))
+    said = ask(finished, {"record_list": str(tmp_path / "list.csv")})
+    counts = f"{len(listed)} files listed: 1 of them are not on the disk, 1 there are not listed"
+    assert re.search(rf"amber  record list +{counts}", said)
+    said = ask(finished, {"record_list": str(tmp_path / "list.csv"), "require_complete": True})
+    assert re.search(rf"red    record list +{counts}", said)
+
+
 def test_a_wrong_configuration_is_all_its_lines(finished):
     said = ask(finished, {"models": ["vitz"], "limit": -1})
     assert len(lines(said, "red")) == 2

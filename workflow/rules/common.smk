@@ -109,9 +109,6 @@ def joining_files(wildcards):
     return files_of(TABLES)
 
 
-RECORD_LIST_SUMMARY = "results/record_list/summary.tsv"
-
-
 def check_slurm():
     """Stop where there is no SLURM, or an earlier run's jobs are still at work."""
     try:

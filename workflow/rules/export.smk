@@ -29,7 +29,7 @@ rule export_parquet:
         parts=folder_vectors,
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
         tables=joining_files,
-        complete=RECORD_LIST_SUMMARY if config["require_complete"] else [],
+        complete=settings.RECORD_LIST_SUMMARY if config["require_complete"] else [],
     output:
         shards=[f"results/parquet/{{model}}/train-{i:05d}-of-{len(FOLDERS):05d}.parquet" for i in range(len(FOLDERS))],
         card="results/parquet/{model}/README.md",
@@ -61,7 +61,7 @@ rule export_study:
         parts=folder_vectors,
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
         tables=joining_files,
-        complete=RECORD_LIST_SUMMARY if config["require_complete"] else [],
+        complete=settings.RECORD_LIST_SUMMARY if config["require_complete"] else [],
     output:
         "results/study/{model}.parquet",
     log:

@@ -4,7 +4,7 @@
 rule merge:
     input:
         parts=folder_vectors,
-        complete=RECORD_LIST_SUMMARY if config["require_complete"] else [],
+        complete=settings.RECORD_LIST_SUMMARY if config["require_complete"] else [],
     output:
         "results/embeddings/{model}_embeddings_all.pt",
     log:

@@ -5,7 +5,7 @@ rule qc_model:
     input:
         merged="results/embeddings/{model}_embeddings_all.pt",
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
-        record_list=RECORD_LIST_SUMMARY if config["record_list"] else [],
+        record_list=settings.RECORD_LIST_SUMMARY if config["record_list"] else [],
         tables=selecting_files,
     output:
         page=report(

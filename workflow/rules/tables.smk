@@ -7,7 +7,7 @@ if config["record_list"]:
         input:
             record_list,
         output:
-            RECORD_LIST_SUMMARY,
+            settings.RECORD_LIST_SUMMARY,
         log:
             "results/logs/check_record_list.log",
         # First of all: an incomplete collection is to be known before hours are spent on it.

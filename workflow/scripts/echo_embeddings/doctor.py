@@ -22,7 +22,7 @@ import torch
 import yaml
 from pydicom import uid
 
-from . import checkpoint, collection, dicom, estimate, models, probe, settings, video
+from . import checkpoint, collection, dicom, estimate, inventory, models, probe, settings, video
 from .architectures import architecture
 from .collection import MP4, Folder, Kind
 from .files import UserError, one_line
@@ -248,6 +248,24 @@ def files(found: Sample, folders: int, kind: Kind) -> Iterator[Finding]:
         yield Finding(GREEN, "no clips", f"of {found.looked_at} looked at: {reasons}")
 
 
+def complete(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator[Finding]:
+    """The disk against the record list, where one is given."""
+    record_list = settings.tables(config).record_list
+    if record_list is None:
+        return
+    try:
+        differences, listed = inventory.compare(record_list, folders, everything=not config["folders"])
+    except UserError as error:
+        yield Finding(RED, "record list", str(error), "set record_list to echo-record-list.csv or its like")
+        return
+    off = differences["what"].value_counts()
+    absent, unlisted = (int(off.get(what, 0)) for what in (inventory.NOT_FOUND, inventory.NOT_LISTED))
+    says = f"{listed.sum():,} files listed: {absent:,} of them are not on the disk, {unlisted:,} there are not listed"
+    level = RED if config["require_complete"] else AMBER
+    mend = f"fetch what is missing; names: snakemake {settings.RECORD_LIST_SUMMARY}, and differences.tsv beside it"
+    yield Finding(level if absent or unlisted else GREEN, "record list", says, mend)
+
+
 def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """The largest five."""
     return collections.Counter(counts).most_common(5)
@@ -332,11 +350,13 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
     yield from weights(config, registry)
     top, kind = collection.source(config)
     try:
-        folders = list(collection.folders(top, config["folders"], kind).values())
+        by_name = collection.folders(top, config["folders"], kind)
     except UserError as error:
         mend = f"set {kind.key} to the directory whose sub-folders hold {kind.name} files"
         yield Finding(RED, kind.name, str(error), mend)
         return
+    yield from complete(config, by_name)
+    folders = list(by_name.values())
     found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
     yield from files(found, len(folders), kind)
     made = costs(config, registry, found, len(folders))

@@ -87,6 +87,7 @@ def model_of(record: Mapping[str, Any]) -> Model:
     return Model(**{**record, "recipe": Recipe(**record["recipe"])})
 
 
+RECORD_LIST_SUMMARY = "results/record_list/summary.tsv"  # of the record list against the disk
 KEY_COLUMNS = {"path": "dicom_filepath", "study": "study_id", "patient": "subject_id"}
 
 
@@ -247,6 +248,11 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
         problems.append(
             f"config: dicom_dir: no directory {dicom_dir!r} in {Path.cwd()}; "
             "set dicom_dir to the directory whose sub-folders hold the DICOM files"
+        )
+    if mp4_dir and config.get("record_list"):
+        problems.append(
+            "config: record_list: it says which DICOM there should be, and mp4_dir holds none; "
+            f"its columns join as tables: [{{file: {config['record_list']}, by: path}}]"
         )
     if config.get("require_complete") is True and not config.get("record_list"):
         problems.append("config: require_complete: set record_list too, which says what complete is")
