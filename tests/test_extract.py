@@ -147,21 +147,30 @@ from echo_embeddings.architectures import ARCHITECTURES
 
 torch.set_num_threads(1)
 encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
-frames = torch.randint(0, 256, (24, 16, 128, 128, 3), dtype=torch.uint8)
-one_by_one = torch.cat([extract.vectors(encoder, [clip], 128, torch.float32) for clip in frames])
+frames = torch.load(sys.argv[1])
+real = extract.vectors
+
+def wide(encoder, clips, *rest):
+    widest = torch.empty(len(clips), 2**28, dtype=torch.uint8)  # 256 MB a clip
+    return real(encoder, clips, *rest)
+
+extract.vectors = wide
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 32 * 2**20,) * 2)
-extractor = extract.Extractor(encoder, torch.device("cpu"), "fp32", 128, 24, compile_from=float("inf"))
-vectors, _ = test_extract.run(extractor, frames)
-torch.testing.assert_close(vectors, one_by_one, rtol=1e-5, atol=1e-5)
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30,) * 2)
+vectors, _ = test_extract.run(test_extract.new(encoder, 32), frames)
+torch.save(vectors, sys.argv[2])
 """
 
 
-def test_memory_that_really_ends():
-    """A process that may have 32 MB more; the widest layer alone would take 38 MB for all clips."""
-    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False)
+def test_memory_that_really_ends(frames, expected, tmp_path):
+    """A process that may have 1 GB more, and an encoder whose widest layer takes 256 MB a clip."""
+    torch.save(frames, tmp_path / "frames.pt")
+    command = [sys.executable, "-c", LIMITED, tmp_path / "frames.pt", tmp_path / "vectors.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "out of memory with 24 clips, going on with batches of 12" in done.stdout
+    assert "out of memory with 32 clips, going on with batches of 16" in done.stdout
+    assert "out of memory with 4 clips, going on with batches of 2" in done.stdout
+    torch.testing.assert_close(torch.load(tmp_path / "vectors.pt"), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("words", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
