@@ -43,7 +43,7 @@ def test_a_large_checkpoint_in_the_official_format(tmp_path, large_encoder):
     assert "module.backbone.pos_embed" in keys
     assert all(key.startswith("module.backbone.") for key in keys)
     for entry, expected in (("encoder", state), ("target_encoder", other)):
-        loaded = checkpoint.load(tmp_path / "vitl.pt", "vitl", "vit_large", 1024, entry).state_dict()
+        loaded = checkpoint.load(tmp_path / "vitl.pt", "vitl", "vit_large", 1024, entry, "vjepa2").state_dict()
         assert all(torch.equal(loaded[key], expected[key]) for key in expected)
     assert checkpoint.note(tmp_path / "vitl.pt") == "drawn for a test"
 

@@ -201,7 +201,7 @@ def by_hand(places, key, indices, keep=None):
     row = next(row for row in manifest.read(places.table) if row.mp4 == key)
     frames = video.read(places.tree / key, indices, row.frames)
     frames = frames if keep is None else frames * keep[None, :, :, None]
-    encoder = checkpoint.load(places.checkpoint, "tiny", "vit_tiny", 192, "encoder")
+    encoder = checkpoint.load(places.checkpoint, "tiny", "vit_tiny", 192, "encoder", "vjepa2")
     with torch.inference_mode():
         return encoder(clip.preprocess(torch.from_numpy(frames)[None], 64)).mean(dim=1)[0]
 

@@ -37,7 +37,7 @@ def tiny(tmp_path_factory):
 
 
 def load(path, entry="encoder"):
-    return checkpoint.load(path, "tiny", "vit_tiny", 192, entry)
+    return checkpoint.load(path, "tiny", "vit_tiny", 192, entry, "vjepa2")
 
 
 def test_both_forms_give_the_same_vector(tiny):

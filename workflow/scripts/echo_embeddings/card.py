@@ -1,17 +1,15 @@
 """The data set card: what Parquet files hold, for a person and for the Hugging Face library `datasets`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import yaml
 
-from . import selection
+from . import selection, tables
 from .export import EMBEDDING, Exported, Part
-from .files import UserError, one_line, whole
+from .files import whole
 from .settings import Tables
 
 COLUMNS = {
@@ -136,7 +134,7 @@ def _counts(exported: Exported, known: Tables, total: int) -> list[str]:
 
 def _provenance(parts: Mapping[str, Part]) -> list[tuple[str, str]]:
     """Each recorded fact; several values where the folders differ."""
-    runs = [_run(part.run) for part in parts.values() if part.run.exists()]
+    runs = [run for part in parts.values() if (run := tables.read_run(part.run)) is not None]
     facts = [
         (name.replace("_", " "), ", ".join(sorted({str(run[name]) for run in runs if run.get(name) is not None})))
         for name in RECORDED
@@ -145,16 +143,6 @@ def _provenance(parts: Mapping[str, Part]) -> list[tuple[str, str]]:
     finished = [str(run["finished"]) for run in runs if "finished" in run]
     facts += [("versions", ", ".join(sorted(versions))), ("finished", max(finished, default=""))]
     return [(name, value) for name, value in facts if value]
-
-
-def _run(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a run record: {one_line(error)}") from error
-    if not isinstance(run, dict):
-        raise UserError(f"{path}: holds a {type(run).__name__}, not a run record")
-    return run
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -26,9 +26,7 @@ HUGGING_FACE = "encoder"  # the entry of the official files that those of Huggin
 NOTE = "note"  # an entry of the file with words about the weights, which reports repeat
 
 
-def load(
-    path: str | os.PathLike[str], name: str, constructor: str, embed_dim: int, entry: str, family: str = "vjepa2"
-) -> Encoder:
+def load(path: str | os.PathLike[str], name: str, constructor: str, embed_dim: int, entry: str, family: str) -> Encoder:
     """The encoder of model `name` with the float32 weights under `entry` of the checkpoint at `path`.
 
     The file is memory-mapped: only that entry is read. It is official, or safetensors of Hugging Face, which

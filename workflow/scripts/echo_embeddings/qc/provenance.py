@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..tables import read_run
 from .base import Check, Level, named
-from .tables import FolderFiles, read_run
+from .tables import FolderFiles
 
 MUST_AGREE = ("checkpoint_sha256", "entry", "recipe", "precision", "num_frames")
 SHARED = (

@@ -1,10 +1,8 @@
 """What the stages left behind, read: manifests, run records, lists of failed clips."""
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,19 +77,6 @@ def read_failed(path: Path) -> dict[str, str]:
         return dict(zip(table["key"], table["reason"], strict=True))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a table with the columns key and reason: {one_line(error)}") from error
-
-
-def read_run(path: Path) -> dict[str, Any] | None:
-    """A folder's run record, None where there is none. Raises `UserError` if it is not a JSON object."""
-    if not path.exists():
-        return None
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a run record: {one_line(error)}") from error
-    if not isinstance(run, dict):
-        raise UserError(f"{path}: holds a {type(run).__name__}, not a run record")
-    return run
 
 
 def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
