@@ -156,20 +156,24 @@ def wide(encoder, clips, *rest):
 
 extract.vectors = wide
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**30,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**29,) * 2)
 vectors, _ = test_extract.run(test_extract.new(encoder, 32), frames)
 torch.save(vectors, sys.argv[2])
 """
 
 
 def test_memory_that_really_ends(frames, expected, tmp_path):
-    """A process that may have 1 GB more, and an encoder whose widest layer takes 256 MB a clip."""
+    """A process that may have 1.5 GB more, and an encoder whose widest layer takes 256 MB a clip.
+
+    Four clips leave 0.5 GB for what libraries take besides, and eight want 0.5 GB too much: only the layer can fail.
+    """
     torch.save(frames, tmp_path / "frames.pt")
     command = [sys.executable, "-c", LIMITED, tmp_path / "frames.pt", tmp_path / "vectors.pt"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "out of memory with 32 clips, going on with batches of 16" in done.stdout
-    assert "out of memory with 4 clips, going on with batches of 2" in done.stdout
+    assert "out of memory with 8 clips, going on with batches of 4" in done.stdout
+    assert "out of memory with 4 clips" not in done.stdout
     torch.testing.assert_close(torch.load(tmp_path / "vectors.pt"), expected, rtol=1e-5, atol=1e-5)
 
 
