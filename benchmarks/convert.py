@@ -298,7 +298,7 @@ def codecs(paths: list[str], seeds: int, constructor: str, only: str) -> None:
 
 def vector(encoder: torch.nn.Module, frames: np.ndarray) -> torch.Tensor:
     """The float32 vector of sampled frames."""
-    return extract.vectors(encoder, [torch.from_numpy(frames)], 256, torch.float32)[0]
+    return extract.forward(encoder, [torch.from_numpy(frames)], 256, torch.float32).vectors[0]
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

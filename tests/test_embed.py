@@ -82,8 +82,8 @@ def test_batches_workers_and_order_do_not_change_a_vector(places):
 def test_only_what_is_missing_is_computed(places, write_video, monkeypatch):
     run(places)
     computed = []
-    real = extract.vectors
-    monkeypatch.setattr(extract, "vectors", lambda *a: computed.append(len(a[1])) or real(*a))
+    real = extract.forward
+    monkeypatch.setattr(extract, "forward", lambda *a: computed.append(len(a[1])) or real(*a))
     run(places)
     assert computed == []
     assert record(places)["counts"]["reused"] == 6
@@ -108,8 +108,8 @@ def test_only_what_is_missing_is_computed(places, write_video, monkeypatch):
 
 def test_a_selection_embeds_its_clips_and_widened_only_the_others(places, monkeypatch):
     computed = []
-    real = extract.vectors
-    monkeypatch.setattr(extract, "vectors", lambda *a: computed.append(len(a[1])) or real(*a))
+    real = extract.forward
+    monkeypatch.setattr(extract, "forward", lambda *a: computed.append(len(a[1])) or real(*a))
     few = run(places, tables=Tables(select="frames > 22"))
     assert list(few) == [f"s{i}/clip.mp4" for i in (3, 4, 5)]
     assert record(places)["counts"] == {
@@ -126,7 +126,7 @@ def test_a_selection_embeds_its_clips_and_widened_only_the_others(places, monkey
 
 
 def test_a_killed_job_keeps_its_shards(places, monkeypatch):
-    real = extract.vectors
+    real = extract.forward
     calls = []
 
     def dies_at_the_second(*arguments):
@@ -135,11 +135,11 @@ def test_a_killed_job_keeps_its_shards(places, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(extract, "vectors", dies_at_the_second)
+    monkeypatch.setattr(extract, "forward", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         run(places, batch_size=2, save_every=4)
     assert not places.vectors.exists()
-    monkeypatch.setattr(extract, "vectors", real)
+    monkeypatch.setattr(extract, "forward", real)
     run(places)
     assert record(places)["counts"]["reused"] == 2
 
@@ -157,14 +157,14 @@ def test_a_video_that_cannot_be_read_is_a_row_not_a_vector(places):
 
 
 def test_a_vector_that_is_not_finite_is_a_failure(places, monkeypatch):
-    real = extract.vectors
+    real = extract.forward
 
     def breaks(*arguments):
-        made = real(*arguments).clone()
-        made[0, 5] = float("inf")
+        made = real(*arguments).each(torch.clone)
+        made.vectors[0, 5] = float("inf")
         return made
 
-    monkeypatch.setattr(extract, "vectors", breaks)
+    monkeypatch.setattr(extract, "forward", breaks)
     assert len(run(places, batch_size=3, save_every=10)) == 4
     assert places.failed.read_text().count("NaN or Inf") == 2
 

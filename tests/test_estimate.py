@@ -15,7 +15,9 @@ def embed(name, clips=CLIPS, device="cuda"):
     architecture = ARCHITECTURES[model.constructor]
     minutes = estimate.embed_minutes(clips, model, architecture, device=device, num_workers=8, threads=8)
     batch_size = REGISTRY[name]["batch_size"]
-    return estimate.embed_mb(clips, model, architecture, device=device, batch_size=batch_size, num_workers=8), minutes
+    return estimate.embed_mb(
+        clips, model, architecture, device=device, batch_size=batch_size, num_workers=8, pool="mean"
+    ), minutes
 
 
 # TFLOP a clip of 16 frames, as torch.utils.flop_counter counts them.

@@ -32,7 +32,7 @@ def frames():
 
 @pytest.fixture(scope="module")
 def expected(encoder, frames):
-    return extract.vectors(encoder, list(frames), 32, torch.float32)
+    return extract.forward(encoder, list(frames), 32, torch.float32).vectors
 
 
 def chunks(frames):
@@ -45,7 +45,7 @@ def run(extractor, frames):
     """The vectors, in order, and the sizes in which they came."""
     made = list(extractor.run(chunks(frames), len(frames)))
     assert [i for places, _ in made for i in places] == list(range(len(frames)))
-    return torch.cat([vectors for _, vectors in made]), [len(places) for places, _ in made]
+    return torch.cat([pooled.vectors for _, pooled in made]), [len(places) for places, _ in made]
 
 
 def new(encoder, batch_size, **options):
@@ -58,14 +58,14 @@ def clock(monkeypatch):
 
     def install(cost):
         now = [0.0]
-        real = extract.vectors
+        real = extract.forward
 
         def timed(encoder, clips, *rest):
             made = real(encoder, clips, *rest)
             now[0] += cost(len(clips))
             return made
 
-        monkeypatch.setattr(extract, "vectors", timed)
+        monkeypatch.setattr(extract, "forward", timed)
         monkeypatch.setattr(extract.time, "monotonic", lambda: now[0])
 
     return install
@@ -98,14 +98,14 @@ def small_memory(monkeypatch):
     """Makes batches above a size run out of memory."""
 
     def install(most):
-        real = extract.vectors
+        real = extract.forward
 
         def limited(encoder, clips, *rest):
             if len(clips) > most:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             return real(encoder, clips, *rest)
 
-        monkeypatch.setattr(extract, "vectors", limited)
+        monkeypatch.setattr(extract, "forward", limited)
 
     return install
 
@@ -148,13 +148,13 @@ from echo_embeddings.architectures import ARCHITECTURES
 torch.set_num_threads(1)
 encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
 frames = torch.load(sys.argv[1])
-real = extract.vectors
+real = extract.forward
 
 def wide(encoder, clips, *rest):
     widest = torch.empty(len(clips), 2**28, dtype=torch.uint8)  # 256 MB a clip
     return real(encoder, clips, *rest)
 
-extract.vectors = wide
+extract.forward = wide
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**29,) * 2)
 vectors, _ = test_extract.run(test_extract.new(encoder, 32), frames)
@@ -179,14 +179,14 @@ def test_memory_that_really_ends(frames, expected, tmp_path):
 
 @pytest.mark.parametrize("words", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
 def test_what_libraries_say_of_memory_counts_too(encoder, frames, expected, monkeypatch, words):
-    real = extract.vectors
+    real = extract.forward
 
     def limited(encoder, clips, *rest):
         if len(clips) > 4:
             raise RuntimeError(words)
         return real(encoder, clips, *rest)
 
-    monkeypatch.setattr(extract, "vectors", limited)
+    monkeypatch.setattr(extract, "forward", limited)
     vectors, _ = run(new(encoder, 32), frames)
     torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
 
@@ -195,7 +195,7 @@ def test_another_error_ends_it(encoder, frames, monkeypatch):
     def breaks(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(extract, "vectors", breaks)
+    monkeypatch.setattr(extract, "forward", breaks)
     extractor = new(encoder, 4)
     extractor.compiled = True
     with pytest.raises(RuntimeError, match="illegal memory access"):
@@ -238,7 +238,7 @@ def test_batches_fly_ahead_and_what_is_done_waits_for_no_chunk(encoder, frames, 
         behind = 8 if quick else extractor.in_flight  # the chunk in hand
         assert handed - made - len(places) <= behind
         made += len(places)
-        vectors.append(found)
+        vectors.append(found.vectors)
     assert extractor.in_flight == 24
     torch.testing.assert_close(torch.cat(vectors), expected, rtol=1e-5, atol=1e-5)
 

@@ -37,7 +37,7 @@ import test_kill_embed
 from echo_embeddings import extract
 
 if __name__ == "__main__":
-    real = extract.vectors
+    real = extract.forward
 
     def slowly(*arguments):
         made = real(*arguments)
@@ -45,7 +45,7 @@ if __name__ == "__main__":
         time.sleep({pause})
         return made
 
-    extract.vectors = slowly
+    extract.forward = slowly
     test_kill_embed.run(Path(sys.argv[1]), Path(sys.argv[2]), save_every={save_every}, num_workers={workers})
 """
 

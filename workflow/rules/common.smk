@@ -3,6 +3,7 @@
 import functools
 import logging
 import re
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -122,6 +123,20 @@ def manifest_digest(model, folder):
     return f"results/mp4/{REGISTRY[model]['resolution']}/{folder}.manifest.sha256"
 
 
+# What `embed` makes besides vectors.
+POOL = config["embed"]["pool"]
+FEATURES = {} if POOL == "mean" else {"features": f"results/features/{POOL}/{{model}}/{{folder}}.index.tsv"}
+
+
+def say_features():
+    """Say how much disk the features of the models in `models` will take, before any is made."""
+    sizes = {
+        name: estimate.feature_bytes(clips(*FOLDERS), settings.model(config, REGISTRY, name), POOL)
+        for name in config["models"]
+    }
+    logger.info(estimate.features_line(POOL, sizes, clips(*FOLDERS), shutil.disk_usage(".").free))
+
+
 def embed_mb(wildcards):
     """Estimated memory of a job, MB."""
     keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
@@ -132,6 +147,7 @@ def embed_mb(wildcards):
         device=keys["device"],
         batch_size=settings.batch_size(config, REGISTRY, model.name),
         num_workers=keys["num_workers"],
+        pool=POOL,
     )
 
 

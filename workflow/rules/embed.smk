@@ -1,4 +1,5 @@
-# An MP4 tree + a checkpoint -> {model}_embeddings_{folder}.pt, on a GPU unless embed.device is cpu.
+# An MP4 tree + a checkpoint -> {model}_embeddings_{folder}.pt, on a GPU unless embed.device is cpu. Where embed.pool
+# keeps features too, their files are undeclared, as the MP4 tree is, and the index is the output.
 
 
 rule embed:
@@ -7,7 +8,8 @@ rule embed:
         checkpoint=checkpoint,
         tables=selecting_files,
     output:
-        "results/embeddings/{model}_embeddings_{folder}.pt",
+        **FEATURES,
+        vectors="results/embeddings/{model}_embeddings_{folder}.pt",
     log:
         "results/logs/embed/{model}/{folder}.log",
     benchmark:

@@ -18,7 +18,8 @@ if __name__ == "__main__":  # worker processes import this file
                 checkpoint=Path(snakemake.input.checkpoint),
                 state=Path("results/state/embed", model.name, folder),
                 digests=Path("results/state/checkpoints"),
-                vectors=Path(snakemake.output[0]),
+                vectors=Path(snakemake.output.vectors),
+                index=Path(snakemake.output.features) if keys["pool"] != "mean" else None,
             ),
             model,
             embed.Means(
@@ -30,6 +31,7 @@ if __name__ == "__main__":  # worker processes import this file
                 save_every=keys["save_every"],
             ),
             max_failed_fraction=keys["max_failed_fraction"],
+            keep=keys["pool"],
             tables=settings.tables(snakemake.config),
             terminal=terminal,
         )

@@ -4,17 +4,11 @@ Work in progress is kept in shards that no rule declares: a job that is killed a
 only what is missing, and a vector is used again only if everything that makes it is the same.
 """
 
-import contextlib
-import dataclasses
-import datetime
 import hashlib
-import importlib.metadata
 import json
 import math
-import os
 import platform
 import signal
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,20 +18,19 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from . import cards, checkpoint, clip, extract, loader, manifest, store, video
+from . import cards, checkpoint, clip, extract, loader, manifest, record, store, video
+from .estimate import SHARD_BYTES
 from .extract import Extractor
+from .features import Features
 from .files import UserError, alone, whole
 from .loader import Chunk
 from .manifest import CONVERTED, Row
 from .progress import Progress
 from .recipe import Recipe
-from .settings import REPOSITORY, Model, Tables
+from .settings import Model, Tables
 from .shards import Shards
 
 SAVE_SECONDS = 300.0  # vectors wait no longer than this to be saved
-# Of the run record: where and how fast the vectors were made.
-SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
 
 
 @dataclass(frozen=True)
@@ -50,6 +43,7 @@ class Places:
     state: Path  # what the job remembers; no rule declares it
     digests: Path  # digests of checkpoints, shared by all jobs
     vectors: Path  # the embedding file; `run` and `failed` lie beside it
+    index: Path | None = None  # of features, which lie in the directory of the folder's name beside it
 
     @property
     def run(self) -> Path:
@@ -81,11 +75,13 @@ def embed_folder(
     means: Means,
     *,
     max_failed_fraction: float,
+    keep: str = "mean",
     tables: Tables | None = None,
     terminal: TextIO | None = None,
 ) -> None:
     """Embed every clip that the manifest has as converted, `tables` selects, and that has no vector yet.
 
+    `keep`, one of `pool.POOLS`, says which features of a clip are kept besides its vector, at `places.index`.
     A kill loses at most `means.save_every` vectors, SIGTERM those being computed. Raises `UserError` if
     another run has the folder, there is no such device, the checkpoint does not fit, or more than
     `max_failed_fraction` of the clips have no vector.
@@ -96,21 +92,24 @@ def embed_folder(
         converted = [row for row in manifest.read(places.table) if row.status == CONVERTED]
         rows = _selected(name, places.table, converted, tables)
         digest = checkpoint.sha256(places.checkpoint, places.digests)
-        shards = Shards(places.state, f"{model.fingerprint()} {digest}")
+        made_by = f"{model.fingerprint()} {digest}"
+        shards = Shards(places.state, made_by)
+        features = Features(places.index.parent / name, made_by) if places.index else None
         identities = {row.mp4: identity(places.tree, row, model.recipe) for row in rows}
         have = shards.vectors(identities)
-        todo = [row for row in rows if row.mp4 not in have]
+        done = have.keys() & features.have(identities) if features else have.keys()
+        todo = [row for row in rows if row.mp4 not in done]
         print(f"{name}: {len(rows)} clips, {len(todo)} to do", flush=True)
         failed: dict[str, str] = {}
         speed: dict[str, object] = {}
         if todo:
             card = _card(means.device)
             with (
-                _Fresh(shards, identities, means.save_every) as fresh,
-                Progress(name, len(todo), "clips", terminal, state=places.state, before=len(have)) as progress,
+                _Fresh(shards, features, identities, means.save_every) as fresh,
+                Progress(name, len(todo), "clips", terminal, state=places.state, before=len(done)) as progress,
             ):
-                failed, speed = _extract(places, model, means, card, todo, fresh, progress)
-            have = shards.vectors(identities)
+                failed, speed = _extract(places, model, means, keep, card, todo, fresh, progress)
+            have = {key: vector for key, vector in shards.vectors(identities).items() if key not in failed}
         if len(have) + len(failed) != len(rows):
             raise RuntimeError(f"{name}: {len(rows)} clips became {len(have)} vectors and {len(failed)} failures")
         shards.compact()
@@ -125,7 +124,10 @@ def embed_folder(
             "short": sum(_is_short(row, model) for row in rows),
         }
         seconds = time.monotonic() - started
-        _write_run(places, model, digest, counts, seconds, speed)
+        kept = {"pool": keep, **features.says(identities)} if features else None
+        record.write(places.run, model, places.checkpoint, digest, counts, seconds, speed, kept)
+        if features and places.index:
+            features.write_index(places.index, {key: identities[key] for key in have})
         keys = sorted(have)
         store.write(places.vectors, keys, torch.stack([have[k] for k in keys]) if keys else torch.empty(0, 0))
         print(f"{name}: {len(have)} vectors, {len(failed)} failed, in {seconds:.0f} s", flush=True)
@@ -148,23 +150,32 @@ def _extract(
     places: Places,
     model: Model,
     means: Means,
+    keep: str,
     card: torch.device,
     rows: Sequence[Row],
     fresh: "_Fresh",
     progress: Progress,
 ) -> tuple[dict[str, str], dict[str, object]]:
-    """Compute the vectors of `rows` into `fresh`; returns why clips have none, by key, and what `SPEED` names."""
+    """Compute `rows` into `fresh`; returns why clips have no vector, by key, and what `record.SPEED` names."""
     failed: dict[str, str] = {}
     pin_memory = card.type == "cuda"
     chunks = iter(loader.load(places.tree, rows, model.num_frames, model.recipe, means.num_workers, pin_memory))
-    extractor = _extractor(places, model, means, card)  # while the workers start
+    extractor = _extractor(places, model, means, keep, card)  # while the workers start
     started = time.monotonic()
-    for indices, matrix in extractor.run(_readable(chunks, rows, failed, progress), len(rows)):
-        vectors = {rows[i].mp4: vector for i, vector in zip(indices, matrix, strict=True)}
-        sound = {key: vector for key, vector in vectors.items() if torch.isfinite(vector).all()}
-        failed |= dict.fromkeys(vectors.keys() - sound.keys(), "the encoder gave NaN or Inf")
-        fresh.add(sound, extractor.in_flight)
-        progress.step(len(vectors), failed=len(vectors) - len(sound))
+    for indices, made in extractor.run(_readable(chunks, rows, failed, progress), len(rows)):
+        keys = [rows[i].mp4 for i in indices]
+        vectors = dict(zip(keys, made.vectors, strict=True))
+        features = dict(zip(keys, made.features, strict=True)) if made.features is not None else {}
+        unsound = {key: "the encoder gave NaN or Inf" for key in keys if not torch.isfinite(vectors[key]).all()}
+        for key in features.keys() - unsound.keys():
+            if not torch.isfinite(features[key]).all():
+                unsound[key] = "a token is beyond float16; embed.pool: time or mean can hold it"
+        for key in unsound:
+            del vectors[key]
+            features.pop(key, None)
+        failed |= unsound
+        fresh.add(vectors, features, extractor.in_flight)
+        progress.step(len(keys), failed=len(unsound))
     measured = (
         torch.cuda.get_device_name(card) if card.type == "cuda" else platform.processor() or "cpu",
         extractor.batch_size,
@@ -172,10 +183,10 @@ def _extract(
         round((len(rows) - len(failed)) / (time.monotonic() - started), 2),
         round(extractor.waited, 1),
     )
-    return failed, dict(zip(SPEED, measured, strict=True))
+    return failed, dict(zip(record.SPEED, measured, strict=True))
 
 
-def _extractor(places: Places, model: Model, means: Means, card: torch.device) -> Extractor:
+def _extractor(places: Places, model: Model, means: Means, keep: str, card: torch.device) -> Extractor:
     """The encoder on its device, ready to run."""
     encoder = checkpoint.load(
         places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry, model.family
@@ -193,6 +204,7 @@ def _extractor(places: Places, model: Model, means: Means, card: torch.device) -
         # On a CPU compiling does not pay (docs/benchmarks.md).
         compile_from=extract.COMPILE_FROM if card.type == "cuda" else math.inf,
         recipe=model.recipe,
+        keep=keep,
     )
 
 
@@ -223,25 +235,34 @@ class TerminatedError(SystemExit):
 
 
 class _Fresh:
-    """Vectors that are not saved yet; a context manager that saves them however its block ends, SIGTERM included."""
+    """What is not saved yet; a context manager that saves it however its block ends, SIGTERM included."""
 
-    def __init__(self, shards: Shards, identities: dict[str, str], save_every: int) -> None:
-        self._shards, self._identities, self._save_every = shards, identities, save_every
+    def __init__(self, shards: Shards, features: Features | None, identities: dict[str, str], save_every: int) -> None:
+        self._shards, self._kept, self._identities, self._save_every = shards, features, identities, save_every
         self._vectors: dict[str, Tensor] = {}
+        self._features: dict[str, Tensor] = {}
         self._saved = time.monotonic()
         self._terminated = False
 
-    def add(self, vectors: dict[str, Tensor], in_flight: int) -> None:
-        """Take vectors, float32 [embed_dim] by key; `in_flight` more would be lost with them."""
+    def add(self, vectors: dict[str, Tensor], features: dict[str, Tensor], in_flight: int) -> None:
+        """Take vectors, float32 [embed_dim], and features by key; `in_flight` more clips would be lost with them."""
         self._vectors |= vectors
-        if len(self._vectors) + in_flight > self._save_every or time.monotonic() - self._saved > SAVE_SECONDS:
+        self._features |= features
+        if (
+            len(self._vectors) + in_flight > self._save_every
+            or time.monotonic() - self._saved > SAVE_SECONDS
+            or sum(tensor.nbytes for tensor in self._features.values()) > SHARD_BYTES
+        ):
             self._save()
         if self._terminated:  # an exception raised by a signal can be lost in a destructor
             raise TerminatedError
 
     def _save(self) -> None:
+        # A clip is done when it has a vector, so that comes last.
+        if self._kept:
+            self._kept.add(self._features, self._identities)
         self._shards.add(self._vectors, self._identities)
-        self._vectors = {}
+        self._vectors, self._features = {}, {}
         self._saved = time.monotonic()
 
     def _terminate(self, *_: object) -> None:
@@ -303,62 +324,3 @@ def _judge(name: str, places: Places, clips: int, failed: dict[str, str], max_fa
             f"{name}: {len(failed)} of {clips} clips have no vector, more than embed.max_failed_fraction "
             f"({max_failed_fraction:g}) allows; the reasons stand in {places.failed}{gone}"
         )
-
-
-def _write_run(
-    places: Places,
-    model: Model,
-    digest: str,
-    counts: dict[str, int],
-    seconds: float,
-    speed: dict[str, object],
-) -> None:
-    """Write the record of how the vectors were made, beside them; `speed` is empty if all were there."""
-    how = {
-        **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
-        "model": model.name,
-        "checkpoint_sha256": digest,
-    }
-    record = {
-        **how,
-        "checkpoint": str(places.checkpoint),
-        "weights": checkpoint.note(places.checkpoint),
-        "preprocessing": model.recipe.says(model.num_frames, model.resolution),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "commit": _commit(),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        **(speed or _speed_before(places.run, how)),
-        "counts": counts,
-    }
-    with whole(places.run) as part:
-        part.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _speed_before(path: Path, how: dict[str, object]) -> dict[str, object]:
-    """What an earlier record says of device and speed, if it is of the same vectors."""
-    if not path.exists():
-        return {}
-    before = json.loads(path.read_text())
-    same = all(before.get(key) == value for key, value in how.items())
-    return {key: before[key] for key in SPEED if key in before} if same else {}
-
-
-def _versions() -> dict[str, str]:
-    """Of the packages that make a vector, those that are here under their usual name."""
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
-
-
-def _commit() -> str | None:
-    """The commit of the workflow, None where it is no git checkout or there is no git."""
-    try:
-        result = subprocess.run(
-            ["git", "-C", os.fspath(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()

@@ -5,6 +5,7 @@ waits longer. A killed job goes on where it was, and asks for more at its next a
 """
 
 import math
+from collections.abc import Mapping
 
 from .architectures import PATCH, TUBELET, Architecture
 from .settings import Model
@@ -20,6 +21,7 @@ MERGED_BYTES = 10e6  # bytes of vectors a second that the quality page takes, an
 # server without a GPU does 0.05e12.
 L40S = {"bf16": 45e12, "fp32": 12e12}
 CORE = 0.05e12
+SHARD_BYTES = 2**29  # of features that wait to be saved
 WORKER_MB = 500  # a process that decodes; torch is most of it
 TORCH_MB = 6000  # libraries, and what CUDA keeps in main memory
 
@@ -49,10 +51,35 @@ def vector_bytes(clips: int, embed_dim: int) -> int:
     return 3 * clips * embed_dim * 4
 
 
+def feature_bytes(clips: int, model: Model, pool: str) -> int:
+    """Size of the features of `clips` clips that `pool`, one of `pool.POOLS`, keeps besides the vectors."""
+    tubelets, places = model.num_frames // TUBELET, (model.resolution // PATCH) ** 2
+    numbers = {"mean": 0, "clips": 4, "time": 4 * tubelets, "tokens": 2 * tubelets * places}[pool]
+    return clips * model.recipe.clips_per_video * model.embed_dim * numbers
+
+
+def features_line(pool: str, sizes: Mapping[str, int], clips: int, free: int) -> str:
+    """What is said of features before a run: `sizes` are bytes by model, `free` those of the disk."""
+    each = ", ".join(f"{name} {bytes_in_words(size)}" for name, size in sizes.items())
+    return (
+        f"embed.pool: {pool}: features of at most {clips:,} clips take about {bytes_in_words(sum(sizes.values()))} in "
+        f"results/features/{pool} ({each}); {bytes_in_words(free)} are free there"
+    )
+
+
+def bytes_in_words(number: float) -> str:
+    """A size with a unit that leaves one to three digits before the point."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
 def embed_mb(
-    clips: int, model: Model, architecture: Architecture, *, device: str, batch_size: int, num_workers: int
+    clips: int, model: Model, architecture: Architecture, *, device: str, batch_size: int, num_workers: int, pool: str
 ) -> int:
-    """Memory of embedding `clips` clips: the weights twice, decoded batches that wait, the vectors.
+    """Memory of embedding `clips` clips: the weights twice, decoded batches that wait, the vectors, the features.
 
     Two batches wait, and up to 64 clips for each process that decodes: 32 read ahead, and their page-locked copies.
     On a CPU the encoder's activations count too.
@@ -61,6 +88,8 @@ def embed_mb(
     waiting = (64 * num_workers + 2 * batch_size) * frames * model.resolution**2 * 3
     vectors = 4 * clips * model.embed_dim * 4
     total = 2 * 4 * architecture.parameters() + waiting + vectors
+    if pool != "mean":  # of up to four batches, two of them copied; what is being saved, twice
+        total += 4 * feature_bytes(batch_size, model, pool) + 2 * SHARD_BYTES
     if device == "cpu":
         tokens = frames // TUBELET * (model.resolution // PATCH) ** 2
         total += 12 * 4 * batch_size * tokens * model.embed_dim

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import clip
+from . import clip, pool
+from .architectures import TUBELET
 from .files import UserError, one_line
 from .loader import Chunk
+from .pool import Pooled
 from .recipe import GUIDE, Recipe
 from .vjepa import Encoder
 
@@ -29,25 +31,24 @@ Prepare = Callable[[Tensor, int, bool], Tensor]
 
 
 @torch.inference_mode()
-def vectors(
+def forward(
     encoder: nn.Module,
     clips: Sequence[Tensor],
     resolution: int,
     dtype: torch.dtype,
     prepare: Prepare = clip.preprocess,
     recipe: Recipe = GUIDE,
-) -> Tensor:
-    """One vector a video: B videos, uint8 RGB [T, height, width, 3], to float32 [B, embed_dim].
+    keep: str = "mean",
+) -> Pooled:
+    """B videos, uint8 RGB [T, height, width, 3], to what `pool.pool` makes of their tokens.
 
-    A video's T frames are those of its `clips_per_video` clips, one clip after the other; their vectors are
-    averaged. Preprocessing runs in float32, the encoder in `dtype`, and the mean over all tokens in float32, on the
-    device of the clips.
+    A video's T frames are those of its `clips_per_video` clips, one clip after the other. Preprocessing runs in
+    float32, the encoder in `dtype`, and means are taken in float32, on the device of the clips.
     """
     video = torch.cat([prepare(frames[None], resolution, recipe.crop).to(dtype) for frames in clips])
     apart = video.unflatten(2, (recipe.clips_per_video, -1)).transpose(1, 2).flatten(0, 1)
     tokens: Tensor = encoder(apart)
-    made = tokens.mean(dim=1, dtype=torch.float32)
-    return made if recipe.clips_per_video == 1 else made.unflatten(0, (len(clips), -1)).mean(dim=1)
+    return pool.pool(tokens, recipe.clips_per_video, apart.shape[2] // TUBELET, keep)
 
 
 @dataclass
@@ -55,7 +56,7 @@ class _Flight:
     """A batch that the device is at work on."""
 
     places: list[int]
-    vectors: Tensor  # on the host, and there once `done` has come
+    made: Pooled  # on the host, and there once `done` has come
     done: torch.cuda.Event | None
 
     @property
@@ -63,15 +64,16 @@ class _Flight:
         """Whether landing takes no waiting."""
         return self.done is None or self.done.query()
 
-    def land(self) -> tuple[list[int], Tensor]:
+    def land(self) -> tuple[list[int], Pooled]:
         if self.done:
             self.done.synchronize()
-            return self.places, self.vectors.clone()  # the page-locked memory goes back to its pool
-        return self.places, self.vectors
+            # The page-locked memory goes back to its pool.
+            return self.places, self.made.each(Tensor.clone)
+        return self.places, self.made
 
 
 class Extractor:
-    """Turns chunks of clips into vectors, `batch_size` clips at a time.
+    """Turns chunks of clips into vectors and features, `batch_size` clips at a time.
 
     With `auto` the first clips go in batches of 1, 2, 4, ... and the size is kept at which a clip is cheapest. A
     batch that does not fit into the device's memory is halved, then and later. The encoder is compiled where
@@ -90,17 +92,18 @@ class Extractor:
         auto: bool = False,
         compile_from: float = COMPILE_FROM,
         recipe: Recipe = GUIDE,
+        keep: str = "mean",
     ) -> None:
         """`encoder` lies on `device` in the dtype of `precision`.
 
         `batch_size` is the size of the batches, with `auto` the largest that is tried; `compile_from` the
-        seconds of work from which on compiling is tried.
+        seconds of work from which on compiling is tried; `keep` one of `pool.POOLS`.
         """
         self._encoder, self._device, self._resolution = encoder, device, resolution
         self._dtype = DTYPES[precision]
         self._auto, self._most, self._compile_from = auto, batch_size, compile_from
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._recipe = recipe
+        self._recipe, self._keep = recipe, keep
         self._prepare: Prepare = clip.preprocess
         self._stances = False  # whether there is compiled code to choose or leave
         self._ahead = ahead(device)
@@ -108,8 +111,8 @@ class Extractor:
         self.compiled = False
         self.waited = 0.0  # seconds, for chunks
 
-    def run(self, chunks: Iterable[Chunk], clips: int) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield places and their vectors, float32 [n, embed_dim] on the host, in the order of the chunks.
+    def run(self, chunks: Iterable[Chunk], clips: int) -> Iterator[tuple[list[int], Pooled]]:
+        """Yield places and their vectors and features, on the host, in the order of the chunks.
 
         `clips` is how many there will be at most. Raises `UserError` if one clip alone does not fit into memory.
         """
@@ -206,21 +209,24 @@ class Extractor:
 
     def _launch(self, batch: list[tuple[int, Tensor]]) -> _Flight:
         """Start a batch of (place, frames)."""
-        made = self._compute([frames for _, frames in batch]).to("cpu", non_blocking=True)
+        there = self._compute([frames for _, frames in batch])
+        made = there.each(lambda tensor: tensor.to("cpu", non_blocking=True))
         done = None
         if self._copies:
             done = torch.cuda.Event(blocking=True)  # waiting leaves the core to the workers
             done.record()
         return _Flight([place for place, _ in batch], made, done)
 
-    def _compute(self, clips: list[Tensor]) -> Tensor:
-        """Vectors of uint8 clips, in smaller batches where they do not fit."""
+    def _compute(self, clips: list[Tensor]) -> Pooled:
+        """Vectors and features of uint8 clips, in smaller batches where they do not fit."""
         # Code is compiled for full batches: a smaller last one would compile it again.
         compiled = self.compiled and len(clips) == self.batch_size
         try:
             with self._stance(compiled):
                 there = self._upload(clips)
-                return vectors(self._encoder, there, self._resolution, self._dtype, self._prepare, self._recipe)
+                return forward(
+                    self._encoder, there, self._resolution, self._dtype, self._prepare, self._recipe, self._keep
+                )
         except RuntimeError as error:
             if compiled and isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 print(f"torch.compile does not work here, going on without: {one_line(error)[:300]}", flush=True)
@@ -238,11 +244,11 @@ class Extractor:
         # Here and not in the handler, where the error's traceback would still hold what the batch had taken.
         if self._copies:
             torch.cuda.empty_cache()
-        made: list[Tensor] = []
+        made: list[Pooled] = []
         while clips:
             part, clips = clips[: self.batch_size], clips[self.batch_size :]
             made.append(self._compute(part))
-        return torch.cat(made)
+        return pool.join(made)
 
     def _stance(self, compiled: bool) -> contextlib.AbstractContextManager[object]:
         """Run what is compiled, or the same code uncompiled."""
