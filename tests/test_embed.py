@@ -45,10 +45,10 @@ def places(tmp_path, weights, write_video):
     )
 
 
-def run(places, model=MODEL, max_failed_fraction=0.5, tables=None, **changes):
+def run(places, model=MODEL, max_failed_fraction=0.5, tables=None, keep="mean", **changes):
     means = embed.Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=2)
     means = dataclasses.replace(means, **changes)
-    embed.embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction, tables=tables)
+    embed.embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction, keep=keep, tables=tables)
     return torch.load(places.vectors)
 
 

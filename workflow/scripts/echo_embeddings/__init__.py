@@ -29,12 +29,15 @@ only from those above it in this list:
     vjepa                   the encoder, and nothing else
     huggingface             the same weights in the form of Hugging Face
     checkpoint              checkpoint -> encoder, strictly
+    pool                    what is kept of an encoder's tokens: vectors and features
     convert                 a folder of DICOM -> MP4 tree and manifest
     probe                   a folder of MP4 that are there already -> manifest
     loader                  MP4 files -> chunks of sampled frames, by worker processes
     extract                 the encoder on a device: batches, memory, compilation
     shards                  vectors made so far, kept through any kill
+    features                features made so far, and their index
     cards                   one GPU a job
+    record                  how a folder's vectors were made
     embed                   an MP4 tree and an encoder -> embeddings
     verify                  one known clip through the whole way, against what the registry records
     rekey                   what was made under old names, under new ones

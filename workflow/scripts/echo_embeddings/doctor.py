@@ -315,9 +315,9 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
         seconds = estimate.embed_seconds(
             clips, model, architecture(model.constructor, model.family), device=device, threads=cores
         )
-        made.append(
-            Cost(f"embed {name}", seconds / machines / 3600, estimate.vector_bytes(clips, model.embed_dim) / 1e9)
-        )
+        vectors = estimate.vector_bytes(clips, model.embed_dim)
+        features = estimate.feature_bytes(clips, model, config["embed"]["pool"])
+        made.append(Cost(f"embed {name}", seconds / machines / 3600, (vectors + features) / 1e9))
     return made
 
 

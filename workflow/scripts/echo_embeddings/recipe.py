@@ -16,7 +16,7 @@ class Recipe:
     sampling: str = "uniform"  # one of `SAMPLINGS`
     stride: int | None = None  # frames from one sampled to the next, where sampling is stride
     rate: float | None = None  # sampled frames a second, where sampling is rate
-    clips_per_video: int = 1  # the video is cut into as many parts, each sampled on its own; vectors are averaged
+    clips_per_video: int = 1  # the video is cut into as many parts, each sampled on its own; a vector is their mean
     padding: str = "last"  # of rate and stride, where a clip ends before the window: "last" frame repeated, or "loop"
     mask: str = "none"  # one of `MASKS`
     aspect: str = "squeezed"  # or "letterboxed": the DICOM's, with black beside or above and below
