@@ -217,6 +217,32 @@ def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, version, e
     assert pending(finished, snakefile=tmp_path / "workflow/Snakefile") == expected
 
 
+def test_features_are_made_said_and_read_as_the_page_tells(work):
+    """Tokens asked for after a run: every clip once more, the vectors as they were, nothing pending either way."""
+    before = torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")
+    tokens = "embed: {pool: tokens}"
+    planned = run_demo(work, "-n", change=tokens).stdout
+    assert "features of at most 11 clips take about 8.65 MB in results/features/tokens (vit-tiny 8.65 MB); " in planned
+    assert pending(work, change=tokens) == {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}
+    result = run_demo(work, change=tokens)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("features of at most") == 1  # not once more for each job
+    assert pending(work, change=tokens) == pending(work) == set()
+    after = torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], vector) for key, vector in before.items())
+    page = (REPOSITORY / "docs/features.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = code.replace('"results/', f'"{work}/results/').replace("vitl", "vit-tiny")
+    read = {}
+    exec(code, read)
+    assert (read["tokens"].dtype, read["tokens"].shape) == (torch.float16, (1, 8, 256, 192))
+    vector = before[read["index"].key[0]]
+    assert (read["tokens"].float().mean(dim=(0, 1, 2)) - vector).norm() < 1e-5 * vector.norm()
+    (work / "results/features/tokens/vit-tiny/p11.index.tsv").unlink()
+    assert "embed vit-tiny p11" in pending(work, change=tokens)
+
+
 def test_one_model_by_target_and_targets_that_cannot_be(work):
     target = "results/embeddings/vit-tiny_embeddings_p10.pt"
     (work / target).unlink()

@@ -128,6 +128,11 @@ POOL = config["embed"]["pool"]
 FEATURES = {} if POOL == "mean" else {"features": f"results/features/{POOL}/{{model}}/{{folder}}.index.tsv"}
 
 
+def features(wildcards):
+    """The indices of features of the models in `models`."""
+    return expand(list(FEATURES.values()), model=config["models"], folder=list(FOLDERS))
+
+
 def say_features():
     """Say how much disk the features of the models in `models` will take, before any is made."""
     sizes = {
