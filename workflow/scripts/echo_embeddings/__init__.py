@@ -30,6 +30,7 @@ only from those above it in this list:
     huggingface             the same weights in the form of Hugging Face
     checkpoint              checkpoint -> encoder, strictly
     pool                    what is kept of an encoder's tokens: vectors and features
+    workers                 processes that work on one file after another, and can be killed
     convert                 a folder of DICOM -> MP4 tree and manifest
     probe                   a folder of MP4 that are there already -> manifest
     loader                  MP4 files -> chunks of sampled frames, by worker processes

@@ -8,27 +8,25 @@ import collections
 import dataclasses
 import json
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 import cv2
 import numpy as np
-import pebble
 from numpy.typing import NDArray
 
 from . import collection, dicom, manifest, video
 from .collection import Folder
-from .files import PART, UserError, alone, decode_name, encode_name, end_with, one_line, whole
+from .files import PART, UserError, alone, decode_name, encode_name, whole
 from .manifest import CONVERTED, FAILED, SKIPPED, Row
 from .progress import Progress
 from .settings import ConvertSettings
+from .workers import outcome, spawned
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
 FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states none
@@ -201,63 +199,33 @@ def _failed(folder: Folder, path: str, reason: str) -> Row:
 
 
 def _convert_all(
-    folder: Folder, tree: Path, paths: list[str], settings: ConvertSettings, workers: int, timeout: float
+    folder: Folder, tree: Path, paths: list[str], settings: ConvertSettings, number: int, timeout: float
 ) -> Iterator[tuple[str, Row]]:
-    """Convert files in worker processes that can be killed; yield each with its row as it is done.
+    """Convert files in `number` worker processes that can be killed; yield each with its row as it is done.
 
     A file that takes longer than `timeout` seconds or ends its worker is a failed row.
     """
     if not paths:
         return
-    # Spawned, not forked: an orphan of a killed job must not inherit the folder's lock.
-    pool = pebble.ProcessPool(
-        max_workers=min(workers, len(paths)),
-        context=get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(os.getpid(),),
-    )
     queue = iter(paths)
     running: dict[Any, str] = {}
     try:
-        while True:
-            for path in queue:
-                source, target = os.path.join(folder.path, path), tree / collection.mp4_name(path)
-                arguments = (source, encode_name(path), target, settings)
-                running[pool.schedule(convert_file, args=arguments, timeout=timeout)] = path
-                if len(running) >= 4 * workers:
+        with spawned(min(number, len(paths))) as pool:
+            while True:
+                for path in queue:
+                    source, target = os.path.join(folder.path, path), tree / collection.mp4_name(path)
+                    arguments = (source, encode_name(path), target, settings)
+                    running[pool.schedule(convert_file, args=arguments, timeout=timeout)] = path
+                    if len(running) >= 4 * number:
+                        break
+                if not running:
                     break
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                path = running.pop(future)
-                yield path, _result(future, folder, path, timeout)
-        pool.close()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    path = running.pop(future)
+                    made = outcome(future, timeout)
+                    yield path, made if isinstance(made, Row) else _failed(folder, path, made)
     finally:
-        pool.stop()
-        pool.join()
         _sweep(tree)
-
-
-def _start_worker(parent: int) -> None:
-    cv2.setNumThreads(1)  # the workers are the parallelism
-    end_with(parent)  # and ffmpeg ends with its input
-
-
-def _result(future: Any, folder: Folder, path: str, timeout: float) -> Row:
-    """The row that a worker made of `path`, or the one that says what became of the worker."""
-    try:
-        row: Row = future.result()
-        return row
-    except TimeoutError:
-        return _failed(folder, path, f"took longer than {timeout:g} s (convert.timeout)")
-    except pebble.ProcessExpired as error:
-        if error.exitcode == -signal.SIGKILL:
-            return _failed(folder, path, "the decoder was killed; the job ran out of memory?")
-        return _failed(folder, path, f"the decoder crashed (exit code {error.exitcode})")
-    except OSError:  # of the output, a full disk say: the rest of the folder would fare no better
-        raise
-    except Exception as error:
-        return _failed(folder, path, f"{type(error).__name__}: {one_line(error)[:200]}")
 
 
 class Journal:

@@ -8,20 +8,18 @@ import collections
 import itertools
 import os
 from collections.abc import Iterator
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO
 
-import cv2
 import numpy as np
-import pebble
 from numpy.typing import NDArray
 
 from . import manifest, video
 from .collection import MP4_SUFFIX, Folder, files
-from .files import UserError, alone, encode_name, end_with
+from .files import UserError, alone, encode_name
 from .manifest import CONVERTED, FAILED, SKIPPED, Row
 from .progress import Progress
+from .workers import outcome, spawned
 
 FPS_MAX = 1000  # frames a second; what states more states nothing
 LOOK = 8  # frames of a clip that are looked at, the last one among them: so the file can be read to its end
@@ -122,48 +120,24 @@ def probe_folder(
         manifest.write_digest(table, digest)
 
 
-def _probe_all(top: str, paths: list[str], workers: int, timeout: float) -> Iterator[Row]:
-    """The rows, in the order of `paths`; by worker processes, a few files ahead of who asks.
+def _probe_all(top: str, paths: list[str], number: int, timeout: float) -> Iterator[Row]:
+    """The rows, in the order of `paths`; by `number` worker processes, a few files ahead of who asks.
 
     A file that takes longer than `timeout` seconds or ends its worker is a failed row.
     """
     if not paths:
         return
-    # Spawned, not forked: an orphan of a killed job must not inherit the folder's lock.
-    pool = pebble.ProcessPool(
-        max_workers=min(workers, len(paths)),
-        context=get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(os.getpid(),),
-    )
     queue = iter(paths)
     waiting: collections.deque[tuple[str, Any]] = collections.deque()
-    try:
+    with spawned(min(number, len(paths))) as pool:
         while True:
-            for path in itertools.islice(queue, 8 * workers - len(waiting)):
+            for path in itertools.islice(queue, 8 * number - len(waiting)):
                 waiting.append((path, pool.schedule(probe_file, args=(top, path), timeout=timeout)))
             if not waiting:
                 return
-            yield _result(*waiting.popleft(), timeout)
-    finally:
-        pool.stop()
-        pool.join()
-
-
-def _result(path: str, future: Any, timeout: float) -> Row:
-    """The row that a worker made of `path`, or the one that says what became of the worker."""
-    try:
-        row: Row = future.result()
-        return row
-    except TimeoutError:
-        return Row(encode_name(path), "", FAILED, f"took longer than {timeout:g} s (convert.timeout)")
-    except pebble.ProcessExpired as error:
-        return Row(encode_name(path), "", FAILED, f"the decoder crashed (exit code {error.exitcode})")
-
-
-def _start_worker(parent: int) -> None:
-    cv2.setNumThreads(1)  # the workers are the parallelism
-    end_with(parent)
+            path, future = waiting.popleft()
+            made = outcome(future, timeout)
+            yield made if isinstance(made, Row) else Row(encode_name(path), "", FAILED, made)
 
 
 def _report(name: str, rows: list[Row]) -> None:

@@ -14,11 +14,6 @@ SHARED = (
     *MUST_AGREE,
     *("preprocessing", "versions", "commit", "device"),
 )
-# What `clip` does to a clip; the run record's own words take its place where it has some
-PREPROCESSING = (
-    "{num_frames} frames at numpy.linspace(0, n - 1, {num_frames}); short side to {short} pixels, bilinear; centre "
-    "{resolution} x {resolution}; ImageNet's mean and standard deviation; mean over all tokens"
-)
 
 
 @dataclass(frozen=True)
@@ -64,19 +59,10 @@ def read(folders: Mapping[str, FolderFiles], training: Training) -> Provenance:
         if run is None:
             continue
         for name in SHARED:
-            value = run.get(name, _preprocessing(run) if name == "preprocessing" else None)
-            shared[name].setdefault(_text(value), []).append(folder)
+            shared[name].setdefault(_text(run.get(name)), []).append(folder)
         if run.get("weights") is not None:
             notes.append(str(run["weights"]))
     return Provenance(runs, shared, list(dict.fromkeys(notes)), training)
-
-
-def _preprocessing(run: Mapping[str, Any]) -> str | None:
-    resolution = run.get("resolution")
-    if not isinstance(resolution, int) or "num_frames" not in run:
-        return None
-    short = int(256 / 224 * resolution)
-    return PREPROCESSING.format(num_frames=run["num_frames"], short=short, resolution=resolution)
 
 
 def _bare(name: str) -> str:
