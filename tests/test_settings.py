@@ -95,6 +95,12 @@ def test_a_mistake_is_one_line(changes, line):
     assert str(error.value).startswith(line)
 
 
+@pytest.mark.parametrize("place", ["~/echo", "$HOME/echo"])
+def test_what_only_a_shell_would_expand_is_said(place):
+    with pytest.raises(UserError, match=r"; ~ and \$ mean nothing here, write the whole path"):
+        settings.check(changed(dicom_dir=place))
+
+
 def test_all_mistakes_at_once():
     with pytest.raises(UserError) as error:
         settings.check(changed(limit="x", models=["vitz"], dicom_dir="nowhere", embed__typo=1))

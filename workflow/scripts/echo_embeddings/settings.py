@@ -311,6 +311,7 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
         problems.append(
             f"config: dicom_dir: no directory {dicom_dir!r} in {Path.cwd()}; "
             "set dicom_dir to the directory whose sub-folders hold the DICOM files"
+            + ("; ~ and $ mean nothing here, write the whole path" if dicom_dir[:1] in ("~", "$") else "")
         )
     if mp4_dir and config.get("record_list"):
         problems.append(
