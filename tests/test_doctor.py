@@ -1,5 +1,7 @@
 """`make doctor`: what it says of a machine and a collection that are fine, and of each thing that is not."""
 
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -94,6 +96,25 @@ def test_keys_that_two_folders_share_are_told_before_hours_are_spent(finished, t
     assert "folders first and second share the key 'IM_0001.mp4': their files cannot be merged" in said
     assert "-> merge: {prefix_folder: true}" in said
     assert lines(ask(finished, change | {"merge": {"prefix_folder": True}}), "red") == []
+
+
+def test_a_directory_deep_in_a_folder_that_cannot_be_listed_is_one_line(tmp_path, collection_dir, monkeypatch):
+    shutil.copytree(collection_dir / "p10", tmp_path / "dicom" / "p10")
+    (tmp_path / "dicom/p10/zclosed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path):
+        # Permissions do not hold root back.
+        if str(path).endswith("zclosed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(collection.os, "scandir", refusing)
+    config = settings.defaults() | {"dicom_dir": str(tmp_path / "dicom")}
+    config["embed"]["device"] = "cpu"
+    reds = [one for one in doctor.examine(config) if isinstance(one, doctor.Finding) and one.level == doctor.RED]
+    assert [one.what for one in reds] == ["DICOM"]
+    assert "p10/zclosed: Permission denied; make it readable" in reds[0].says
 
 
 def test_an_option_that_it_does_not_take_is_not_taken_for_another():

@@ -382,13 +382,13 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
     top, kind = collection.source(config)
     try:
         by_name = collection.folders(top, config["folders"], kind)
+        folders = list(by_name.values())
+        found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
     except UserError as error:
         mend = f"set {kind.key} to the directory whose sub-folders hold {kind.name} files"
         yield Finding(RED, kind.name, str(error), mend)
         return
     yield from complete(config, by_name)
-    folders = list(by_name.values())
-    found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
     yield from files(found, len(folders), kind)
     yield from shared_keys(config, folders, kind)
     made = costs(config, registry, found, len(folders))
