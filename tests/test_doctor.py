@@ -115,6 +115,7 @@ def test_a_directory_deep_in_a_folder_that_cannot_be_listed_is_one_line(tmp_path
     reds = [one for one in doctor.examine(config) if isinstance(one, doctor.Finding) and one.level == doctor.RED]
     assert [one.what for one in reds] == ["DICOM"]
     assert "p10/zclosed: Permission denied; make it readable" in reds[0].says
+    assert reds[0].mend == ""  # nothing but what the line says
 
 
 def test_an_option_that_it_does_not_take_is_not_taken_for_another():

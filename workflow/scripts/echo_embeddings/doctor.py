@@ -385,8 +385,7 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
         folders = list(by_name.values())
         found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
     except UserError as error:
-        mend = f"set {kind.key} to the directory whose sub-folders hold {kind.name} files"
-        yield Finding(RED, kind.name, str(error), mend)
+        yield Finding(RED, kind.name, str(error))  # which says how to mend it
         return
     yield from complete(config, by_name)
     yield from files(found, len(folders), kind)
