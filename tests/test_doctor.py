@@ -1,5 +1,7 @@
 """`make doctor`: what it says of a machine and a collection that are fine, and of each thing that is not."""
 
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -77,6 +79,50 @@ def test_a_wrong_configuration_is_all_its_lines(finished):
     assert "config: limit: -1 is less than the minimum of 0" in said
     assert "config: models.0: 'vitz' is not in" in said
     assert said.endswith("2 to mend before a run\n")
+
+
+def test_keys_that_two_folders_share_are_told_before_hours_are_spent(finished, tmp_path):
+    clip = finished / "dicom/p11/p11000001/s90000004/90000004_0003.dcm"
+    still = finished / "dicom/p11/p11000001/s90000005/90000005_0002.dcm"
+    for folder in ("first", "second"):
+        (tmp_path / "dicom" / folder).mkdir(parents=True)
+        shutil.copy(still, tmp_path / "dicom" / folder / "A_STILL")  # gets no vector
+        shutil.copy(clip, tmp_path / "dicom" / folder / f"{folder}.dcm")
+    change = {"dicom_dir": str(tmp_path / "dicom")}
+    assert lines(ask(finished, change), "red") == []
+    for folder in ("first", "second"):
+        shutil.copy(clip, tmp_path / "dicom" / folder / "IM_0001")
+    said = ask(finished, change)
+    assert "folders first and second share the key 'IM_0001.mp4': their files cannot be merged" in said
+    assert "-> merge: {prefix_folder: true}" in said
+    assert lines(ask(finished, change | {"merge": {"prefix_folder": True}}), "red") == []
+
+
+def test_a_directory_deep_in_a_folder_that_cannot_be_listed_is_one_line(tmp_path, collection_dir, monkeypatch):
+    shutil.copytree(collection_dir / "p10", tmp_path / "dicom" / "p10")
+    (tmp_path / "dicom/p10/zclosed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path):
+        # Permissions do not hold root back.
+        if str(path).endswith("zclosed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(collection.os, "scandir", refusing)
+    config = settings.defaults() | {"dicom_dir": str(tmp_path / "dicom")}
+    config["embed"]["device"] = "cpu"
+    reds = [one for one in doctor.examine(config) if isinstance(one, doctor.Finding) and one.level == doctor.RED]
+    assert [one.what for one in reds] == ["DICOM"]
+    assert "p10/zclosed: Permission denied; make it readable" in reds[0].says
+    assert reds[0].mend == ""  # nothing but what the line says
+
+
+def test_an_option_that_it_does_not_take_is_not_taken_for_another():
+    command = [sys.executable, REPOSITORY / "workflow/scripts/doctor.py", "--config", "limit=5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unrecognized arguments: --config limit=5" in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

@@ -254,7 +254,7 @@ def test_the_version_must_be_said_and_in_quotes(project, work, collection_dir):
     assert result.returncode == 1
     assert "physionet.version: say which version to fetch, in quotes" in result.stdout
     result = run_demo(directory, "-n", "physionet", change="physionet: {version: 1.0}")
-    assert "physionet.version: 1.0 is not of type 'string', 'null': write it in quotes" in result.stdout
+    assert "physionet.version: 1.0 is not text or null: write it in quotes" in result.stdout
 
 
 def test_killed_in_the_middle_nothing_half_is_in_dicom_dir(project, places):

@@ -63,12 +63,14 @@ def changed(**changes):
     [
         ({"dicom_dirr": "x"}, "config: unknown key 'dicom_dirr'; did you mean 'dicom_dir'?"),
         ({"convert__zzz": 1}, "config: convert: unknown key 'zzz'; known: fps, codec"),
-        ({"limit": "five"}, "config: limit: 'five' is not of type 'integer'"),
-        ({"limit": "5.0"}, "config: limit: '5.0' is not of type 'integer'"),
-        ({"embed__num_workers": "true"}, "config: embed.num_workers: 'true' is not of type 'integer'"),
+        ({"limit": "five"}, "config: limit: 'five' is not a whole number"),
+        ({"limit": "5.0"}, "config: limit: '5.0' is not a whole number"),
+        ({"embed__num_workers": "true"}, "config: embed.num_workers: 'true' is not a whole number"),
+        ({"folders": "p10"}, "config: folders: 'p10' is not a list, as [a, b]"),
+        ({"qc": True}, "config: qc: true is not a section of keys"),
         ({"limit": -1}, "config: limit: -1 is less than the minimum of 0"),
         ({"convert__workers": 0}, "config: convert.workers: 0 is less than the minimum of 1"),
-        ({"convert": "{workers: 7}"}, "config: convert: '{workers: 7}' is not of type 'object'"),
+        ({"convert": "{workers: 7}"}, "config: convert: '{workers: 7}' is not a section of keys"),
         ({"embed__device": "gpu"}, "config: embed.device: 'gpu' is not one of ['cuda', 'cpu']"),
         ({"models": ["vitl", "vitz"]}, "config: models.1: 'vitz' is not in"),
         ({"dicom_dir": "nowhere"}, "config: dicom_dir: no directory 'nowhere' in"),
@@ -76,9 +78,9 @@ def changed(**changes):
             {"folders": ["p10/p10000001"]},
             "config: folders.0: 'p10/p10000001' has a '/': point dicom_dir one level deeper",
         ),
-        ({"embed__num_frames": 16.0}, "config: embed.num_frames: 16.0 is not of type 'integer'"),
-        ({"convert__fps": float("nan")}, "config: convert.fps: nan is not of type 'number', 'string'"),
-        ({"convert__fps": "film"}, "config: convert.fps: 'film' does not match '^source$'"),
+        ({"embed__num_frames": 16.0}, "config: embed.num_frames: 16.0 is not a whole number"),
+        ({"convert__fps": float("nan")}, "config: convert.fps: nan is not a number or text"),
+        ({"convert__fps": "film"}, "config: convert.fps: 'film' does not match '^source$': Frame rate of the MP4"),
         ({"convert__quality": 40}, "config: convert.quality: 40 is greater than the maximum of 31"),
         ({"convert__pixel_format": "yuv444p"}, "config: convert.pixel_format: 'yuv420p' was expected"),
         ({"convert__modalities": ["us"]}, "config: convert.modalities.0: 'us' does not match"),
@@ -91,6 +93,12 @@ def test_a_mistake_is_one_line(changes, line):
         settings.check(changed(**changes))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize("place", ["~/echo", "$HOME/echo"])
+def test_what_only_a_shell_would_expand_is_said(place):
+    with pytest.raises(UserError, match=r"; ~ and \$ mean nothing here, write the whole path"):
+        settings.check(changed(dicom_dir=place))
 
 
 def test_all_mistakes_at_once():
@@ -124,15 +132,45 @@ def test_strings_of_the_command_line_become_what_the_schema_takes():
         ("vitl: {constructor: vit_small}", "vitl.constructor: 'vit_small' is not one of"),
         ("vitl: {constructor: vit_large}", "vitl: key 'resolution' is missing"),
         ("index: {}", "'index' does not match"),
-        ("1: {}", "1 is not of type 'string'"),
+        ("1: {}", "1 is not text"),
         ("[", "is not YAML"),
-        ("[]", r"\[\] is not of type 'object'"),
+        ("[]", r"\[\] is not a section of keys"),
     ],
 )
 def test_a_wrong_registry(tmp_path, registry, message):
     (tmp_path / "models.yaml").write_text(registry)
     with pytest.raises(UserError, match=message):
         settings.check(changed(models_file="models.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("limit: 3\nembed: {device: cpu}\nlimit: 4", "is not YAML: line 3: 'limit' stands in line 1 already; keep one"),
+        ("embed:\n  device: cpu\n  device: cuda", "line 3: 'device' stands in line 2 already"),
+        ("embed: {device: cpu, device: cuda}", "line 1: 'device' stands in line 1 already"),
+        ("embed:\n\tdevice: cpu", "line 2: found character .* token; indent with spaces, not tabs"),
+        ("models: [vitl\nlimit: 3", "is not YAML: line 2: expected"),
+        ("", "has no keys; write one a line"),
+        ("words", "has no keys; write one a line"),
+        ("- vitl", "has no keys; write one a line"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_line(tmp_path, text, says):
+    (tmp_path / "my.yaml").write_text(text)
+    with pytest.raises(UserError, match=says) as error:
+        settings.read(".", str(tmp_path / "my.yaml"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_key_may_override_what_an_anchor_brings(tmp_path):
+    (tmp_path / "models.yaml").write_text(
+        "a: &a {constructor: vit_tiny, resolution: 256, embed_dim: 192, batch_size: 4, checkpoint: a.pt, "
+        "entry: encoder}\n"
+        "b: &b {<<: *a, checkpoint: b.pt}\nc: {<<: *b, checkpoint: c.pt}\n"
+    )
+    registry = settings.check(changed(models_file=str(tmp_path / "models.yaml"), models=["c"]))
+    assert [entry["checkpoint"] for entry in registry.values()] == ["a.pt", "b.pt", "c.pt"]
 
 
 def other(value):

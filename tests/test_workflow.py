@@ -285,6 +285,26 @@ def test_wrong_configurations_stop_with_their_lines(finished, text, lines):
     assert sum(line.startswith(("config:", "model ")) for line in said) == len(lines)
 
 
+def test_a_key_that_stands_twice_stops_with_one_line(finished, tmp_path):
+    (tmp_path / "my.yaml").write_text("limit: 5\nlimit: 0\n")
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        REPOSITORY / "workflow/Snakefile",
+        "--directory",
+        finished,
+        "-n",
+    ]
+    files = [REPOSITORY / "config/demo.yaml", tmp_path / "my.yaml"]
+    done = subprocess.run([*command, "--configfile", *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        f"config: {tmp_path}/my.yaml is not YAML: line 2: 'limit' stands in line 1 already" in done.stdout + done.stderr
+    )
+
+
 def test_a_job_that_fails_says_why_in_one_line(work):
     for path in (work / "results/mp4/256/p10").rglob("*.mp4"):
         path.write_bytes(b"not a video")

@@ -17,6 +17,7 @@ from echo_embeddings.architectures import architecture
 from echo_embeddings.files import UserError
 
 try:
+    settings.check_files(workflow.configfiles)
     REGISTRY = settings.check(config)
     TOP, KIND = collection.source(config)
     TABLES = settings.tables(config)

@@ -10,7 +10,9 @@ from echo_embeddings.files import UserError
 
 def main() -> int:
     """Print what was found; the number of things to mend decides the exit status."""
-    parser = argparse.ArgumentParser(description="Is everything there that a run needs, and what will it cost?")
+    parser = argparse.ArgumentParser(
+        description="Is everything there that a run needs, and what will it cost?", allow_abbrev=False
+    )
     parser.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help="as given to snakemake")
     parser.add_argument("--directory", default=".", metavar="DIR", help="as given to snakemake")
     arguments = parser.parse_args()

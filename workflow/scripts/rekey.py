@@ -9,7 +9,7 @@ from echo_embeddings.files import UserError
 from echo_embeddings.settings import KEY_COLUMNS, Table
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("old", type=Path, help="the directory in which the workflow ran; it is not changed")
     parser.add_argument("new", type=Path, help="a directory without results")
     parser.add_argument("--record-list", required=True, help="of the new version: CSV or Parquet with dicom_filepath")

@@ -20,7 +20,9 @@ def seconds(text: str) -> float:
 
 def main() -> None:
     """Print the table once, or every few seconds."""
-    parser = argparse.ArgumentParser(description="How far the workflow is, from the files that its jobs leave.")
+    parser = argparse.ArgumentParser(
+        description="How far the workflow is, from the files that its jobs leave.", allow_abbrev=False
+    )
     parser.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help="as given to snakemake")
     parser.add_argument("--directory", default=".", metavar="DIR", help="as given to snakemake")
     parser.add_argument("--watch", nargs="?", type=seconds, const=5.0, metavar="SECONDS", help="refresh it (5)")

@@ -13,7 +13,9 @@ from echo_embeddings.files import UserError
 
 def main() -> None:
     """Embed and compare."""
-    parser = argparse.ArgumentParser(description="Embed one known clip and compare its vector with the recorded one.")
+    parser = argparse.ArgumentParser(
+        description="Embed one known clip and compare its vector with the recorded one.", allow_abbrev=False
+    )
     parser.add_argument("model", help="a name in the registry")
     parser.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help="as given to snakemake")
     parser.add_argument("--directory", default=".", metavar="DIR", help="as given to snakemake")

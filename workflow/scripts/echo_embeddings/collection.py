@@ -166,7 +166,10 @@ def folders(top: str, chosen: list[str], kind: Kind = DICOM) -> dict[str, Folder
         elif kind.archives:
             _refuse_archives(direct)
     if not found:
-        raise UserError(f"config: {kind.key}: no {kind.name} below {top!r} (looked for {kind.sign})")
+        raise UserError(
+            f"config: {kind.key}: no {kind.name} below {top!r} (looked for {kind.sign}); "
+            f"set {kind.key} to the directory whose sub-folders hold {kind.name} files"
+        )
     names = [folder.name for folder in found]
     for name in names:
         if name == "all" or set(name) & set("{}"):

@@ -324,7 +324,8 @@ def _finish(name: str, places: Places, rows: list[Row], max_failed_fraction: flo
     if tried and counts[FAILED] / tried > max_failed_fraction:
         raise UserError(
             f"{name}: {counts[FAILED]} of {tried} clips failed, more than convert.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons stand in {saved}"
+            f"({max_failed_fraction:g}) allows; the reasons stand in {saved}; "
+            "mend those files or take them away, or raise it"
         )
     manifest.write(places.table, rows)
     manifest.write_digest(places.table, places.digest)

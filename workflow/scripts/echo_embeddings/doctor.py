@@ -32,6 +32,7 @@ from .settings import REPOSITORY
 GREEN, AMBER, RED = "green", "amber", "red"
 SAMPLE = 200  # files whose header is read
 SAMPLE_MP4 = 40  # MP4 files that are read
+SHOWN = 5  # reasons and the like
 PYTHON = (3, 11)
 
 
@@ -155,7 +156,7 @@ def cluster() -> Iterator[Finding]:
     try:
         listed = subprocess.run(["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, check=True)
     except subprocess.CalledProcessError as error:
-        says = f"sinfo does not answer: {one_line(error.stderr)}"
+        says = f"sinfo does not answer: {one_line(error.stderr.strip().rpartition(chr(10))[2])}"
         yield Finding(AMBER, "SLURM", says, "run this on a node of the cluster")
         return
     profile = yaml.safe_load((REPOSITORY / "profiles/slurm/config.yaml").read_text())
@@ -245,7 +246,37 @@ def files(found: Sample, folders: int, kind: Kind) -> Iterator[Finding]:
     others = {why: count for why, count in found.outcomes.items() if why != "clip"}
     if others:
         reasons = ", ".join(f"{why} {count}" for why, count in most_common(others))
-        yield Finding(GREEN, "no clips", f"of {found.looked_at} looked at: {reasons}")
+        more = f", and {len(others) - SHOWN} other reasons" if len(others) > SHOWN else ""
+        yield Finding(GREEN, "no clips", f"of {found.looked_at} looked at: {reasons}{more}")
+
+
+def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind) -> Iterator[Finding]:
+    """Clips of two folders that share a key, which `merge` refuses after all of them were embedded."""
+    if config["merge"]["prefix_folder"]:
+        return
+    first: dict[str, tuple[Folder, str]] = {}
+    left = SAMPLE
+    for folder in folders:
+        for path in collection.files(folder):
+            key = path if kind is MP4 else collection.mp4_name(path)
+            other, twin = first.setdefault(key, (folder, path))
+            if other is folder or not left:
+                continue
+            left -= 1
+            both = (os.path.join(other.path, twin), os.path.join(folder.path, path))
+            if kind is MP4 or all(_is_clip(one, tuple(config["convert"]["modalities"])) for one in both):
+                says = f"folders {other.name} and {folder.name} share the key {key!r}: their files cannot be merged"
+                mend = "merge: {prefix_folder: true}, which puts the folder's name before every key"
+                yield Finding(RED, "keys", says, mend)
+                return
+
+
+def _is_clip(path: str, modalities: tuple[str, ...]) -> bool:
+    try:
+        dicom.check_clip(path, *dicom.read_header(path), modalities)
+    except (dicom.Skip, dicom.Unreadable, OSError):
+        return False
+    return True
 
 
 def complete(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator[Finding]:
@@ -267,8 +298,8 @@ def complete(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterat
 
 
 def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The largest five."""
-    return collections.Counter(counts).most_common(5)
+    """The largest few."""
+    return collections.Counter(counts).most_common(SHOWN)
 
 
 def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Finding]:
@@ -351,14 +382,14 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
     top, kind = collection.source(config)
     try:
         by_name = collection.folders(top, config["folders"], kind)
+        folders = list(by_name.values())
+        found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
     except UserError as error:
-        mend = f"set {kind.key} to the directory whose sub-folders hold {kind.name} files"
-        yield Finding(RED, kind.name, str(error), mend)
+        yield Finding(RED, kind.name, str(error))  # which says how to mend it
         return
     yield from complete(config, by_name)
-    folders = list(by_name.values())
-    found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
     yield from files(found, len(folders), kind)
+    yield from shared_keys(config, folders, kind)
     made = costs(config, registry, found, len(folders))
     yield disk(made, ".")
     yield from made

@@ -6,7 +6,8 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,24 @@ _TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
 _Validator = validators.extend(Draft202012Validator, type_checker=_TYPES)
 
 
+# The schema's types, in words that a configuration is written in.
+_WORDS = {
+    "object": "a section of keys",
+    "array": "a list, as [a, b]",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
+def _as_written(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return repr(value)
+
+
 def _problems(schema: Mapping[str, Any], document: Any, name: str) -> list[str]:
     """One line for each way in which `document` breaks the schema, in order of place."""
     lines = []
@@ -145,9 +164,18 @@ def _problems(schema: Mapping[str, Any], document: Any, name: str) -> list[str]:
         elif error.validator == "required":
             missing = [key for key in error.validator_value if key not in error.instance]
             lines.extend(f"{where}key {key!r} is missing" for key in missing)
+        elif error.validator == "type":
+            types = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+            hint = ": write it in quotes" if isinstance(error.instance, int | float) and "string" in types else ""
+            lines.append(
+                f"{where}{_as_written(error.instance)} is not {' or '.join(_WORDS[name] for name in types)}{hint}"
+            )
         else:
-            numbers = error.validator == "type" and isinstance(error.instance, int | float)
-            hint = ": write it in quotes" if numbers and "string" in error.validator_value else ""
+            hint = (
+                f": {error.schema['description']}"
+                if error.validator == "pattern" and "description" in error.schema
+                else ""
+            )
             lines.append(where + " ".join(error.message.split()) + hint)
     return list(dict.fromkeys(lines))
 
@@ -196,6 +224,43 @@ def _plain(text: str) -> Any:
         return text
 
 
+class _Once(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML's readers silently take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in lines:
+                problem = f"{key.value!r} stands in line {lines[key.value]} already; keep one"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return node
+
+
+def _load(path: Path, name: str) -> Any:
+    """What the YAML file at `path` holds. Raises `UserError`, which begins with `name`, if it cannot be read."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Once)
+    except OSError as error:
+        raise UserError(f"{name}: cannot read {path}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        hint = "; indent with spaces, not tabs" if "'\\t'" in str(error.problem) else ""
+        raise UserError(f"{name}: {path} is not YAML: {line}{error.problem}{hint}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{name}: {path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def check_files(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise `UserError` if a YAML file among the configuration's says a key twice; Snakemake does not mind."""
+    for path in map(Path, paths):
+        if path.suffix != ".json":
+            _load(path, "config")
+
+
 @functools.cache
 def _schema(name: str) -> dict[str, Any]:
     schema: dict[str, Any] = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
@@ -205,11 +270,9 @@ def _schema(name: str) -> dict[str, Any]:
 def _read_registry(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The registry at `path` and what is wrong with it."""
     try:
-        registry = yaml.safe_load(path.read_text())
-    except OSError as error:
-        return {}, [f"config: models_file: cannot read {path}: {error.strerror}"]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return {}, [f"config: models_file: {path} is not YAML: {' '.join(str(error).split())}"]
+        registry = _load(path, "config: models_file")
+    except UserError as error:
+        return {}, [str(error)]
     problems = _problems(_schema("models"), registry, str(path))
     if problems:
         return {}, problems
@@ -248,6 +311,7 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
         problems.append(
             f"config: dicom_dir: no directory {dicom_dir!r} in {Path.cwd()}; "
             "set dicom_dir to the directory whose sub-folders hold the DICOM files"
+            + ("; ~ and $ mean nothing here, write the whole path" if dicom_dir[:1] in ("~", "$") else "")
         )
     if mp4_dir and config.get("record_list"):
         problems.append(
@@ -301,17 +365,16 @@ def _recipe_problems(own: Any, registry: Mapping[str, Mapping[str, Any]], path: 
 def read(directory: str, *paths: str) -> dict[str, Any]:
     """The base configuration with that of the working directory and the files at `paths` laid over it.
 
-    That is what the Snakefile does; it is not checked yet. Raises `UserError` if one cannot be read or is not YAML.
+    That is what the Snakefile does; it is not checked yet. Raises `UserError` if one cannot be read, is not YAML or
+    has no keys, which Snakemake refuses too.
     """
     config: dict[str, Any] = {}
     own = Path(directory, "config/config.yaml")
     for path in [REPOSITORY / "config/config.yaml", *([own] if own.is_file() else []), *map(Path, paths)]:
-        try:
-            _lay_over(config, yaml.safe_load(path.read_text()) or {})
-        except OSError as error:
-            raise UserError(f"config: cannot read {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-            raise UserError(f"config: {path} is not a YAML mapping: {' '.join(str(error).split())}") from error
+        content = _load(path, "config")
+        if not isinstance(content, dict):
+            raise UserError(f"config: {path} has no keys; write one a line, as `models: [vitl]`")
+        _lay_over(config, content)
     return config
 
 
