@@ -42,6 +42,19 @@ def test_a_demo_that_is_in_order(finished):
     assert re.search(r"convert 256 +0.0 +0.0\n  embed vit-tiny +0.0 +0.0", said)
 
 
+def test_files_that_cannot_be_read_are_told_before_a_run(finished, tmp_path):
+    work = tmp_path / "work"
+    for name in ("dicom", "weights"):
+        shutil.copytree(finished / name, work / name)
+    for name in ("one.dcm", "two.dcm"):
+        (work / "dicom/p10" / name).touch()
+    change = {"models_file": str(REPOSITORY / "config/demo-models.yaml")}
+    said = ask(work, change | {"convert": {"max_failed_fraction": 0.1}})
+    (amber,) = [line for line in lines(said, "amber") if "broken files" in line]
+    assert "2 of 11 clips looked at cannot be read: more than 10% of a folder" in amber
+    assert "broken files" not in ask(work, change | {"convert": {"max_failed_fraction": 0.2}})
+
+
 def test_everything_that_is_wrong_at_once_each_with_what_mends_it(finished, tmp_path):
     registry = yaml.safe_load((REPOSITORY / "config/demo-models.yaml").read_text())
     registry["absent"] = registry["vit-tiny"] | {"checkpoint": "nowhere.pt", "url": "https://example.org/nowhere.pt"}

@@ -26,7 +26,7 @@ from . import checkpoint, collection, dicom, estimate, inventory, models, probe,
 from .architectures import architecture
 from .collection import MP4, Folder, Kind
 from .files import UserError, one_line
-from .manifest import CONVERTED
+from .manifest import CONVERTED, FAILED
 from .settings import REPOSITORY
 
 GREEN, AMBER, RED = "green", "amber", "red"
@@ -53,6 +53,7 @@ class Sample:
     files: int  # in the collection
     looked_at: int
     clips: int  # of those looked at
+    failed: int  # of those looked at: what cannot be read
     frames: float  # of a clip, on average
     bytes: int  # of those looked at
     outcomes: Mapping[str, int]  # clip, or why not
@@ -207,7 +208,8 @@ def sample_mp4(folders: Sequence[Folder]) -> Sample:
     outcomes = collections.Counter("clip" if row.status == CONVERTED else row.reason for row in rows)
     average = statistics.mean(frames) if frames else 0.0
     size = sum(row.bytes or 0 for row in rows)
-    return Sample(files, len(rows), len(frames), average, size, outcomes, {"MP4": len(frames)})
+    failed = sum(row.status == FAILED for row in rows)
+    return Sample(files, len(rows), len(frames), failed, average, size, outcomes, {"MP4": len(frames)})
 
 
 def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
@@ -215,24 +217,28 @@ def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
     files, chosen = _choose(folders, SAMPLE)
     outcomes: collections.Counter[str] = collections.Counter()
     syntaxes: collections.Counter[str] = collections.Counter()
-    frames, size = [], 0
+    frames, size, failed = [], 0, 0
     for path in chosen:
         try:
             size += os.path.getsize(path)
             clip = dicom.check_clip(path, *dicom.read_header(path), modalities)
-        except (dicom.Skip, dicom.Unreadable) as why:
+        except dicom.Skip as why:
+            outcomes[str(why)] += 1
+        except dicom.Unreadable as why:
+            failed += 1
             outcomes[str(why)] += 1
         except OSError as error:
+            failed += 1
             outcomes[error.strerror or "cannot be read"] += 1
         else:
             outcomes["clip"] += 1
             syntaxes[uid.UID(clip.transfer_syntax).name] += 1
             frames.append(clip.number_of_frames)
     average = statistics.mean(frames) if frames else 0.0
-    return Sample(files, len(chosen), len(frames), average, size, outcomes, syntaxes)
+    return Sample(files, len(chosen), len(frames), failed, average, size, outcomes, syntaxes)
 
 
-def files(found: Sample, folders: int, kind: Kind) -> Iterator[Finding]:
+def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -> Iterator[Finding]:
     """What the collection seems to hold."""
     share = found.looked_at / max(1, found.files)
     gigabytes = found.bytes / max(share, 1e-9) / 1e9
@@ -248,6 +254,13 @@ def files(found: Sample, folders: int, kind: Kind) -> Iterator[Finding]:
         reasons = ", ".join(f"{why} {count}" for why, count in most_common(others))
         more = f", and {len(others) - SHOWN} other reasons" if len(others) > SHOWN else ""
         yield Finding(GREEN, "no clips", f"of {found.looked_at} looked at: {reasons}{more}")
+    tried = found.failed + found.clips
+    if tried and found.failed / tried > max_failed_fraction:
+        says = (
+            f"{found.failed} of {tried} clips looked at cannot be read: more than {max_failed_fraction:.0%} of a folder"
+        )
+        mend = "mend or remove them, or raise convert.max_failed_fraction: a folder's job fails above it"
+        yield Finding(AMBER, "broken files", says, mend)
 
 
 def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind) -> Iterator[Finding]:
@@ -388,7 +401,7 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
         yield Finding(RED, kind.name, str(error))  # which says how to mend it
         return
     yield from complete(config, by_name)
-    yield from files(found, len(folders), kind)
+    yield from files(found, len(folders), kind, config["convert"]["max_failed_fraction"])
     yield from shared_keys(config, folders, kind)
     made = costs(config, registry, found, len(folders))
     yield disk(made, ".")

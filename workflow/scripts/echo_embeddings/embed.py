@@ -322,5 +322,6 @@ def _judge(name: str, places: Places, clips: int, failed: dict[str, str], max_fa
         gone = "; MP4 files are gone: --forcerun convert makes them again" if video.GONE in failed.values() else ""
         raise UserError(
             f"{name}: {len(failed)} of {clips} clips have no vector, more than embed.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons stand in {places.failed}{gone}"
+            f"({max_failed_fraction:g}) allows; the reasons stand in {places.failed}{gone}; "
+            "mend those files or raise it"
         )

@@ -71,7 +71,9 @@ def _bare(name: str) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {part}" for name, part in value.items())
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items() if part is not None)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "not recorded" if value is None else str(value)
 
 
