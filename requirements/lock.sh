@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes the full resolved set of pyproject.toml's dependencies to run.txt and dev.txt.
+# Writes the full resolved set of pyproject.toml's dependencies to run.txt and dev.txt, and the former once more to the
+# environment for --sdm conda: Snakemake copies that file before conda reads it, so "-r run.txt" would not be found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 torch="torch==2.13.0"
@@ -25,3 +26,5 @@ frozen | { grep -vxFf "$venv/run.txt" || true; } >"$venv/dev.txt"
     echo "-r run.txt"
     cat "$venv/dev.txt"
 } >requirements/dev.txt
+sed '/- pip:$/q' workflow/envs/echo-embeddings.yaml >"$venv/head.yaml"
+{ cat "$venv/head.yaml"; sed 's/^/      - /' "$venv/run.txt"; } >workflow/envs/echo-embeddings.yaml

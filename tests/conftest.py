@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
@@ -48,19 +49,39 @@ def run_demo(directory, *arguments, change=None, snakefile="workflow/Snakefile")
     return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments, snakefile=snakefile)
 
 
+def copy_repository(to: Path) -> None:
+    """What a user clones, and beside it the environment in which the tests run, as if `make test` had just made it."""
+    for name in ("Makefile", "README.md", "config", "docs", "profiles", "requirements", "workflow"):
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, to / name)
+    (to / ".venv").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.suffix != ".stamp":
+            (to / ".venv" / entry.name).symlink_to(entry)
+    for name in ("run.stamp", "dev.stamp"):
+        (to / ".venv" / name).touch()
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """A directory in which the demo has run, as `make demo` does it; copy it before changing it."""
-    directory = tmp_path_factory.mktemp("demo")
-    # demo.yaml names the registry beside itself, relative to the working directory.
-    (directory / "config").mkdir()
-    shutil.copy(REPOSITORY / "config/demo-models.yaml", directory / "config")
-    work = directory / "demo"
-    made = run_snakemake(work, "--cores", "2", snakefile="workflow/rules/demo.smk")
-    assert made.returncode == 0, made.stdout
-    result = run_demo(work)
-    assert result.returncode == 0, result.stdout
-    return work
+    """A directory in which `make demo` has run, once for all of pytest's processes; copy it before changing it."""
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent
+    directory /= "repository"
+    with filelock.FileLock(f"{directory}.lock"):
+        if not directory.exists():
+            directory.mkdir()
+            copy_repository(directory)
+            with (directory / "said.txt").open("w") as said:
+                status = subprocess.call(["make", "demo"], cwd=directory, stdout=said, stderr=said)
+                print("exit status", status, file=said)
+    text = (directory / "said.txt").read_text()
+    assert text.endswith("The report: demo/results/qc/index.html\nexit status 0\n"), text
+    return directory / "demo"
 
 
 @pytest.fixture(scope="session")

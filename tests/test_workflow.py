@@ -55,35 +55,6 @@ def test_everything_is_pending_before_the_first_run(finished, tmp_path):
     }
 
 
-MODULE = f"""
-configfile: "own.yaml"
-
-module echo:
-    snakefile: "{REPOSITORY}/workflow/Snakefile"
-    config: config
-
-use rule * from echo as echo_*
-
-rule mine:
-    default_target: True
-    input: "results/mp4/256/p11.manifest.tsv"
-"""
-
-
-def test_as_a_module_of_another_workflow(finished, tmp_path):
-    (tmp_path / "Snakefile").write_text(MODULE)
-    registry = REPOSITORY / "config/demo-models.yaml"
-    own = {"dicom_dir": str(finished / "dicom"), "weights_dir": str(finished / "weights"), "models": ["vit-tiny"]}
-    own |= {"models_file": str(registry), "convert": {"max_failed_fraction": 0.25}}
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
-    result = run_snakemake(tmp_path, "--cores", "2", snakefile=str(tmp_path / "Snakefile"))
-    assert result.returncode == 0, result.stdout
-    made = manifest.read(tmp_path / "results/mp4/256/p11.manifest.tsv")
-    assert [row.mp4 for row in made] == [
-        row.mp4 for row in manifest.read(finished / "results/mp4/256/p11.manifest.tsv")
-    ]
-
-
 def test_a_configuration_in_the_working_directory_is_laid_over_the_defaults(finished, tmp_path):
     (tmp_path / "config").mkdir()
     own = {"dicom_dir": str(finished / "dicom"), "weights_dir": str(finished / "weights"), "models": ["vit-tiny"]}

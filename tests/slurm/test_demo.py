@@ -111,7 +111,7 @@ def another(finished, directory):
     return copy
 
 
-# Lines of the profile that the README's table "your cluster -> which line" names: old -> new.
+# Lines of the profile that docs/slurm.md's table "your cluster -> which line" names: old -> new.
 GRES = {"    gpu: 1 ": "#   gpu: 1 ", "    gpu_model: l40s": "#   gpu_model: l40s", "#   gpu: 0 ": "    gpu: 0 "}
 GRES |= {"#   gres:": "    gres:", "#   runtime: 720": "    runtime: 720"}
 GRES |= {"# - slurm_account=NAME": "  - slurm_account=lab", "# slurm-status-command": "slurm-status-command"}
@@ -121,7 +121,7 @@ NO_GPU |= {"  - mem_mb=8000": "  - slurm_extra='--nice=7'\n  - mem_mb=8000"}
 
 
 def changed_profile(directory, change):
-    """A copy of the profile with some lines changed, as its README says."""
+    """A copy of the profile with some lines changed, as docs/slurm.md says."""
     text = (REPOSITORY / "profiles/slurm/config.yaml").read_text()
     for old, new in change.items():
         assert text.count(old) == 1, old

@@ -1,0 +1,257 @@
+"""README.md and docs/everyday.md as a newcomer uses them: every command is run as it stands there, in its order.
+
+The models' names stand for the demo's small encoder, its collection for MIMIC-IV-Echo; nothing else is changed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from packaging.specifiers import SpecifierSet
+
+from conftest import REPOSITORY, copy_repository, run_snakemake
+from echo_embeddings import manifest
+
+PAGES = ("README.md", "docs/everyday.md")
+
+# Commands of the pages that are not run here, by their whole text, and why.
+ELSEWHERE = {
+    "make demo": "conftest.finished runs it, and what follows here starts from its results",
+    "make test": "it is what runs this",
+    "make install": "`make lint`, with which .ci/run begins, does its work on a fresh machine",
+    ".venv/bin/snakemake --configfile my.yaml --profile profiles/slurm": "tests/slurm/test_demo.py, on a real SLURM",
+}
+CLIP = "90000001_0002"  # the clip that `spoiled` makes unreadable
+STANDS_FOR = {"94106955_0001": CLIP}  # and the collection, whose place is known when it is made
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", (REPOSITORY / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """Each line of the page's bash blocks, without its comment."""
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines() if line.strip()]
+    return [re.sub(r"\s+# .*", "", line).strip() for line in lines]
+
+
+def small_models(resources: str) -> str:
+    """A registry in which the demo's encoder has the names that the pages use."""
+    entry = yaml.safe_load((REPOSITORY / "config/demo-models.yaml").read_text())["vit-tiny"]
+    entry["checkpoint"] = f"{resources}/vit-tiny.pt"
+    return yaml.safe_dump({"vitl": entry, "vith": entry, "vitg-384": {**entry, "resolution": 384}})
+
+
+@pytest.fixture(scope="module")
+def clone(finished, tmp_path_factory) -> Path:
+    """A clone of the repository in which the demo's files are converted, and one of them is spoiled since."""
+    directory = tmp_path_factory.mktemp("clone")
+    copy_repository(directory)
+    for name in ("results/mp4", "results/state/convert", ".snakemake"):
+        shutil.copytree(finished / name, directory / name)
+    demo = yaml.safe_load((REPOSITORY / "config/demo.yaml").read_text())
+    text = (directory / "config/config.yaml").read_text()
+    config = yaml.safe_load(text)
+    for section in ("convert", "embed"):
+        config[section] |= demo[section]
+    config["embed"]["max_failed_fraction"] = 0.5
+    (directory / "config/config.yaml").write_text(yaml.safe_dump(config))
+    (directory / "config/models.yaml").write_text(small_models(str(finished / "weights")))
+    (spoiled,) = (directory / "results/mp4/256/p10").rglob(f"{CLIP}.mp4")
+    spoiled.write_bytes(b"not a video")
+    return directory
+
+
+def run(directory: Path, command: str, finished: Path) -> subprocess.CompletedProcess:
+    """A line of a page in bash, with the environment's programs in PATH."""
+    for old, new in {**STANDS_FOR, "/data/mimic-iv-echo/files": str(finished / "dicom")}.items():
+        command = command.replace(old, new)
+    path = f"{directory}/.venv/bin{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=directory,
+        env={**os.environ, "PATH": path, "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def run_page(page: str, directory: Path, finished: Path) -> dict[str, str]:
+    """What each command of the page said, by command; the first that fails ends it."""
+    said = {}
+    for command in commands(page):
+        if command not in ELSEWHERE:
+            result = run(directory, command, finished)
+            assert result.returncode == 0, f"{page}: {command}\n{result.stdout}"
+            said[command] = result.stdout
+    return said
+
+
+@pytest.fixture(scope="module")
+def readme(clone, finished) -> dict[str, str]:
+    """What README's commands said."""
+    return run_page("README.md", clone, finished)
+
+
+def test_the_commands_of_the_readme(readme, clone):
+    (doctor,) = {said for command, said in readme.items() if command.startswith("make doctor")}
+    assert "vitl" in doctor
+    (status,) = {said for command, said in readme.items() if command.startswith("make status")}
+    assert "4 jobs: 4 done" in status
+    vectors = torch.load(clone / "results/embeddings/vitl_embeddings_all.pt")
+    assert len(vectors) == 7  # of the demo's 8 clips, one is spoiled
+    assert (clone / "results/qc/index.html").is_file()
+
+
+def test_the_python_of_the_readme(readme, clone):
+    for block in blocks("README.md", "python"):
+        result = subprocess.run([sys.executable, "-c", block], cwd=clone, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, block + result.stderr
+        if "filename" in block:
+            assert result.stdout.count("torch.Size([192])") == 7
+
+
+def test_the_guides_commands_have_their_like(readme, clone, finished):
+    table = (REPOSITORY / "README.md").read_text().split("## From the guide's commands")[1].split("\n## ")[0]
+    cells = [row.split("|")[2] for row in table.splitlines() if row.startswith("| `")]
+    found = [command for cell in cells for command in re.findall(r"`((?:snakemake|make|cp) .*?)`", cell)]
+    dry = [command for command in found if command.startswith("snakemake ")]
+    assert len(dry) >= 6
+    assert set(found) - set(dry) == {"make install", "make demo", "cp .env.example .env"}
+    assert (REPOSITORY / ".env.example").is_file()
+    # As the table's words say: with the configuration; and all their targets in one dry run.
+    targets = {word for command in dry for word in command.split() if word.startswith("results/")}
+    result = run(clone, f"snakemake {' '.join(sorted(targets))} --configfile my.yaml -n", finished)
+    assert result.returncode == 0, result.stdout
+    named = re.findall(r"`(results/\S+?)`", table)
+    assert {"results/qc/vitl.html", "results/qc/index.html"} <= set(named)
+    assert all((clone / name).exists() for name in named)
+
+
+def test_the_commands_of_everyday(readme, clone, finished):
+    vectors = clone / "results/embeddings/vitl_embeddings_all.pt"
+    assert vectors.is_file()
+    said = run_page("docs/everyday.md", clone, finished)
+    grepped = [text for command, text in said.items() if command.startswith("grep ")]
+    assert "\tconverted\t" in grepped[0]
+    assert grepped[1].startswith("p10000001/")
+    assert len(torch.load(clone / "results/embeddings/vith_embeddings_all.pt")) == 7
+    assert not vectors.exists()  # the last command deletes it
+
+
+def test_the_module_of_everyday(finished, tmp_path):
+    (example,) = blocks("docs/everyday.md", "snakemake")
+    (tmp_path / "Snakefile").write_text(example)
+    (tmp_path / "echo-embeddings").symlink_to(REPOSITORY)
+    (tmp_path / "models.yaml").write_text(small_models(str(finished / "weights")))
+    own = {"dicom_dir": str(finished / "dicom"), "folders": ["p11"], "models_file": "models.yaml"}
+    own |= {"embed": {"device": "cpu", "num_workers": 1, "precision": "fp32"}, "convert": {"max_failed_fraction": 0.5}}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(own))
+    result = run_snakemake(tmp_path, "--cores", "2", snakefile=tmp_path / "Snakefile")
+    assert result.returncode == 0, result.stdout
+    assert "rule echo_convert:" in result.stdout
+    rows = manifest.read(finished / "results/mp4/256/p11.manifest.tsv")
+    vectors = torch.load(tmp_path / "results/embeddings/vitl_embeddings_all.pt")
+    assert set(vectors) == {row.mp4 for row in rows if row.mp4}
+    assert (tmp_path / "count.txt").is_file()
+
+
+def test_what_is_run_elsewhere_is_on_a_page():
+    assert set(ELSEWHERE) <= {command for page in PAGES for command in commands(page)}
+
+
+def test_every_make_target_and_every_file_that_the_docs_name_is_there():
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    pages = [REPOSITORY / "README.md", REPOSITORY / "config/README.md", *(REPOSITORY / "docs").glob("*.md")]
+    for page in pages:
+        text = page.read_text()
+        assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets, page
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            name, _, anchor = link.partition("#")
+            if "://" in link:
+                continue
+            linked = (page.parent / name) if name else page
+            assert linked.exists(), f"{page.name}: {link}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)", linked.read_text(), re.MULTILINE)
+                anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in anchors, f"{page.name}: {link}"
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading."""
+    text = (REPOSITORY / page).read_text().split(heading)[1]
+    table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table]
+
+
+def keys_of(schema: dict, above: str = "") -> dict[str, dict]:
+    """The schema's keys as the pages write them, `section.key`."""
+    found = {}
+    for key, part in schema["properties"].items():
+        found |= keys_of(part, f"{above}{key}.") if "properties" in part else {above + key: part}
+    return found
+
+
+def schema(name: str) -> dict:
+    return yaml.safe_load((REPOSITORY / f"workflow/schemas/{name}.schema.yaml").read_text())
+
+
+def test_the_guides_flags_are_keys_that_are_there():
+    known = keys_of(schema("config"))
+    for flag, key, _ in rows("docs/guide.md", "## Flags"):
+        assert flag.startswith("`--")
+        if not key.startswith("none"):
+            named = re.match(r"`([\w.]+)", key)[1]
+            assert named in known, flag
+
+
+def test_config_readme_explains_every_key_with_its_default():
+    known = keys_of(schema("config"))
+    explained = {
+        key.strip("`"): (default, unit, words) for key, default, unit, words in rows("config/README.md", "# C")
+    }
+    assert explained.keys() == known.keys()
+    for key, (default, _, words) in explained.items():
+        assert yaml.safe_load(default.strip("`")) == known[key]["default"], key
+        assert words, key
+
+
+def test_config_readme_explains_every_key_of_the_registry():
+    registry = schema("models")["additionalProperties"]
+    explained = {}
+    for names, default, _ in rows("config/README.md", "## The model registry"):
+        explained |= dict.fromkeys(re.findall(r"`(\w+)`", names), default)
+    assert explained.keys() == registry["properties"].keys()
+    for key, default in explained.items():
+        assert (default == "") == (key in registry["required"]), key
+        assert yaml.safe_load(default.strip("`")) == registry["properties"][key].get("default"), key
+
+
+def test_the_conda_environment_has_the_pins_and_a_python_that_we_run_on():
+    environment = yaml.safe_load((REPOSITORY / "workflow/envs/echo-embeddings.yaml").read_text())
+    *packages, pip = environment["dependencies"]
+    lines = (REPOSITORY / "requirements/run.txt").read_text().splitlines()
+    assert pip == {"pip": [line for line in lines if not line.startswith("#")]}
+    python, installer = packages
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert python.removeprefix("python=") in SpecifierSet(project["requires-python"])
+    assert installer == "pip"
+
+
+def test_the_catalog_is_told_how_the_workflow_is_used():
+    usage = yaml.safe_load((REPOSITORY / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage.keys() == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert usage["mandatory-flags"].keys() == {"desc", "flags"}
+    assert usage["software-stack-deployment"]["conda"] is True
+    assert usage["report"] is True
