@@ -165,7 +165,7 @@ def cluster() -> Iterator[Finding]:
     named = {wanted, *(rule.get("slurm_partition") for rule in profile.get("set-resources", {}).values())} - {None}
     if absent := sorted(str(name) for name in named - set(listed.stdout.split())):
         says = f"profiles/slurm names {', '.join(absent)}; there are {', '.join(sorted(set(listed.stdout.split())))}"
-        yield Finding(AMBER, "SLURM", says, "copy profiles/slurm and change slurm_partition; docs/slurm.md has the table")
+        yield Finding(AMBER, "SLURM", says, "change slurm_partition in a copy of profiles/slurm; see docs/slurm.md")
     else:
         yield Finding(GREEN, "SLURM", f"has the profile's partitions: {', '.join(sorted(map(str, named)))}")
 
