@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 
 import pytest
@@ -17,8 +18,8 @@ TWO = dataclasses.replace(MODEL, recipe=Recipe("two", clips_per_video=2))
 
 
 @pytest.fixture
-def with_index(places, tmp_path):  # noqa: F811
-    return dataclasses.replace(places, index=tmp_path / "features/tokens/tiny/p10.index.tsv")
+def there(places, tmp_path):  # noqa: F811
+    return dataclasses.replace(places, features=tmp_path / "features")
 
 
 @pytest.fixture
@@ -29,34 +30,35 @@ def computed(monkeypatch):
     return sizes
 
 
-def features(places):  # noqa: F811
+def features(places, pool="tokens"):  # noqa: F811
     """As docs/features.md reads them."""
     found = {}
-    with places.index.open() as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            with safe_open(places.index.parent / row["file"], "pt") as shard:
+    index = places.index(pool, "tiny", "p10")
+    with index.open() as file:
+        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+            with safe_open(index.parent / row["file"], "pt") as shard:
                 found[row["key"]] = shard.get_tensor(row["key"])
     return found
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_tokens_pooled_again_are_the_vectors(with_index, precision):
+def test_tokens_pooled_again_are_the_vectors(there, precision):
     model = dataclasses.replace(MODEL, precision=precision)
-    vectors = run(with_index, model, keep="tokens")
-    found = features(with_index)
+    vectors = run(there, model, keep="tokens")
+    found = features(there)
     assert list(found) == list(vectors)
     for key, tokens in found.items():
         assert (tokens.dtype, tokens.shape) == (torch.float16, (1, 8, 16, 192))
         again = tokens.float().mean(dim=(0, 1, 2))
         assert (again - vectors[key]).norm() < 1e-5 * vectors[key].norm()
-    says = json.loads(with_index.run.read_text())["features"]
+    says = json.loads(there.run.read_text())["features"]
     assert says == {"pool": "tokens", "dtype": "float16", "shape": [1, 8, 16, 192], "bytes": 6 * 8 * 16 * 192 * 2}
 
 
 @pytest.mark.parametrize(("keep", "shape"), [("clips", (2, 192)), ("time", (2, 8, 192))])
-def test_clips_kept_apart_and_tubelets_average_to_the_vector(with_index, keep, shape):
-    vectors = run(with_index, TWO, keep=keep)
-    found = features(with_index)
+def test_clips_kept_apart_and_tubelets_average_to_the_vector(there, keep, shape):
+    vectors = run(there, TWO, keep=keep)
+    found = features(there, keep)
     assert all(made.shape == shape and made.dtype == torch.float32 for made in found.values())
     for key, vector in vectors.items():
         torch.testing.assert_close(found[key].flatten(0, -2).mean(dim=0), vector, rtol=1e-5, atol=1e-5)
@@ -64,20 +66,20 @@ def test_clips_kept_apart_and_tubelets_average_to_the_vector(with_index, keep, s
     assert not torch.allclose(first, second)  # of two halves of the video
 
 
-def test_vectors_stay_what_they_are(places, with_index, computed):  # noqa: F811
+def test_vectors_stay_what_they_are(places, there, computed):  # noqa: F811
     before = run(places)
     assert json.loads(places.run.read_text())["features"] is None
     computed.clear()
-    after = run(with_index, keep="tokens")
+    after = run(there, keep="tokens")
     assert sum(computed) == 6  # tokens of clips that had a vector and no tokens
     assert all(torch.equal(before[key], after[key]) for key in before)
     computed.clear()
-    run(with_index, keep="tokens")
+    run(there, keep="tokens")
     run(places)
     assert computed == []
 
 
-def test_what_a_killed_job_saved_is_used_again(with_index, monkeypatch):
+def test_what_a_killed_job_saved_is_used_again(there, monkeypatch):
     real, calls = extract.forward, []
 
     def dies_at_the_second(*arguments):
@@ -88,54 +90,101 @@ def test_what_a_killed_job_saved_is_used_again(with_index, monkeypatch):
 
     monkeypatch.setattr(extract, "forward", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        run(with_index, keep="tokens", batch_size=2, save_every=4)
-    assert not with_index.index.exists()
+        run(there, keep="tokens", batch_size=2, save_every=4)
+    assert not there.index("tokens", "tiny", "p10").exists()
     monkeypatch.setattr(extract, "forward", real)
-    vectors = run(with_index, keep="tokens")
-    assert json.loads(with_index.run.read_text())["counts"]["reused"] == 2
-    assert list(features(with_index)) == list(vectors)
+    vectors = run(there, keep="tokens")
+    assert json.loads(there.run.read_text())["counts"]["reused"] == 2
+    assert list(features(there)) == list(vectors)
 
 
-def test_files_are_as_large_as_what_may_wait(with_index, monkeypatch):
+def test_files_are_as_large_as_what_may_wait(there, monkeypatch):
     monkeypatch.setattr(embed, "SHARD_BYTES", 2 * 8 * 16 * 192 * 2)  # two clips
-    run(with_index, keep="tokens", batch_size=1, save_every=1000)
-    assert len(list((with_index.index.parent / "p10").glob("*.safetensors"))) == 2
-    assert len(features(with_index)) == 6
+    run(there, keep="tokens", batch_size=1, save_every=1000)
+    assert len(list(there.features.rglob("*.safetensors"))) == 2
+    assert len(features(there)) == 6
 
 
-def test_a_file_that_is_gone_is_made_again_and_a_damaged_one_is_named(with_index, computed):
-    run(with_index, keep="tokens", batch_size=1, save_every=2)
-    first, second, *_ = sorted((with_index.index.parent / "p10").glob("*.safetensors"))
+def test_a_file_that_is_gone_is_made_again_and_a_damaged_one_is_named(there, computed):
+    run(there, keep="tokens", batch_size=1, save_every=2)
+    first, second, *_ = sorted(there.features.rglob("*.safetensors"))
     with safe_open(first, "pt") as shard:
         gone = len(list(shard.keys()))
     first.unlink()
     computed.clear()
-    run(with_index, keep="tokens")
+    run(there, keep="tokens")
     assert sum(computed) == gone
-    assert len(features(with_index)) == 6
+    assert len(features(there)) == 6
     second.write_bytes(second.read_bytes()[:100])
     with pytest.raises(UserError, match=f"{second.name}: cannot be read as a file of features: .*; delete it"):
-        run(with_index, keep="tokens")
+        run(there, keep="tokens")
 
 
-def test_a_token_beyond_float16_is_a_row(with_index, monkeypatch):
+def test_a_token_beyond_float16_is_a_row(there, monkeypatch):
     real = extract.forward
 
     def large(*arguments):
         made = real(*arguments).each(torch.clone)
-        made.features[0, 0, 0, 0, 0] = float("inf")
+        made.sound[0] = False
         return made
 
     monkeypatch.setattr(extract, "forward", large)
-    vectors = run(with_index, keep="tokens", batch_size=6, save_every=10)
-    assert len(vectors) == len(features(with_index)) == 5
-    assert with_index.failed.read_text().count("beyond float16") == 1
+    vectors = run(there, keep="tokens", batch_size=6, save_every=10)
+    assert len(vectors) == len(features(there)) == 5
+    assert there.failed.read_text().count("beyond float16") == 1
 
 
-def test_only_listed_clips_stand_in_the_index(with_index):
-    run(with_index, keep="tokens")
-    rows = [row for row in manifest.read(with_index.table) if row.mp4 != "s2/clip.mp4"]
-    manifest.write(with_index.table, rows)
-    run(with_index, keep="tokens")
-    assert "s2/clip.mp4" not in features(with_index)
-    assert len(features(with_index)) == 5
+def test_only_listed_clips_stand_in_the_index(there):
+    run(there, keep="tokens")
+    rows = [row for row in manifest.read(there.table) if row.mp4 != "s2/clip.mp4"]
+    manifest.write(there.table, rows)
+    run(there, keep="tokens")
+    assert "s2/clip.mp4" not in features(there)
+    assert len(features(there)) == 5
+
+
+def files_of(places):  # noqa: F811
+    """Every key of every file of features, as often as it stands there."""
+    keys = []
+    for path in places.features.rglob("*.safetensors"):
+        with safe_open(path, "pt") as shard:
+            keys += list(shard.keys())
+    return sorted(keys)
+
+
+def test_a_full_disk_takes_features_and_leaves_the_vectors(there, computed, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(embed.Features, "add", full)
+        run(there, keep="tokens", batch_size=2, save_every=1000)
+    computed.clear()
+    assert len(run(there)) == 6  # without features: what was computed is there
+    assert computed == []
+
+
+def test_no_features_are_written_twice(there):
+    """Vectors that are lost are made again, and their features stay the ones that are there."""
+    run(there, keep="tokens", batch_size=2, save_every=2)
+    for shard in there.state.glob("*.pt"):
+        shard.unlink()
+    vectors = run(there, keep="tokens")
+    assert files_of(there) == list(features(there)) == list(vectors)
+
+
+def test_an_index_of_another_pool_tells_of_the_vectors_that_are_there_or_is_gone(there, computed):
+    run(there, keep="time")
+    run(there, keep="tokens")
+    assert len(features(there, "time")) == len(features(there)) == 6
+    rows = [row for row in manifest.read(there.table) if row.mp4 != "s2/clip.mp4"]
+    manifest.write(there.table, rows)
+    run(there)
+    assert len(features(there, "time")) == len(features(there)) == 5
+    run(there, dataclasses.replace(MODEL, num_frames=8), keep="time")
+    assert not there.index("tokens", "tiny", "p10").exists()
+    assert next(iter(features(there, "time").values())).shape == (1, 4, 192)
+    computed.clear()
+    run(there, keep="tokens")
+    assert len(features(there)) == 5
+    assert computed == []

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from conftest import REPOSITORY, SETTINGS
 from echo_embeddings import checkpoint, embed, manifest, video
@@ -46,7 +47,8 @@ if __name__ == "__main__":
         return made
 
     extract.forward = slowly
-    test_kill_embed.run(Path(sys.argv[1]), Path(sys.argv[2]), save_every={save_every}, num_workers={workers})
+    source, top = map(Path, sys.argv[1:])
+    test_kill_embed.run(source, top, keep={keep!r}, save_every={save_every}, num_workers={workers})
 """
 
 
@@ -58,21 +60,24 @@ def places_in(source: Path, top: Path) -> embed.Places:
         state=top / "state",
         digests=source / "digests",
         vectors=top / "tiny_embeddings_p10.pt",
+        features=top / "features",
     )
 
 
-def run(source: Path, top: Path, **changes) -> None:
+def run(source: Path, top: Path, keep: str = "mean", **changes) -> None:
     means = embed.Means("cpu", batch_size=2, auto=False, num_workers=0, threads=1, save_every=SAVE_EVERY)
     model = Model("tiny", "vit_tiny", SIZE, 192, "encoder", 16, "fp32")
     means = dataclasses.replace(means, **changes)
-    embed.embed_folder("p10", places_in(source, top), model, means, max_failed_fraction=0)
+    embed.embed_folder("p10", places_in(source, top), model, means, max_failed_fraction=0, keep=keep)
 
 
-def start(source: Path, top: Path, save_every: int, pause: float, workers: int = 0) -> subprocess.Popen:
+def start(
+    source: Path, top: Path, save_every: int, pause: float, workers: int = 0, keep: str = "mean"
+) -> subprocess.Popen:
     """A job that says when it has computed a batch, and then pauses, seconds."""
     script = source / f"job-{top.name}.py"
     paths = [str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]
-    script.write_text(JOB.format(paths=paths, save_every=save_every, pause=pause, workers=workers))
+    script.write_text(JOB.format(paths=paths, save_every=save_every, pause=pause, workers=workers, keep=keep))
     return subprocess.Popen(
         [sys.executable, script, source, top],
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -150,6 +155,27 @@ def test_killed_at_twenty_moments(source, expected):
         assert finished or counts(top)["reused"] == kept
         shutil.rmtree(top)
     assert between >= 12
+
+
+def test_killed_while_it_keeps_tokens(source, expected):
+    """Vectors and features of one clip are two files; a kill between them loses and doubles nothing."""
+    draw = random.Random(0)
+    for i in range(5):
+        top = source / f"tokens-{i}"
+        process = start(source, top, SAVE_EVERY, 0.02, keep="tokens")
+        while len(list(top.rglob("*.safetensors"))) <= 2 * i and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.05))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        run(source, top, keep="tokens")
+        check(top, expected)
+        keys = []
+        for path in top.rglob("*.safetensors"):
+            with safe_open(path, "pt") as shard:
+                keys += list(shard.keys())
+        assert sorted(keys) == list(expected)
+        assert (top / "features/tokens/tiny/p10.index.tsv").read_text().count(".mp4") == CLIPS
 
 
 def test_workers_die_with_their_parent(source):

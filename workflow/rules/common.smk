@@ -140,7 +140,8 @@ def say_features():
         name: estimate.feature_bytes(clips(*FOLDERS), settings.model(config, REGISTRY, name), POOL)
         for name in config["models"]
     }
-    logger.info(estimate.features_line(POOL, sizes, clips(*FOLDERS), shutil.disk_usage(".").free))
+    there = next(place for place in ("results/features", "results", ".") if Path(place).exists())
+    logger.info(estimate.features_line(POOL, sizes, clips(*FOLDERS), shutil.disk_usage(there).free))
 
 
 def embed_mb(wildcards):

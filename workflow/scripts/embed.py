@@ -19,7 +19,6 @@ if __name__ == "__main__":  # worker processes import this file
                 state=Path("results/state/embed", model.name, folder),
                 digests=Path("results/state/checkpoints"),
                 vectors=Path(snakemake.output.vectors),
-                index=Path(snakemake.output.features) if keys["pool"] != "mean" else None,
             ),
             model,
             embed.Means(

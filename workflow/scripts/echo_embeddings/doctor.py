@@ -267,17 +267,25 @@ def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind
     """Clips of two folders that share a key, which `merge` refuses after all of them were embedded."""
     if config["merge"]["prefix_folder"]:
         return
+    modalities = tuple(config["convert"]["modalities"])
     first: dict[str, tuple[Folder, str]] = {}
     left = SAMPLE
     for folder in folders:
         for path in collection.files(folder):
             key = path if kind is MP4 else collection.mp4_name(path)
             other, twin = first.setdefault(key, (folder, path))
-            if other is folder or not left:
+            if other is folder:
                 continue
+            if not left:
+                says = (
+                    f"folders share names; of {SAMPLE} such pairs none is of two clips, the others were not looked at"
+                )
+                yield Finding(AMBER, "keys", says, "merge: {prefix_folder: true} is the safe choice")
+                return
             left -= 1
-            both = (os.path.join(other.path, twin), os.path.join(folder.path, path))
-            if kind is MP4 or all(_is_clip(one, tuple(config["convert"]["modalities"])) for one in both):
+            if kind is not MP4 and not _is_clip(os.path.join(other.path, twin), modalities):
+                first[key] = (folder, path)  # the next one of this name is held against this one
+            elif kind is MP4 or _is_clip(os.path.join(folder.path, path), modalities):
                 says = f"folders {other.name} and {folder.name} share the key {key!r}: their files cannot be merged"
                 mend = "merge: {prefix_folder: true}, which puts the folder's name before every key"
                 yield Finding(RED, "keys", says, mend)
@@ -367,8 +375,10 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
 
 def disk(made: Sequence[Cost], directory: str) -> Finding:
     """Disk needed against disk free below the working directory."""
-    needed, free = sum(cost.gigabytes for cost in made), shutil.disk_usage(directory).free / 1e9
-    says = f"a full run takes about {needed:,.0f} GB, {free:,.0f} GB are free in {os.path.abspath(directory)}"
+    results = os.path.join(directory, "results")
+    place = results if os.path.isdir(results) else directory  # it may be a link to another disk
+    needed, free = sum(cost.gigabytes for cost in made), shutil.disk_usage(place).free / 1e9
+    says = f"a full run takes about {needed:,.0f} GB, {free:,.0f} GB are free in {os.path.abspath(place)}"
     if needed > free:
         return Finding(RED, "disk", says, "run elsewhere: snakemake --directory DIR")
     return Finding(AMBER if 2 * needed > free else GREEN, "disk", says)

@@ -10,7 +10,7 @@ import math
 import platform
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -25,6 +25,7 @@ from .features import Features
 from .files import UserError, alone, whole
 from .loader import Chunk
 from .manifest import CONVERTED, Row
+from .pool import POOLS
 from .progress import Progress
 from .recipe import Recipe
 from .settings import Model, Tables
@@ -43,12 +44,16 @@ class Places:
     state: Path  # what the job remembers; no rule declares it
     digests: Path  # digests of checkpoints, shared by all jobs
     vectors: Path  # the embedding file; `run` and `failed` lie beside it
-    index: Path | None = None  # of features, which lie in the directory of the folder's name beside it
+    features: Path = Path("results/features")  # of all pools and models
 
     @property
     def run(self) -> Path:
         """The record of how the vectors were made."""
         return self.vectors.with_suffix(".json")
+
+    def index(self, pool: str, model: str, folder: str) -> Path:
+        """The index of a folder's features, which lie in the directory of its name beside it."""
+        return self.features / pool / model / f"{folder}.index.tsv"
 
     @property
     def failed(self) -> Path:
@@ -81,7 +86,7 @@ def embed_folder(
 ) -> None:
     """Embed every clip that the manifest has as converted, `tables` selects, and that has no vector yet.
 
-    `keep`, one of `pool.POOLS`, says which features of a clip are kept besides its vector, at `places.index`.
+    `keep`, one of `pool.POOLS`, says which features of a clip are kept besides its vector.
     A kill loses at most `means.save_every` vectors, SIGTERM those being computed. Raises `UserError` if
     another run has the folder, there is no such device, the checkpoint does not fit, or more than
     `max_failed_fraction` of the clips have no vector.
@@ -94,7 +99,9 @@ def embed_folder(
         digest = checkpoint.sha256(places.checkpoint, places.digests)
         made_by = f"{model.fingerprint()} {digest}"
         shards = Shards(places.state, made_by)
-        features = Features(places.index.parent / name, made_by) if places.index else None
+        indices = {other: places.index(other, model.name, name) for other in POOLS if other != "mean"}
+        index = indices.pop(keep, None)
+        features = Features(index.parent / name, made_by) if index else None
         identities = {row.mp4: identity(places.tree, row, model.recipe) for row in rows}
         have = shards.vectors(identities)
         done = have.keys() & features.have(identities) if features else have.keys()
@@ -126,11 +133,22 @@ def embed_folder(
         seconds = time.monotonic() - started
         kept = {"pool": keep, **features.says(identities)} if features else None
         record.write(places.run, model, places.checkpoint, digest, counts, seconds, speed, kept)
-        if features and places.index:
-            features.write_index(places.index, {key: identities[key] for key in have})
+        identities = {key: identities[key] for key in have}
+        if features and index:
+            features.write_index(index, identities)
+        for other in filter(Path.exists, indices.values()):
+            _renew(other, Features(other.parent / name, made_by), identities)
         keys = sorted(have)
         store.write(places.vectors, keys, torch.stack([have[k] for k in keys]) if keys else torch.empty(0, 0))
         print(f"{name}: {len(have)} vectors, {len(failed)} failed, in {seconds:.0f} s", flush=True)
+
+
+def _renew(index: Path, features: Features, identities: Mapping[str, str]) -> None:
+    """See to it that an index that another `embed.pool` made speaks of the vectors that are there now, or is gone."""
+    if features.have(identities) == identities.keys():
+        features.write_index(index, identities)
+    else:
+        index.unlink()
 
 
 def _selected(name: str, table: Path, converted: list[Row], tables: Tables | None) -> list[Row]:
@@ -166,10 +184,11 @@ def _extract(
         keys = [rows[i].mp4 for i in indices]
         vectors = dict(zip(keys, made.vectors, strict=True))
         features = dict(zip(keys, made.features, strict=True)) if made.features is not None else {}
-        unsound = {key: "the encoder gave NaN or Inf" for key in keys if not torch.isfinite(vectors[key]).all()}
-        for key in features.keys() - unsound.keys():
-            if not torch.isfinite(features[key]).all():
-                unsound[key] = "a token is beyond float16; embed.pool: time or mean can hold it"
+        unsound = {}
+        if made.sound is not None:
+            beyond = "a token is beyond float16; embed.pool: time or mean can hold it"
+            unsound = {key: beyond for key, sound in zip(keys, made.sound.tolist(), strict=True) if not sound}
+        unsound |= {key: "the encoder gave NaN or Inf" for key in keys if not vectors[key].isfinite().all()}
         for key in unsound:
             del vectors[key]
             features.pop(key, None)
@@ -258,10 +277,10 @@ class _Fresh:
             raise TerminatedError
 
     def _save(self) -> None:
-        # A clip is done when it has a vector, so that comes last.
+        # Vectors first: a disk that features fill has room for them.
+        self._shards.add(self._vectors, self._identities)
         if self._kept:
             self._kept.add(self._features, self._identities)
-        self._shards.add(self._vectors, self._identities)
         self._vectors, self._features = {}, {}
         self._saved = time.monotonic()
 

@@ -88,8 +88,9 @@ def embed_mb(
     waiting = (64 * num_workers + 2 * batch_size) * frames * model.resolution**2 * 3
     vectors = 4 * clips * model.embed_dim * 4
     total = 2 * 4 * architecture.parameters() + waiting + vectors
-    if pool != "mean":  # of up to four batches, two of them copied; what is being saved, twice
-        total += 4 * feature_bytes(batch_size, model, pool) + 2 * SHARD_BYTES
+    if pool != "mean":  # of the batches under way, one of them copied; what is being saved, and one batch more, twice
+        total += 4 * feature_bytes(batch_size, model, pool)
+        total += 2 * (SHARD_BYTES + feature_bytes(batch_size, model, pool))
     if device == "cpu":
         tokens = frames // TUBELET * (model.resolution // PATCH) ** 2
         total += 12 * 4 * batch_size * tokens * model.embed_dim

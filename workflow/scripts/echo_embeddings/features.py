@@ -1,4 +1,4 @@
-"""Features of clips in safetensors files of about half a gigabyte, and the index that says which holds which clip.
+"""Features of clips in safetensors files, and the index that says which file holds which clip.
 
 Like the MP4 tree, the files are no output that a rule declares: a job that is killed goes on with those that are
 there. Each appears whole or not at all, and says under which fingerprint and of which clips it was made.
@@ -43,12 +43,16 @@ class Features:
         return {key for key, identity in identities.items() if key in self._made and self._made[key][0] == identity}
 
     def add(self, fresh: Mapping[str, Tensor], identities: Mapping[str, str]) -> None:
-        """Save features, by key, in a file of their own. Raises `OSError` if the disk is full."""
+        """Save features, by key, in a file of their own; those that are there already are left as they are.
+
+        Raises `OSError` if the disk is full.
+        """
+        fresh = {key: tensor for key, tensor in fresh.items() if key not in self.have({key: identities[key]})}
         if not fresh:
             return
         path = self._directory / f"{self._prefix}-{time.time_ns():020d}.safetensors"
         known = {key: identities[key] for key in fresh}
-        content = safetensors.torch.save(dict(fresh), {"identities": json.dumps(known)})
+        content = safetensors.torch.save(fresh, {"identities": json.dumps(known)})
         with whole(path) as part:
             part.write_bytes(content)
         self._made |= {key: (identity, path.name) for key, identity in known.items()}

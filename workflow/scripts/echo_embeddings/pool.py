@@ -13,11 +13,12 @@ class Pooled(NamedTuple):
     """Of B videos."""
 
     vectors: Tensor  # float32 [B, embed_dim]
-    features: Tensor | None  # [B, *shape]; see `pool`
+    features: Tensor | None = None  # [B, *shape]; see `pool`
+    sound: Tensor | None = None  # bool [B]: whether a video's features hold neither NaN nor Inf
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Pooled":
-        """Both, changed."""
-        return Pooled(change(self.vectors), None if self.features is None else change(self.features))
+        """All of them, changed."""
+        return Pooled._make(None if tensor is None else change(tensor) for tensor in self)
 
 
 def pool(tokens: Tensor, clips_per_video: int, tubelets: int, keep: str) -> Pooled:
@@ -33,12 +34,15 @@ def pool(tokens: Tensor, clips_per_video: int, tubelets: int, keep: str) -> Pool
     clips = tokens.mean(dim=1, dtype=torch.float32).unflatten(0, (-1, clips_per_video))
     vectors = clips.squeeze(1) if clips_per_video == 1 else clips.mean(dim=1)
     if keep == "mean":
-        return Pooled(vectors, None)
-    if keep == "clips":
-        return Pooled(vectors, clips)
+        return Pooled(vectors)
     apart = tokens.unflatten(1, (tubelets, -1)).unflatten(0, (-1, clips_per_video))
-    features = apart.mean(dim=3, dtype=torch.float32) if keep == "time" else _half(apart)
-    return Pooled(vectors, features)
+    if keep == "clips":
+        features = clips
+    elif keep == "time":
+        features = apart.mean(dim=3, dtype=torch.float32)
+    else:
+        features = _half(apart)
+    return Pooled(vectors, features, features.isfinite().flatten(1).all(dim=1))
 
 
 def _half(tokens: Tensor) -> Tensor:
@@ -58,5 +62,4 @@ def _half(tokens: Tensor) -> Tensor:
 
 def join(parts: Sequence[Pooled]) -> Pooled:
     """Several of one `keep` as one."""
-    features = [part.features for part in parts if part.features is not None]
-    return Pooled(torch.cat([part.vectors for part in parts]), torch.cat(features) if features else None)
+    return Pooled._make(None if tensors[0] is None else torch.cat(tensors) for tensors in zip(*parts, strict=True))
