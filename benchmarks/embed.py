@@ -196,7 +196,7 @@ if __name__ == "__main__":
     says(checkpoint, "sha256", "digest of the checkpoint known")
     says(checkpoint, "load", "checkpoint mapped, keys and shapes compared")
     says(embed, "_extractor", "encoder on the device")
-    says(extract, "vectors", "first batch computed")
+    says(extract, "forward", "first batch computed")
     top = Path({top!r})
     places = embed.Places(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
     means = embed.Means({device!r}, 1, False, 1, {threads}, 1000)

@@ -44,8 +44,9 @@ def run_demo(directory, *arguments, change=None, snakefile="workflow/Snakefile")
     """The demo's run; `change` is YAML to lay over its configuration."""
     files = [str(REPOSITORY / "config/demo.yaml")]
     if change:
-        (directory.parent / "change.yaml").write_text(change)
-        files.append(str(directory.parent / "change.yaml"))
+        path = directory.parent / f"change-{os.getpid()}.yaml"  # pytest's processes share the finished demo
+        path.write_text(change)
+        files.append(str(path))
     return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments, snakefile=snakefile)
 
 

@@ -19,8 +19,9 @@ def ask(directory, change=None, environment=None):
     """What it prints for the demo, with `change` laid over its configuration, and whether it found it in order."""
     files = [str(REPOSITORY / "config/demo.yaml")]
     if change:
-        (directory.parent / "change.yaml").write_text(yaml.safe_dump(change))
-        files.append(str(directory.parent / "change.yaml"))
+        path = directory.parent / f"change-{os.getpid()}.yaml"  # pytest's processes share the finished demo
+        path.write_text(yaml.safe_dump(change))
+        files.append(str(path))
     command = [sys.executable, REPOSITORY / "workflow/scripts/doctor.py", "--directory", directory, "--configfile"]
     done = subprocess.run([*command, *files], capture_output=True, text=True, check=False, env=environment)
     assert done.stderr == ""
