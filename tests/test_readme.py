@@ -113,6 +113,13 @@ def test_the_commands_of_the_readme(readme, clone):
     assert (clone / "results/qc/index.html").is_file()
 
 
+def test_a_line_can_be_added_to_the_configuration_that_the_readme_made(readme, clone, finished):
+    (clone / "more.yaml").write_text((clone / "my.yaml").read_text() + "limit: 5\nembed: {device: cpu}\n")
+    result = run(clone, "snakemake --configfile more.yaml -n", finished)
+    assert result.returncode == 0, result.stdout
+    assert "rule convert" in result.stdout  # as another limit asks for
+
+
 def test_the_python_of_the_readme(readme, clone):
     for block in blocks("README.md", "python"):
         result = subprocess.run([sys.executable, "-c", block], cwd=clone, capture_output=True, text=True, check=False)
