@@ -43,6 +43,13 @@ def test_a_demo_that_is_in_order(finished):
     assert re.search(r"convert 256 +0.0 +0.0\n  embed vit-tiny +0.0 +0.0", said)
 
 
+def test_a_directory_that_is_not_there_is_one_line(tmp_path):
+    for script in ("doctor", "models", "status"):
+        command = [sys.executable, REPOSITORY / f"workflow/scripts/{script}.py", "--directory", tmp_path / "no"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, f"--directory: there is no directory '{tmp_path}/no'\n")
+
+
 def test_files_that_cannot_be_read_are_told_before_a_run(finished, tmp_path):
     work = tmp_path / "work"
     for name in ("dicom", "weights"):

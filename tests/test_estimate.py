@@ -52,3 +52,18 @@ def test_memory_follows_clips_workers_and_device():
     assert estimate.convert_minutes(CLIPS, 8) > estimate.convert_minutes(CLIPS, 16) > estimate.convert_minutes(10, 16)
     assert estimate.merged_mb(10 * CLIPS, 1408) > 2 * 10 * CLIPS * 1408 * 4 / 1e6
     assert estimate.merged_minutes(10 * CLIPS, 1408) > estimate.merged_minutes(CLIPS, 1408)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (999.9, "1 kB"),
+        (8.65e6, "8.65 MB"),
+        (999.7e6, "1 GB"),
+        (2.2e15, "2.2e+03 TB"),
+    ],
+)
+def test_sizes_in_words(number, words):
+    assert estimate.bytes_in_words(number) == words

@@ -377,8 +377,9 @@ def disk(made: Sequence[Cost], directory: str) -> Finding:
     """Disk needed against disk free below the working directory."""
     results = os.path.join(directory, "results")
     place = results if os.path.isdir(results) else directory  # it may be a link to another disk
-    needed, free = sum(cost.gigabytes for cost in made), shutil.disk_usage(place).free / 1e9
-    says = f"a full run takes about {needed:,.0f} GB, {free:,.0f} GB are free in {os.path.abspath(place)}"
+    needed, free = 1e9 * sum(cost.gigabytes for cost in made), shutil.disk_usage(place).free
+    words = map(estimate.bytes_in_words, (needed, free))
+    says = "a full run takes about {}, {} are free in {}".format(*words, os.path.abspath(place))
     if needed > free:
         return Finding(RED, "disk", says, "run elsewhere: snakemake --directory DIR")
     return Finding(AMBER if 2 * needed > free else GREEN, "disk", says)

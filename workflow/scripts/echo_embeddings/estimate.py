@@ -70,7 +70,7 @@ def features_line(pool: str, sizes: Mapping[str, int], clips: int, free: int) ->
 def bytes_in_words(number: float) -> str:
     """A size with a unit that leaves one to three digits before the point."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
+        if number < 999.5:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} TB"

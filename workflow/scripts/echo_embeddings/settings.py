@@ -368,6 +368,8 @@ def read(directory: str, *paths: str) -> dict[str, Any]:
     That is what the Snakefile does; it is not checked yet. Raises `UserError` if one cannot be read, is not YAML or
     has no keys, which Snakemake refuses too.
     """
+    if not Path(directory).is_dir():
+        raise UserError(f"--directory: there is no directory {directory!r}")
     config: dict[str, Any] = {}
     own = Path(directory, "config/config.yaml")
     for path in [REPOSITORY / "config/config.yaml", *([own] if own.is_file() else []), *map(Path, paths)]:
