@@ -1,15 +1,12 @@
 """Carry results over to the names of a new record list: python workflow/scripts/rekey.py OLD NEW --record-list CSV"""
 
-import argparse
-import sys
 from pathlib import Path
 
-from echo_embeddings import rekey
-from echo_embeddings.files import UserError
+from echo_embeddings import command, rekey
 from echo_embeddings.settings import KEY_COLUMNS, Table
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = command.parser(__doc__)
     parser.add_argument("old", type=Path, help="the directory in which the workflow ran; it is not changed")
     parser.add_argument("new", type=Path, help="a directory without results")
     parser.add_argument("--record-list", required=True, help="of the new version: CSV or Parquet with dicom_filepath")
@@ -17,10 +14,8 @@ if __name__ == "__main__":
     parser.add_argument("--renamed", type=Path, help="CSV with the columns old and new: paths")
     arguments = parser.parse_args()
     record_list = Table(arguments.record_list, "path", KEY_COLUMNS["path"], name="record_list")
-    try:
+    with command.told():
         report = rekey.rekey(arguments.old, arguments.new, record_list, arguments.dicom_dir, arguments.renamed)
-    except UserError as error:
-        sys.exit(str(error))
     for what, files in report["what"].value_counts().items():
         print(f"{files:,} files: {what}")
     print(f"their names: {arguments.new / 'results/rekey.tsv'}")

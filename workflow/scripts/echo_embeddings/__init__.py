@@ -8,6 +8,7 @@ only from those above it in this list:
     slurm                   what must be so before jobs are given to SLURM, and what is said of one that failed
     recipe                  how a clip is shown to an encoder, as data
     settings                the configuration and the model registry, and what of them decides results
+    command                 what the commands beside Snakemake do around their one call
     architectures           sizes of the encoders, and what follows from them
     models                  the registry as a table
     estimate                what a job will ask of a cluster: memory and time
@@ -49,6 +50,6 @@ only from those above it in this list:
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
 
-The first eleven, `manifest` and `selection` are imported while the workflow is parsed, so they use nothing that is slow
+The first twelve, `manifest` and `selection` are imported while the workflow is parsed, so they use nothing that is slow
 to import.
 """
