@@ -29,14 +29,13 @@ def run_snakemake(
 ) -> subprocess.CompletedProcess:
     """The workflow as a user runs it; stdout and stderr together in `stdout`."""
     command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / snakefile), "--directory", str(directory)]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
         [*command, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        env=environment,
+        env=environment(),
     )
 
 
@@ -66,6 +65,13 @@ def copy_repository(to: Path) -> None:
         (to / ".venv" / name).touch()
 
 
+def environment() -> dict[str, str]:
+    """That of a user's shell: without what the `make` that runs the tests would hand to another `make`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {
+        "PYTHONWARNINGS": "ignore"
+    }
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
     """A directory in which `make demo` has run, once for all of pytest's processes; copy it before changing it."""
@@ -78,7 +84,7 @@ def finished(tmp_path_factory) -> Path:
             directory.mkdir()
             copy_repository(directory)
             with (directory / "said.txt").open("w") as said:
-                status = subprocess.call(["make", "demo"], cwd=directory, stdout=said, stderr=said)
+                status = subprocess.call(["make", "demo"], cwd=directory, stdout=said, stderr=said, env=environment())
                 print("exit status", status, file=said)
     text = (directory / "said.txt").read_text()
     assert text.endswith("The report: demo/results/qc/index.html\nexit status 0\n"), text

@@ -16,7 +16,7 @@ import torch
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from conftest import REPOSITORY, copy_repository, run_snakemake
+from conftest import REPOSITORY, copy_repository, environment, run_snakemake
 from echo_embeddings import manifest
 
 PAGES = ("README.md", "docs/everyday.md")
@@ -78,7 +78,7 @@ def run(directory: Path, command: str, finished: Path) -> subprocess.CompletedPr
     return subprocess.run(
         ["bash", "-c", command],
         cwd=directory,
-        env={**os.environ, "PATH": path, "PYTHONWARNINGS": "ignore"},
+        env={**environment(), "PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
