@@ -125,9 +125,9 @@ def test_a_selection_embeds_its_clips_and_widened_only_the_others(places, monkey
         run(places, tables=Tables(select="length > 3"))
 
 
-def test_a_killed_job_keeps_its_shards(places, monkeypatch):
-    real = extract.forward
-    calls = []
+def killed(monkeypatch, places, **changes):
+    """A run that dies at its second batch."""
+    real, calls = extract.forward, []
 
     def dies_at_the_second(*arguments):
         calls.append(1)
@@ -135,11 +135,14 @@ def test_a_killed_job_keeps_its_shards(places, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(extract, "forward", dies_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        run(places, batch_size=2, save_every=4)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(extract, "forward", dies_at_the_second)
+        run(places, batch_size=2, save_every=4, **changes)
+
+
+def test_a_killed_job_keeps_its_shards(places, monkeypatch):
+    killed(monkeypatch, places)
     assert not places.vectors.exists()
-    monkeypatch.setattr(extract, "forward", real)
     run(places)
     assert record(places)["counts"]["reused"] == 2
 

@@ -160,6 +160,7 @@ def test_killed_at_twenty_moments(source, expected):
 def test_killed_while_it_keeps_tokens(source, expected):
     """Vectors and features of one clip are two files; a kill between them loses and doubles nothing."""
     draw = random.Random(0)
+    between = 0
     for i in range(5):
         top = source / f"tokens-{i}"
         process = start(source, top, SAVE_EVERY, 0.02, keep="tokens")
@@ -168,6 +169,7 @@ def test_killed_while_it_keeps_tokens(source, expected):
         time.sleep(draw.uniform(0, 0.05))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        between += not (top / "tiny_embeddings_p10.pt").exists()
         run(source, top, keep="tokens")
         check(top, expected)
         keys = []
@@ -176,6 +178,7 @@ def test_killed_while_it_keeps_tokens(source, expected):
                 keys += list(shard.keys())
         assert sorted(keys) == list(expected)
         assert (top / "features/tokens/tiny/p10.index.tsv").read_text().count(".mp4") == CLIPS
+    assert between >= 3
 
 
 def test_workers_die_with_their_parent(source):

@@ -3,7 +3,6 @@
 import functools
 import logging
 import re
-import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
 from echo_embeddings import collection, estimate, selection, settings, slurm
 from echo_embeddings.architectures import architecture
-from echo_embeddings.files import UserError
+from echo_embeddings.files import UserError, free_bytes
 
 try:
     settings.check_files(workflow.configfiles)
@@ -140,8 +139,8 @@ def say_features():
         name: estimate.feature_bytes(clips(*FOLDERS), settings.model(config, REGISTRY, name), POOL)
         for name in config["models"]
     }
-    there = next(place for place in ("results/features", "results", ".") if Path(place).exists())
-    logger.info(estimate.features_line(POOL, sizes, clips(*FOLDERS), shutil.disk_usage(there).free))
+    free = free_bytes("results/features", "results", ".")
+    logger.info(estimate.features_line(POOL, sizes, clips(*FOLDERS), free))
 
 
 def embed_mb(wildcards):

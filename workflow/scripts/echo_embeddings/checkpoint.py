@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import huggingface, store
 from .architectures import ARCHITECTURES, FAMILIES, Architecture, architecture
-from .files import UserError, one_line, whole
+from .files import UserError, one_line, sha256_of, whole
 from .vjepa import Encoder
 
 PREFIXES = ("module.", "backbone.")  # left by distributed training and by the wrapper class
@@ -148,8 +148,7 @@ def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
             record = json.loads(kept.read_text())
             if record["identity"] == identity:
                 return str(record["sha256"])
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
         with whole(kept) as part:
             part.write_text(json.dumps({"identity": identity, "sha256": digest}))
     return digest

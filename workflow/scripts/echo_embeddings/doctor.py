@@ -25,7 +25,7 @@ from pydicom import uid
 from . import checkpoint, collection, dicom, estimate, inventory, models, probe, settings, video
 from .architectures import architecture
 from .collection import MP4, Folder, Kind
-from .files import UserError, one_line
+from .files import UserError, free_bytes, one_line
 from .manifest import CONVERTED, FAILED
 from .settings import REPOSITORY
 
@@ -375,11 +375,10 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
 
 def disk(made: Sequence[Cost], directory: str) -> Finding:
     """Disk needed against disk free below the working directory."""
-    results = os.path.join(directory, "results")
-    place = results if os.path.isdir(results) else directory  # it may be a link to another disk
-    needed, free = 1e9 * sum(cost.gigabytes for cost in made), shutil.disk_usage(place).free
+    needed = 1e9 * sum(cost.gigabytes for cost in made)
+    free = free_bytes(os.path.join(directory, "results"), directory)
     words = map(estimate.bytes_in_words, (needed, free))
-    says = "a full run takes about {}, {} are free in {}".format(*words, os.path.abspath(place))
+    says = "a full run takes about {}, {} are free for {}/results".format(*words, os.path.abspath(directory))
     if needed > free:
         return Finding(RED, "disk", says, "run elsewhere: snakemake --directory DIR")
     return Finding(AMBER if 2 * needed > free else GREEN, "disk", says)

@@ -1,7 +1,5 @@
 """One file over HTTP: under its name only when it is whole, and what was fetched is kept between tries."""
 
-import errno
-import hashlib
 import json
 import os
 import re
@@ -16,7 +14,7 @@ import filelock
 import requests
 import urllib3.exceptions
 
-from .files import PART, UserError, one_line, whole
+from .files import FULL, PART, UserError, one_line, sha256_of, whole
 from .progress import Progress
 
 TIMEOUT = (20.0, 60.0)  # seconds until there is a connection, and until the next byte
@@ -26,7 +24,6 @@ BLOCK = 1 << 20  # bytes
 MEGABYTE = 10**6
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that another try may change
 REFUSALS = {401: "wants a login", 403: "refuses access", 404: "has no such file", 410: "has the file no more"}
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Broken(Exception):
@@ -204,8 +201,7 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _check(part: Path, sha256: str, url: str) -> None:
-    with part.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(part)
     if digest != sha256:
         raise UserError(
             f"{part}: SHA-256 is {digest}, the registry says {sha256} of {url}; "

@@ -47,12 +47,12 @@ class Features:
 
         Raises `OSError` if the disk is full.
         """
-        fresh = {key: tensor for key, tensor in fresh.items() if key not in self.have({key: identities[key]})}
-        if not fresh:
+        there = self.have({key: identities[key] for key in fresh})
+        known = {key: identities[key] for key in fresh if key not in there}
+        if not known:
             return
         path = self._directory / f"{self._prefix}-{time.time_ns():020d}.safetensors"
-        known = {key: identities[key] for key in fresh}
-        content = safetensors.torch.save(fresh, {"identities": json.dumps(known)})
+        content = safetensors.torch.save({key: fresh[key] for key in known}, {"identities": json.dumps(known)})
         with whole(path) as part:
             part.write_bytes(content)
         self._made |= {key: (identity, path.name) for key, identity in known.items()}

@@ -2,8 +2,11 @@
 
 import contextlib
 import ctypes
+import errno
+import hashlib
 import os
 import re
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from pathlib import Path
 import filelock
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+FULL = (errno.ENOSPC, errno.EDQUOT)  # error numbers of a disk without room
 PART = ".part"  # what a file in the making is called: its final name and this
 
 
@@ -36,6 +40,17 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_bytes(*places: str | os.PathLike[str]) -> int:
+    """What is free where the first of `places` lies that is there: it may be a link to another disk."""
+    return shutil.disk_usage(next(place for place in places if os.path.isdir(place))).free
 
 
 def whereabouts() -> str:

@@ -6,9 +6,7 @@ are sent to the server and go nowhere else.
 """
 
 import contextlib
-import errno
 import fnmatch
-import hashlib
 import os
 import re
 import shutil
@@ -26,12 +24,11 @@ from physionet.api.utils import get_credentials_from_env
 # without a network takes hours. These are what it does for one file.
 from physionet.download import _download_file, _get_file_manifest
 
-from .files import UserError, alone, one_line, whole
+from .files import FULL, UserError, alone, one_line, sha256_of, whole
 from .progress import Progress
 
 DICOM = "files/"  # where MIMIC's projects keep it; what lies elsewhere is a table
 TRIES = 3  # of a file whose transfer breaks off
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def fetch(project: Project, include: list[str], places: Places, terminal: TextIO
             files = [(path, digest, _place(path, places)) for path, digest in chosen]
             with Progress(f"{project.name} {project.version}", len(files), "files", terminal) as bar:
                 for path, digest, target in files:
-                    if not target.exists() or _sha256(target) != digest:
+                    if not target.exists() or sha256_of(target) != digest:
                         _fetch(client, project, path, digest, target, places.state)
                     bar.step()
         except (requests.RequestException, PhysioNetAPIError) as error:
@@ -161,11 +158,6 @@ def _fetch(client: PhysioNetClient, project: Project, path: str, digest: str, ta
                 raise UserError(f"{url}: {one_line(error)}: what the server sends is not what it lists") from error
     with whole(target) as part:
         shutil.move(staged, part)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _explain(error: Exception, project: Project, known: bool) -> str:

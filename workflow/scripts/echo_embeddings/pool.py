@@ -48,8 +48,9 @@ def pool(tokens: Tensor, clips_per_video: int, tubelets: int, keep: str) -> Pool
 def _half(tokens: Tensor) -> Tensor:
     """`tokens` [..., places, embed_dim] as float16, so rounded that the mean over places stays what it is.
 
-    Each rounding error is carried into the next place (error diffusion): half a million roundings to the nearest
-    would leave the mean off by several 1e-5. bfloat16 fits into float16 as it is, subnormal numbers excepted.
+    Each rounding error is carried into the next place (error diffusion): rounded to the nearest, the mean of 2,048
+    tokens of unit variance is up to 1.6e-5 off, and this way 1e-6. bfloat16 fits into float16 as it is, subnormal
+    numbers excepted.
     """
     if tokens.dtype == torch.bfloat16:
         return tokens.half()

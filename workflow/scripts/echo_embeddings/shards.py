@@ -41,9 +41,8 @@ class Shards:
 
     def add(self, fresh: Mapping[str, Tensor], identities: Mapping[str, str]) -> None:
         """Save vectors, float32 [embed_dim] by key, in a shard of their own; those that are there stay as they are."""
-        made = {key: (identities[key], vector) for key, vector in fresh.items()}
-        there = self.vectors({key: identity for key, (identity, _) in made.items()})
-        made = {key: one for key, one in made.items() if key not in there}
+        there = self.vectors({key: identities[key] for key in fresh})
+        made = {key: (identities[key], vector) for key, vector in fresh.items() if key not in there}
         if made:
             self._made |= made
             self._write(made)
