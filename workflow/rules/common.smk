@@ -11,14 +11,18 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
-from echo_embeddings import collection, estimate, selection, settings, slurm
-from echo_embeddings.architectures import architecture
-from echo_embeddings.files import UserError, free_bytes
+from echo_embeddings.collection.folders import collection_source, find_folder, find_folders
+from echo_embeddings.core import settings
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.files import free_bytes
+from echo_embeddings.encoders.architectures import architecture
+from echo_embeddings.tables import selection
+from echo_embeddings.tools import estimate, slurm
 
 try:
     settings.check_files(workflow.configfiles)
     REGISTRY = settings.check(config)
-    TOP, KIND = collection.source(config)
+    TOP, KIND = collection_source(config)
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])
     SELECTING = selection.used(TABLES)
@@ -27,7 +31,7 @@ except UserError as error:
 
 FOLDERS, NO_FOLDERS = {}, ""
 try:
-    FOLDERS = collection.folders(TOP, config["folders"], KIND)
+    FOLDERS = find_folders(TOP, config["folders"], KIND)
 except UserError as error:
     # Right before the target physionet has fetched them; whoever asks for more is told by the rule merge.
     NO_FOLDERS = f"{error}; `snakemake physionet` fetches what physionet.include names"
@@ -46,7 +50,7 @@ wildcard_constraints:
 def survey(folder):
     """What the folder looks like now: its fingerprint and its number of files."""
     try:
-        return collection.find(TOP, folder, KIND).survey()
+        return find_folder(TOP, folder, KIND).survey()
     except UserError as error:
         sys.exit(str(error))
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from echo_embeddings import card, export, job, settings
+from echo_embeddings.core import job, settings
+from echo_embeddings.tables import card, export
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from echo_embeddings import collection, job, qc, settings
+from echo_embeddings import qc
+from echo_embeddings.collection.folders import mp4_tree
+from echo_embeddings.core import job, settings
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):
@@ -14,7 +16,7 @@ if __name__ == "__main__":
             {
                 folder: qc.FolderFiles(
                     manifest=Path("results/mp4", params.size, f"{folder}.manifest.tsv"),
-                    tree=collection.tree(snakemake.config, params.size, folder),
+                    tree=mp4_tree(snakemake.config, params.size, folder),
                     run=Path("results/embeddings", f"{model}_embeddings_{folder}.json"),
                     failed=Path("results/embeddings", f"{model}_embeddings_{folder}.failed.tsv"),
                 )

@@ -3,14 +3,15 @@
 import contextlib
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import archive
-from .files import UserError, decode_name, encode_name
+from ..core.errors import UserError
+from ..core.names import decode_name, encode_name
+from ..dicom.archives import unpack_command
+from ..dicom.mark import has_dicom_mark
 
 MP4_SUFFIX = ".mp4"  # in any case
 
@@ -43,7 +44,7 @@ class Folder:
         """Look through the folder: directories only, so that half a million files are not touched one by one."""
         digest = hashlib.sha256()
         if not self.deep:  # the directory's time also changes with its sub-folders
-            listed = files(self)
+            listed = list_files(self)
             for path in listed:
                 digest.update(os.fsencode(path) + b"\0")
             return Survey(digest.hexdigest(), len(listed))
@@ -95,17 +96,6 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def has_dicom_mark(path: str) -> bool:
-    """Whether `path` is a regular file that bears DICOM's mark.
-
-    Raises `OSError` if it cannot be read. Files that are not regular (a FIFO, say) are not opened.
-    """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        return False
-    with open(path, "rb") as file:
-        return archive.bears_mark(file)
-
-
 def _holds_dicom(paths: list[str]) -> bool:
     for path in paths:
         try:
@@ -135,19 +125,19 @@ DICOM = Kind("dicom_dir", "DICOM", "the mark 'DICM' at byte 128", _holds_dicom, 
 MP4 = Kind("mp4_dir", "MP4", f"names that end with {MP4_SUFFIX}", _holds_mp4, archives=False)
 
 
-def source(config: Mapping[str, Any]) -> tuple[str, Kind]:
+def collection_source(config: Mapping[str, Any]) -> tuple[str, Kind]:
     """Where the collection lies, and what it is made of: MP4 files, if the configuration has some, or else DICOM."""
     return (config["mp4_dir"], MP4) if config["mp4_dir"] else (config["dicom_dir"], DICOM)
 
 
-def tree(config: Mapping[str, Any], size: str, folder: str) -> Path:
+def mp4_tree(config: Mapping[str, Any], size: str, folder: str) -> Path:
     """Where the MP4 files of a folder lie: those converted to `size` x `size` pixels, or those that were there."""
     if config["mp4_dir"]:
-        return Path(find(config["mp4_dir"], folder, MP4).path)
+        return Path(find_folder(config["mp4_dir"], folder, MP4).path)
     return Path("results/mp4", size, folder)
 
 
-def folders(top: str, chosen: list[str], kind: Kind = DICOM) -> dict[str, Folder]:
+def find_folders(top: str, chosen: list[str], kind: Kind = DICOM) -> dict[str, Folder]:
     """The folders of the collection in byte order, by name.
 
     A folder is a direct sub-folder of `top` with at least one file of the kind at any depth; those lying
@@ -156,11 +146,11 @@ def folders(top: str, chosen: list[str], kind: Kind = DICOM) -> dict[str, Folder
     or a name is not usable.
     """
     if chosen:
-        found = [find(top, name, kind) for name in sorted(set(chosen), key=os.fsencode)]
+        found = [find_folder(top, name, kind) for name in sorted(set(chosen), key=os.fsencode)]
     else:
         below = sorted((e.path for e in _entries(top) if _is_directory(e)), key=os.fsencode)
         found = [Folder(encode_name(os.path.basename(p)), p) for p in below if _is_folder(p, kind)]
-        direct = files(_direct(top), full=True)
+        direct = list_files(_direct(top), full=True)
         if kind.holds(direct):
             found.append(_direct(top))
         elif kind.archives:
@@ -198,11 +188,11 @@ def _is_folder(path: str, kind: Kind) -> bool:
 def _refuse_archives(paths: Iterable[str]) -> None:
     for path in sorted(paths, key=os.fsencode):
         with contextlib.suppress(OSError):  # unreadable: no archive that anybody could unpack
-            if command := archive.unpacking(path):
+            if command := unpack_command(path):
                 raise UserError(f"{path}: DICOM in an archive; unpack it, and others like it: {command}")
 
 
-def find(top: str, name: str, kind: Kind = DICOM) -> Folder:
+def find_folder(top: str, name: str, kind: Kind = DICOM) -> Folder:
     """The folder `name` of the collection. Raises `UserError` if it is not there or holds no file of the kind."""
     raw = decode_name(name)
     if raw in ("", ".", "..") or "/" in raw:
@@ -213,12 +203,12 @@ def find(top: str, name: str, kind: Kind = DICOM) -> Folder:
             return Folder(name, path)
         raise UserError(f"folder {name!r}: no {kind.name} below {path} (looked for {kind.sign})")
     direct = _direct(top)
-    if name == direct.name and kind.holds(files(direct, full=True)):
+    if name == direct.name and kind.holds(list_files(direct, full=True)):
         return direct
     raise UserError(f"folder {name!r}: there is none in {kind.key} {top!r}")
 
 
-def files(folder: Folder, full: bool = False) -> list[str]:
+def list_files(folder: Folder, full: bool = False) -> list[str]:
     """Every path in the folder that is no directory, relative to it (or `full`), in byte order."""
     found: list[str] = []
     for _, paths in _walk(folder.path):

@@ -20,20 +20,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import collection, dicom, manifest, video
-from .collection import Folder
-from .files import PART, UserError, alone, decode_name, encode_name, whole
-from .manifest import CONVERTED, FAILED, SKIPPED, Row
-from .progress import Progress
-from .settings import ConvertSettings
-from .workers import outcome, spawned
+from ..collection.folders import Folder, list_files, mp4_name
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.files import PART, atomic_write
+from ..core.locks import exclusive_lock
+from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
+from ..core.names import decode_name, encode_name
+from ..core.progress import Progress
+from ..core.settings import ConvertSettings
+from ..core.workers import outcome, spawned
+from ..dicom.frames import decode_frames
+from ..dicom.header import Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
+from ..dicom.mark import has_dicom_mark
+from . import video
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
 FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states none
 
 
 @dataclass(frozen=True)
-class Places:
+class ConvertPaths:
     """Where one folder's conversion reads and writes."""
 
     tree: Path  # of MP4 files
@@ -59,26 +66,26 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
     # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
     part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
     try:
-        dataset, offset = dicom.read_header(source)
-        facts.update(dicom.describe(dataset))
-        clip = dicom.check_clip(source, dataset, offset, settings.modalities)
+        dataset, offset = read_header(source)
+        facts.update(describe_header(dataset))
+        clip = check_clip(source, dataset, offset, settings.modalities)
         part.parent.mkdir(parents=True, exist_ok=True)
         small = _small_frames(clip, settings.size)
         fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
         frames = video.write(part, small, settings, float(fps))
         size = part.stat().st_size
         os.replace(part, target)
-    except dicom.Skip as reason:
+    except Skip as reason:
         return Row(path, "", SKIPPED, str(reason), **facts)
-    except (dicom.Unreadable, video.VideoError) as reason:
+    except (Unreadable, video.VideoError) as reason:
         return Row(path, "", FAILED, str(reason), **facts)
     finally:
         part.unlink(missing_ok=True)
-    key = collection.mp4_name(decode_name(path))
+    key = mp4_name(decode_name(path))
     return Row(path, key, CONVERTED, "", frames=frames, mp4_bytes=size, **facts)
 
 
-def _small_frames(clip: dicom.Clip, size: int) -> Iterator[NDArray[np.uint8]]:
+def _small_frames(clip: Clip, size: int) -> Iterator[NDArray[np.uint8]]:
     """The clip's frames as the encoder is to see them: RGB uint8 [size, size, 3].
 
     Each frame is resized by area averaging, then all are stretched linearly from the minimum and maximum
@@ -88,7 +95,7 @@ def _small_frames(clip: dicom.Clip, size: int) -> Iterator[NDArray[np.uint8]]:
     low, high = np.inf, -np.inf
     shape: tuple[int, ...] = ()
     with tempfile.SpooledTemporaryFile(max_size=WAITING_MEMORY) as waiting:
-        for frame in dicom.frames(clip):
+        for frame in decode_frames(clip):
             low, high = min(low, int(frame.min())), max(high, int(frame.max()))
             small = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
             shape, dtype = small.shape, small.dtype
@@ -110,7 +117,7 @@ def _small_frames(clip: dicom.Clip, size: int) -> Iterator[NDArray[np.uint8]]:
 
 def convert_folder(
     folder: Folder,
-    places: Places,
+    places: ConvertPaths,
     settings: ConvertSettings,
     *,
     limit: int,
@@ -127,9 +134,9 @@ def convert_folder(
     (converted + failed). Raises `OSError` if the disk is full.
     """
     started = time.monotonic()
-    with alone(places.state, folder.name):
+    with exclusive_lock(places.state, folder.name):
         _sweep(places.tree)
-        listed = collection.files(folder)
+        listed = list_files(folder)
         chosen = _first_clips(folder, listed, limit) if limit else listed
         journal = Journal(places.state / "rows.jsonl", settings.fingerprint(), {encode_name(path) for path in listed})
         rows = {path: row for path in chosen if (row := _kept(journal, folder, places.tree, path))}
@@ -160,9 +167,9 @@ def _first_clips(folder: Folder, listed: list[str], limit: int) -> list[str]:
     clips = 0
     for i, path in enumerate(listed):
         try:
-            dataset, _ = dicom.read_header(os.path.join(folder.path, path))
-            clips += dicom.number_of_frames(dataset) > 1
-        except (dicom.Skip, dicom.Unreadable):
+            dataset, _ = read_header(os.path.join(folder.path, path))
+            clips += number_of_frames(dataset) > 1
+        except (Skip, Unreadable):
             continue
         if clips == limit:
             return listed[: i + 1]
@@ -173,7 +180,7 @@ def _collisions(folder: Folder, listed: Iterable[str]) -> dict[str, str]:
     """Of the DICOM files that would give one MP4 name: each with another of them."""
     by_name = collections.defaultdict(list)
     for path in listed:
-        by_name[collection.mp4_name(path)].append(path)
+        by_name[mp4_name(path)].append(path)
     found: dict[str, str] = {}
     for paths in by_name.values():
         marked = [path for path in paths if len(paths) > 1 and _has_mark(os.path.join(folder.path, path))]
@@ -184,7 +191,7 @@ def _collisions(folder: Folder, listed: Iterable[str]) -> dict[str, str]:
 
 def _has_mark(path: str) -> bool:
     try:
-        return collection.has_dicom_mark(path)
+        return has_dicom_mark(path)
     except OSError:  # it gets its own row, with the reason
         return False
 
@@ -213,7 +220,7 @@ def _convert_all(
         with spawned(min(number, len(paths))) as pool:
             while True:
                 for path in queue:
-                    source, target = os.path.join(folder.path, path), tree / collection.mp4_name(path)
+                    source, target = os.path.join(folder.path, path), tree / mp4_name(path)
                     arguments = (source, encode_name(path), target, settings)
                     running[pool.schedule(convert_file, args=arguments, timeout=timeout)] = path
                     if len(running) >= 4 * number:
@@ -248,7 +255,7 @@ class Journal:
                 continue
             if row.path in listed:
                 self._records[row.path] = record
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("".join(json.dumps(r) + "\n" for r in self._records.values()), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
 
@@ -296,14 +303,14 @@ def _sweep(tree: Path) -> None:
 
 def _prune(tree: Path, listed: Iterable[str], rows: Iterable[Row]) -> None:
     """Delete every MP4 whose DICOM is gone or is no clip any more. Those of DICOM beyond `limit` stay."""
-    wanted = {collection.mp4_name(path) for path in listed}
-    wanted -= {collection.mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
+    wanted = {mp4_name(path) for path in listed}
+    wanted -= {mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
     for path in tree.rglob("*.mp4"):
         if path.is_file() and path.relative_to(tree).as_posix() not in wanted:
             path.unlink()
 
 
-def _finish(name: str, places: Places, rows: list[Row], max_failed_fraction: float, seconds: float) -> None:
+def _finish(name: str, places: ConvertPaths, rows: list[Row], max_failed_fraction: float, seconds: float) -> None:
     """Write the manifest, print the summary, judge the share of failures."""
     saved = places.state / "manifest.tsv"
     manifest.write(saved, rows)

@@ -14,12 +14,15 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from . import manifest, video
-from .collection import MP4_SUFFIX, Folder, files
-from .files import UserError, alone, encode_name
-from .manifest import CONVERTED, FAILED, SKIPPED, Row
-from .progress import Progress
-from .workers import outcome, spawned
+from ..collection.folders import MP4_SUFFIX, Folder, list_files
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.locks import exclusive_lock
+from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
+from ..core.names import encode_name
+from ..core.progress import Progress
+from ..core.workers import outcome, spawned
+from . import video
 
 FPS_MAX = 1000  # frames a second; what states more states nothing
 LOOK = 8  # frames of a clip that are looked at, the last one among them: so the file can be read to its end
@@ -95,10 +98,10 @@ def probe_folder(
     `UserError` if another run has the folder, or more than `max_failed_fraction` of the files cannot be read; the
     manifest in `state` says which.
     """
-    with alone(state, folder.name):
+    with exclusive_lock(state, folder.name):
         rows = []
         clips = 0
-        paths = files(folder)
+        paths = list_files(folder)
         with Progress(folder.name, len(paths), "files", terminal, state=state, before=0) as progress:
             for row in _probe_all(folder.path, paths, workers, timeout):
                 rows.append(row)

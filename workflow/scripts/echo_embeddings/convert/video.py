@@ -12,8 +12,9 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import UserError, one_line
-from .settings import CODECS, ConvertSettings
+from ..core.errors import UserError
+from ..core.names import one_line
+from ..core.settings import CODECS, ConvertSettings
 
 GONE = "no such file"  # why an MP4 that the manifest has cannot be read
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from .files import UserError, one_line, whereabouts
+from .errors import UserError
+from .locks import whereabouts
+from .names import one_line
 
 ERROR = "error: "  # begins the last line of a failed job's log
 # How SLURM's log tells of a job that could not: the second only where the first does not say more.

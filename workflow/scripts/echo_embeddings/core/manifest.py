@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import UserError, one_line, whole
+from .errors import UserError
+from .files import atomic_write
+from .names import one_line
 
 CONVERTED, SKIPPED, FAILED = "converted", "skipped", "failed"
 
@@ -66,7 +68,7 @@ def _cell(name: str, value: object) -> str:
 
 def write(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
     """Write the table at `path`, whole, its rows in byte order of the DICOM's path."""
-    with whole(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         file.write("\t".join(COLUMNS) + "\n")
         for row in sorted(rows, key=lambda r: r.path.encode()):
             file.write("\t".join(_cell(name, getattr(row, name)) for name in COLUMNS) + "\n")
@@ -77,7 +79,7 @@ def write_digest(path: str | os.PathLike[str], digest_path: str | os.PathLike[st
 
     Snakemake compares the contents of inputs below 1 MB only; the table of a real folder has 10 MB.
     """
-    with whole(digest_path) as part:
+    with atomic_write(digest_path) as part:
         part.write_text(hashlib.sha256(Path(path).read_bytes()).hexdigest() + "\n")
 
 

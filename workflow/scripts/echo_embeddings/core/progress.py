@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self, TextIO
 
-from .files import one_line, whole
+from .files import atomic_write
+from .names import one_line
 
 LOG_EVERY = 60.0  # seconds between two lines in the log
 LIVE_EVERY = 0.5  # seconds between two states of the live line
@@ -109,7 +110,7 @@ class Progress:
             updated=time.time(),
         )
         try:
-            with whole(self._state / RECORD) as part:
+            with atomic_write(self._state / RECORD) as part:
                 part.write_text(json.dumps(asdict(record)))
         except OSError as error:  # a full disk stops the job where it writes its results, not here
             print(f"{self._name}: progress is not recorded: {one_line(error)}", flush=True)

@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, validators
 
-from .files import UserError
+from .errors import UserError
 from .recipe import GUIDE, RECIPES, Recipe
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 SCHEMAS = REPOSITORY / "workflow/schemas"
 
 # Raise these when the code changes what it computes: everything made before is then made again.
@@ -285,7 +285,7 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
     """Check the configuration and complete it in place with the documented defaults.
 
     Returns the model registry: model name -> entry. Raises `UserError` with one line for each
-    problem, all at once, folders excepted: those are looked for by `collection.folders`. Without `data` nothing
+    problem, all at once, folders excepted: those are looked for by `find_folders`. Without `data` nothing
     is asked of dicom_dir.
     """
     config |= _unquoted(_schema("config"), config)

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import UserError, one_line, whole
+from .errors import UserError
+from .files import atomic_write
+from .names import one_line
 
 
-def save(content: object, path: str | os.PathLike[str]) -> None:
+def save_tensors(content: object, path: str | os.PathLike[str]) -> None:
     """`torch.save`, whole or not at all. Raises `OSError` if the disk is full, as every other file does."""
-    with whole(path) as part, open(part, "wb") as file:
+    with atomic_write(path) as part, open(part, "wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:
@@ -28,7 +30,7 @@ def save(content: object, path: str | os.PathLike[str]) -> None:
             raise
 
 
-def write(path: str | os.PathLike[str], keys: list[str], matrix: Tensor) -> None:
+def write_vectors(path: str | os.PathLike[str], keys: list[str], matrix: Tensor) -> None:
     """Write float32 `matrix` [N, embed_dim] under its N `keys`, sorted by key.
 
     The file is a dict whose values are rows of one tensor, so that it is as large as its numbers
@@ -45,13 +47,13 @@ def write(path: str | os.PathLike[str], keys: list[str], matrix: Tensor) -> None
             raise ValueError("keys are not unique")
     elif matrix.untyped_storage().nbytes() != matrix.nbytes:  # torch.save writes the whole storage behind a view
         matrix = matrix.clone()
-    save(dict(zip(keys, matrix.unbind(), strict=True)), path)
+    save_tensors(dict(zip(keys, matrix.unbind(), strict=True)), path)
 
 
-def read(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
+def read_vectors(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
     """The N keys of an embedding file and its float32 matrix [N, embed_dim], in the file's order.
 
-    The matrix of a file made by `write` is memory-mapped, and no tensor is built for a row: half a million
+    The matrix of a file made by `write_vectors` is memory-mapped, and no tensor is built for a row: half a million
     take a second or two. Writing to it leaves the file alone. A dict of separate tensors, as other programs
     write it, is copied into one. Raises `UserError` if the file is no embedding file: not readable, not a
     dict of vectors, vectors of different length or type.
@@ -111,7 +113,7 @@ class _Layout(pickle.Unpickler):
 
 
 def _map(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
-    """`read` for a file made by `write`; raises `_OtherLayoutError`, or what a broken file brings, on others."""
+    """`read_vectors` for a file that `write_vectors` made; raises `_OtherLayoutError`, or a parser error, on others."""
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         top = pickled.removesuffix("data.pkl")
@@ -137,7 +139,7 @@ def _map(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
 
 
 def _load(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
-    """`read` for any file that `torch.load` opens; the vectors are copied."""
+    """`read_vectors` for any file that `torch.load` opens; the vectors are copied."""
     try:
         vectors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
@@ -156,7 +158,7 @@ def _load(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
     return keys, torch.stack(list(vectors.values())) if keys else torch.empty(0, 0)
 
 
-def merge(
+def merge_vectors(
     parts: Mapping[str, str | os.PathLike[str]],
     path: str | os.PathLike[str],
     embed_dim: int,
@@ -172,7 +174,7 @@ def merge(
     if missing:
         raise UserError(f"merge: no embedding file for folder {', '.join(missing)}")
     names, merged = _gather(parts, embed_dim, prefix_folder)
-    write(path, names, merged)
+    write_vectors(path, names, merged)
     return len(names)
 
 
@@ -183,7 +185,7 @@ def _gather(
     owner: dict[str, str] = {}  # of each name, in the order of the parts
     matrices: list[Tensor] = []
     for folder, part in parts.items():
-        keys, matrix = read(part)
+        keys, matrix = read_vectors(part)
         if keys and matrix.shape[1] != embed_dim:
             raise UserError(f"merge: {part}: vectors of dimension {matrix.shape[1]}, the model's is {embed_dim}")
         for key in keys:

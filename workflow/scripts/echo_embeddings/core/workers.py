@@ -1,6 +1,7 @@
 """Processes that work on one file after another, can be killed, and never outlive the job."""
 
 import contextlib
+import ctypes
 import os
 import signal
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from typing import Any
 import cv2
 import pebble
 
-from .files import end_with, one_line
 from .manifest import Row
+from .names import one_line
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextlib.contextmanager
@@ -28,7 +31,7 @@ def spawned(number: int) -> Iterator[pebble.ProcessPool]:
 
 def _start(parent: int) -> None:
     cv2.setNumThreads(1)  # the workers are the parallelism
-    end_with(parent)  # and ffmpeg ends with its input
+    die_with_parent(parent)  # and ffmpeg ends with its input
 
 
 def outcome(future: Any, timeout: float) -> Row | str:
@@ -49,3 +52,10 @@ def outcome(future: Any, timeout: float) -> Row | str:
         raise
     except Exception as error:
         return f"{type(error).__name__}: {one_line(error)[:200]}"
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the process `parent`, which started it, ends in whatever way."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -8,7 +8,8 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from typing import IO
+
+from .mark import bears_mark
 
 LOOK_AT = 20  # files in an archive, until it counts as one without DICOM
 # What readers of archives raise on one that is damaged, encrypted, or compressed in a way they do not know.
@@ -23,12 +24,7 @@ _CLOSED = (
 )
 
 
-def bears_mark(file: IO[bytes]) -> bool:
-    """Whether a file opened at its start has `DICM` after a preamble of 128 bytes (DICOM PS3.10, 7.1)."""
-    return file.read(132)[128:] == b"DICM"
-
-
-def unpacking(path: str) -> str | None:
+def unpack_command(path: str) -> str | None:
     """The command that unpacks the zip or tar (plain, gzip, bzip2, xz) at `path` beside it.
 
     None if it is no archive, or none with DICOM among its first files. Raises `OSError` if it cannot be read.

@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 import torch
 
-from .files import UserError
+from ..core.errors import UserError
 
 POLL = 1.0  # seconds between two looks at the cards
 

@@ -14,7 +14,9 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .files import PART, UserError, one_line, whole
+from ..core.errors import UserError
+from ..core.files import PART, atomic_write
+from ..core.names import one_line
 
 
 class Features:
@@ -53,14 +55,14 @@ class Features:
             return
         path = self._directory / f"{self._prefix}-{time.time_ns():020d}.safetensors"
         content = safetensors.torch.save({key: fresh[key] for key in known}, {"identities": json.dumps(known)})
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(content)
         self._made |= {key: (identity, path.name) for key, identity in known.items()}
 
     def write_index(self, path: Path, identities: Mapping[str, str]) -> None:
         """Write which file holds which clip: tab-separated `key` and `file`, relative to the folder of `path`."""
         rows = [f"{key}\t{self._directory.name}/{self._made[key][1]}" for key in sorted(self.have(identities))]
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("\n".join(["key\tfile", *rows, ""]), encoding="utf-8")
 
     def says(self, identities: Mapping[str, str]) -> dict[str, object]:

@@ -18,24 +18,28 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from . import cards, checkpoint, clip, extract, loader, manifest, record, store, video
-from .estimate import SHARD_BYTES
-from .extract import Extractor
+from ..convert import video
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.files import atomic_write
+from ..core.locks import exclusive_lock
+from ..core.manifest import CONVERTED, Row
+from ..core.progress import Progress
+from ..core.recipe import Recipe
+from ..core.settings import Model, Tables
+from ..core.vectors import write_vectors
+from ..encoders import checkpoint
+from . import devices, inference, loader, run_record, sampling
 from .features import Features
-from .files import UserError, alone, whole
+from .inference import Extractor
+from .limits import SAVE_SECONDS, SHARD_BYTES
 from .loader import Chunk
-from .manifest import CONVERTED, Row
-from .pool import POOLS
-from .progress import Progress
-from .recipe import Recipe
-from .settings import Model, Tables
+from .pooling import POOLS
 from .shards import Shards
-
-SAVE_SECONDS = 300.0  # vectors wait no longer than this to be saved
 
 
 @dataclass(frozen=True)
-class Places:
+class EmbedPaths:
     """Where one folder's extraction reads and writes."""
 
     tree: Path  # of MP4 files
@@ -75,7 +79,7 @@ class Means:
 
 def embed_folder(
     name: str,
-    places: Places,
+    places: EmbedPaths,
     model: Model,
     means: Means,
     *,
@@ -86,14 +90,14 @@ def embed_folder(
 ) -> None:
     """Embed every clip that the manifest has as converted, `tables` selects, and that has no vector yet.
 
-    `keep`, one of `pool.POOLS`, says which features of a clip are kept besides its vector.
+    `keep`, one of `pooling.POOLS`, says which features of a clip are kept besides its vector.
     A kill loses at most `means.save_every` vectors, SIGTERM those being computed. Raises `UserError` if
     another run has the folder, there is no such device, the checkpoint does not fit, or more than
     `max_failed_fraction` of the clips have no vector.
     """
     started = time.monotonic()
     torch.set_num_threads(means.threads)
-    with alone(places.state, name):
+    with exclusive_lock(places.state, name):
         converted = [row for row in manifest.read(places.table) if row.status == CONVERTED]
         rows = _selected(name, places.table, converted, tables)
         digest = checkpoint.sha256(places.checkpoint, places.digests)
@@ -132,14 +136,14 @@ def embed_folder(
         }
         seconds = time.monotonic() - started
         kept = {"pool": keep, **features.says(identities)} if features else None
-        record.write(places.run, model, places.checkpoint, digest, counts, seconds, speed, kept)
+        run_record.write(places.run, model, places.checkpoint, digest, counts, seconds, speed, kept)
         identities = {key: identities[key] for key in have}
         if features and index:
             features.write_index(index, identities)
         for other in filter(Path.exists, indices.values()):
             _renew(other, Features(other.parent / name, made_by), identities)
         keys = sorted(have)
-        store.write(places.vectors, keys, torch.stack([have[k] for k in keys]) if keys else torch.empty(0, 0))
+        write_vectors(places.vectors, keys, torch.stack([have[k] for k in keys]) if keys else torch.empty(0, 0))
         print(f"{name}: {len(have)} vectors, {len(failed)} failed, in {seconds:.0f} s", flush=True)
 
 
@@ -156,16 +160,16 @@ def _selected(name: str, table: Path, converted: list[Row], tables: Tables | Non
     if tables is None or not tables.select:
         return converted
     # pandas is slow to import, and the processes that decode import this file.
-    from .tables import wanted  # noqa: PLC0415
+    from ..tables.join import wanted_keys  # noqa: PLC0415
 
-    keys = wanted({name: table}, tables)[name]
+    keys = wanted_keys({name: table}, tables)[name]
     rows = [row for row in converted if row.mp4 in keys]
     print(f"{name}: {len(rows)} of {len(converted)} clips are selected: {tables.select}", flush=True)
     return rows
 
 
 def _extract(
-    places: Places,
+    places: EmbedPaths,
     model: Model,
     means: Means,
     keep: str,
@@ -174,7 +178,7 @@ def _extract(
     fresh: "_Fresh",
     progress: Progress,
 ) -> tuple[dict[str, str], dict[str, object]]:
-    """Compute `rows` into `fresh`; returns why clips have no vector, by key, and what `record.SPEED` names."""
+    """Compute `rows` into `fresh`; returns why clips have no vector, by key, and what `run_record.SPEED` names."""
     failed: dict[str, str] = {}
     pin_memory = card.type == "cuda"
     chunks = iter(loader.load(places.tree, rows, model.num_frames, model.recipe, means.num_workers, pin_memory))
@@ -202,26 +206,26 @@ def _extract(
         round((len(rows) - len(failed)) / (time.monotonic() - started), 2),
         round(extractor.waited, 1),
     )
-    return failed, dict(zip(record.SPEED, measured, strict=True))
+    return failed, dict(zip(run_record.SPEED, measured, strict=True))
 
 
-def _extractor(places: Places, model: Model, means: Means, keep: str, card: torch.device) -> Extractor:
+def _extractor(places: EmbedPaths, model: Model, means: Means, keep: str, card: torch.device) -> Extractor:
     """The encoder on its device, ready to run."""
     encoder = checkpoint.load(
         places.checkpoint, model.name, model.constructor, model.embed_dim, model.entry, model.family
     )
-    most = max(1, means.save_every // (1 + extract.ahead(card)))  # what is under way is at risk too
+    most = max(1, means.save_every // (1 + inference.ahead(card)))  # what is under way is at risk too
     if most < means.batch_size:
         print(f"batches of at most {most} clips, so that embed.save_every is kept", flush=True)
     return Extractor(
-        encoder.to(card, extract.DTYPES[model.precision]),
+        encoder.to(card, inference.DTYPES[model.precision]),
         card,
         model.precision,
         model.resolution,
         min(means.batch_size, most),
         auto=means.auto,
         # On a CPU compiling does not pay (docs/benchmarks.md).
-        compile_from=extract.COMPILE_FROM if card.type == "cuda" else math.inf,
+        compile_from=inference.COMPILE_FROM if card.type == "cuda" else math.inf,
         recipe=model.recipe,
         keep=keep,
     )
@@ -231,7 +235,7 @@ def _card(device: str) -> torch.device:
     """The CPU, or a GPU that no other job has, until this process ends."""
     if device == "cpu":
         return torch.device("cpu")
-    card = torch.device("cuda", cards.take(cards.visible()))
+    card = torch.device("cuda", devices.take(devices.visible()))
     torch.cuda.set_device(card)
     return card
 
@@ -308,7 +312,7 @@ class _Fresh:
 def _is_short(row: Row, model: Model) -> bool:
     """Whether the clip ends before the recipe's window does, so that it is padded or frames are repeated."""
     frames = (row.frames or 0) // model.recipe.clips_per_video
-    return frames < clip.window(model.recipe, model.num_frames, row.fps)
+    return frames < sampling.window(model.recipe, model.num_frames, row.fps)
 
 
 def identity(tree: Path, row: Row, recipe: Recipe) -> str:
@@ -331,12 +335,12 @@ def identity(tree: Path, row: Row, recipe: Recipe) -> str:
 
 
 def _write_failed(path: Path, failed: dict[str, str]) -> None:
-    with whole(path) as part:
+    with atomic_write(path) as part:
         lines = [f"{key}\t{reason}" for key, reason in sorted(failed.items())]
         part.write_text("\n".join(["key\treason", *lines, ""]), encoding="utf-8")
 
 
-def _judge(name: str, places: Places, clips: int, failed: dict[str, str], max_failed_fraction: float) -> None:
+def _judge(name: str, places: EmbedPaths, clips: int, failed: dict[str, str], max_failed_fraction: float) -> None:
     if clips and len(failed) / clips > max_failed_fraction:
         gone = "; MP4 files are gone: --forcerun convert makes them again" if video.GONE in failed.values() else ""
         raise UserError(

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import clip, pool
-from .architectures import TUBELET
-from .files import UserError, one_line
+from ..core.errors import UserError
+from ..core.names import one_line
+from ..core.recipe import GUIDE, Recipe
+from ..encoders.architectures import TUBELET
+from ..encoders.vjepa import Encoder
+from . import pooling, sampling
 from .loader import Chunk
-from .pool import Pooled
-from .recipe import GUIDE, Recipe
-from .vjepa import Encoder
+from .pooling import Pooled
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 AHEAD = 2  # batches queued on a GPU behind the one that it is at work on
@@ -36,11 +37,11 @@ def forward(
     clips: Sequence[Tensor],
     resolution: int,
     dtype: torch.dtype,
-    prepare: Prepare = clip.preprocess,
+    prepare: Prepare = sampling.preprocess,
     recipe: Recipe = GUIDE,
     keep: str = "mean",
 ) -> Pooled:
-    """B videos, uint8 RGB [T, height, width, 3], to what `pool.pool` makes of their tokens.
+    """B videos, uint8 RGB [T, height, width, 3], to what `pooling.pool` makes of their tokens.
 
     A video's T frames are those of its `clips_per_video` clips, one clip after the other. Preprocessing runs in
     float32, the encoder in `dtype`, and means are taken in float32, on the device of the clips.
@@ -48,7 +49,7 @@ def forward(
     video = torch.cat([prepare(frames[None], resolution, recipe.crop).to(dtype) for frames in clips])
     apart = video.unflatten(2, (recipe.clips_per_video, -1)).transpose(1, 2).flatten(0, 1)
     tokens: Tensor = encoder(apart)
-    return pool.pool(tokens, recipe.clips_per_video, apart.shape[2] // TUBELET, keep)
+    return pooling.pool(tokens, recipe.clips_per_video, apart.shape[2] // TUBELET, keep)
 
 
 @dataclass
@@ -97,14 +98,14 @@ class Extractor:
         """`encoder` lies on `device` in the dtype of `precision`.
 
         `batch_size` is the size of the batches, with `auto` the largest that is tried; `compile_from` the
-        seconds of work from which on compiling is tried; `keep` one of `pool.POOLS`.
+        seconds of work from which on compiling is tried; `keep` one of `pooling.POOLS`.
         """
         self._encoder, self._device, self._resolution = encoder, device, resolution
         self._dtype = DTYPES[precision]
         self._auto, self._most, self._compile_from = auto, batch_size, compile_from
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._recipe, self._keep = recipe, keep
-        self._prepare: Prepare = clip.preprocess
+        self._prepare: Prepare = sampling.preprocess
         self._stances = False  # whether there is compiled code to choose or leave
         self._ahead = ahead(device)
         self.batch_size = 1 if auto else batch_size
@@ -204,7 +205,7 @@ class Extractor:
         """Compile what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing."""
         for block in self._encoder.blocks:
             block.compile(dynamic=False)
-        self._prepare = torch.compile(clip.preprocess, dynamic=False)
+        self._prepare = torch.compile(sampling.preprocess, dynamic=False)
         self.compiled = self._stances = True
 
     def _launch(self, batch: list[tuple[int, Tensor]]) -> _Flight:
@@ -248,7 +249,7 @@ class Extractor:
         while clips:
             part, clips = clips[: self.batch_size], clips[self.batch_size :]
             made.append(self._compute(part))
-        return pool.join(made)
+        return pooling.join(made)
 
     def _stance(self, compiled: bool) -> contextlib.AbstractContextManager[object]:
         """Run what is compiled, or the same code uncompiled."""

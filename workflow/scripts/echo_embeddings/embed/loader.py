@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from . import clip, mask, video
-from .files import end_with, one_line
-from .manifest import Row
-from .recipe import Recipe
+from ..convert import video
+from ..core.manifest import Row
+from ..core.names import one_line
+from ..core.recipe import Recipe
+from ..core.workers import die_with_parent
+from . import masks, sampling
 
 CHUNK = 8  # clips that a worker hands over at a time: few messages, little memory
 PREFETCH = 4  # chunks that a worker is ahead
@@ -51,7 +53,7 @@ class Clips(Dataset[Chunk]):
         for i in places:
             try:
                 read = self._read(self.rows[i])
-            except (video.VideoError, mask.NoSectorError, OSError) as error:
+            except (video.VideoError, masks.NoSectorError, OSError) as error:
                 chunk.failed[i] = one_line(error)
             else:
                 shapes.setdefault(read.shape, []).append((i, read))
@@ -63,11 +65,11 @@ class Clips(Dataset[Chunk]):
     def _read(self, row: Row) -> NDArray[np.uint8]:
         """uint8 [clips_per_video * num_frames, height, width, 3]."""
         frames = row.frames or 0
-        wanted = clip.sample(frames, self.num_frames, self.recipe, row.fps).flatten().tolist()
-        look = mask.overview(self.recipe, row)
+        wanted = sampling.sample(frames, self.num_frames, self.recipe, row.fps).flatten().tolist()
+        look = masks.overview(self.recipe, row)
         read = video.read(self.tree / row.mp4, wanted + look, frames)
         sampled, seen = read[: len(wanted)], read[len(wanted) :]
-        return mask.show(sampled, self.recipe, seen, row)
+        return masks.show(sampled, self.recipe, seen, row)
 
 
 def _as_read(chunk: Any) -> Any:
@@ -77,7 +79,7 @@ def _as_read(chunk: Any) -> Any:
 
 def _start_worker(parent: int, _: int) -> None:
     torch.set_num_threads(1)  # the workers are the parallelism
-    end_with(parent)
+    die_with_parent(parent)
 
 
 def load(

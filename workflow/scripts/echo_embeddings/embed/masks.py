@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .manifest import Row
-from .recipe import Recipe
+from ..core.manifest import Row
+from ..core.recipe import Recipe
 
 Keep = NDArray[np.bool_]  # [height, width]: True where the picture stays
 

@@ -11,9 +11,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import checkpoint
-from .files import whole
-from .settings import REPOSITORY, Model
+from ..core.files import atomic_write
+from ..core.settings import REPOSITORY, Model
+from ..encoders import checkpoint
 
 # Of the record: where and how fast the vectors were made.
 SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
@@ -53,7 +53,7 @@ def write(
         **(speed or _speed_before(path, how)),
         "counts": counts,
     }
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .recipe import NOMINAL_FPS, Recipe
+from ..core.recipe import NOMINAL_FPS, Recipe
 
 # ImageNet statistics of RGB in 0..1, as V-JEPA 2 was trained with.
 MEAN = (0.485, 0.456, 0.406)

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import store
-from .files import PART
+from ..core.files import PART
+from ..core.vectors import save_tensors
 
 
 class Shards:
@@ -54,7 +54,7 @@ class Shards:
             "identities": [identity for identity, _ in made.values()],
             "vectors": torch.stack([vector for _, vector in made.values()]),
         }
-        store.save(content, path)
+        save_tensors(content, path)
         self._paths.append(path)
 
     def compact(self) -> None:
@@ -84,5 +84,5 @@ def carry(path: Path, under: Mapping[tuple[str, str], tuple[Path, str, str]]) ->
             "vectors": shard["vectors"][rows],
         }
         prefix = path.name.split("-")[0]
-        store.save(content, state / f"{prefix}-{time.time_ns():020d}.pt")
+        save_tensors(content, state / f"{prefix}-{time.time_ns():020d}.pt")
     return sum(place is not None for place in places)

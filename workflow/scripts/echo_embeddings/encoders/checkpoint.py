@@ -10,9 +10,12 @@ import filelock
 import torch
 from torch import Tensor
 
-from . import huggingface, store
+from ..core.errors import UserError
+from ..core.files import atomic_write, sha256_of
+from ..core.names import one_line
+from ..core.vectors import save_tensors
+from . import huggingface
 from .architectures import ARCHITECTURES, FAMILIES, Architecture, architecture
-from .files import UserError, one_line, sha256_of, whole
 from .vjepa import Encoder
 
 PREFIXES = ("module.", "backbone.")  # left by distributed training and by the wrapper class
@@ -149,7 +152,7 @@ def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
             if record["identity"] == identity:
                 return str(record["sha256"])
         digest = sha256_of(path)
-        with whole(kept) as part:
+        with atomic_write(kept) as part:
             part.write_text(json.dumps({"identity": identity, "sha256": digest}))
     return digest
 
@@ -180,4 +183,4 @@ def save(path: str | os.PathLike[str], entries: dict[str, dict[str, Tensor]], wo
         name: {"module.backbone." + key: tensor for key, tensor in {LEFT_OVER: torch.zeros(1, 1, 1), **state}.items()}
         for name, state in entries.items()
     }
-    store.save({**content, "epoch": 0, NOTE: words}, path)
+    save_tensors({**content, "epoch": 0, NOTE: words}, path)

@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .files import UserError, one_line
+from ..core.errors import UserError
+from ..core.names import one_line
 
 ENCODER, PREDICTOR = "encoder.", "predictor."  # what its keys begin with; of the two only the encoder is read
 PARTS = ("query", "key", "value")  # three matrices here, one in the official files: rows in this order

@@ -14,8 +14,10 @@ import filelock
 import requests
 import urllib3.exceptions
 
-from .files import FULL, PART, UserError, one_line, sha256_of, whole
-from .progress import Progress
+from ..core.errors import UserError
+from ..core.files import FULL, PART, atomic_write, sha256_of
+from ..core.names import one_line
+from ..core.progress import Progress
 
 TIMEOUT = (20.0, 60.0)  # seconds until there is a connection, and until the next byte
 TRIES = 5  # in a row that bring not one byte
@@ -173,7 +175,7 @@ def _receive(
         )
     if not have:
         part.unlink(missing_ok=True)
-        with whole(_record(part)) as record:
+        with atomic_write(_record(part)) as record:
             record.write_text(json.dumps(asdict(source)))
     name = part.name.removesuffix(PART)
     with (

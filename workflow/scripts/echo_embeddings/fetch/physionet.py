@@ -24,8 +24,11 @@ from physionet.api.utils import get_credentials_from_env
 # without a network takes hours. These are what it does for one file.
 from physionet.download import _download_file, _get_file_manifest
 
-from .files import FULL, UserError, alone, one_line, sha256_of, whole
-from .progress import Progress
+from ..core.errors import UserError
+from ..core.files import FULL, atomic_write, sha256_of
+from ..core.locks import exclusive_lock
+from ..core.names import one_line
+from ..core.progress import Progress
 
 DICOM = "files/"  # where MIMIC's projects keep it; what lies elsewhere is a table
 TRIES = 3  # of a file whose transfer breaks off
@@ -67,7 +70,7 @@ def fetch(project: Project, include: list[str], places: Places, terminal: TextIO
     if bool(username) != bool(password):
         raise UserError("PHYSIONET_USERNAME and PHYSIONET_PASSWORD: one of the two is missing; set both or neither")
     with (
-        alone(places.state, "physionet"),
+        exclusive_lock(places.state, "physionet"),
         PhysioNetClient(base_url=project.url, username=username, password=password) as client,
     ):
         known = bool(username) or requests.utils.get_netrc_auth(project.url) is not None
@@ -88,7 +91,7 @@ def fetch(project: Project, include: list[str], places: Places, terminal: TextIO
                 f"{project.name}: {error.strerror}, below {places.dicom} or {places.state}; what was fetched is kept: "
                 "make room and run again"
             ) from error
-    with whole(places.record) as part:
+    with atomic_write(places.record) as part:
         rows = [f"{path}\t{target}\t{target.stat().st_size}\t{digest}\n" for path, digest, target in files]
         part.write_text("path\tfile\tbytes\tsha256\n" + "".join(rows))
     return len(files)
@@ -156,7 +159,7 @@ def _fetch(client: PhysioNetClient, project: Project, path: str, digest: str, ta
         except ValueError as error:  # the package's word for a digest that is wrong; it has removed the file
             if not left:
                 raise UserError(f"{url}: {one_line(error)}: what the server sends is not what it lists") from error
-    with whole(target) as part:
+    with atomic_write(target) as part:
         shutil.move(staged, part)
 
 

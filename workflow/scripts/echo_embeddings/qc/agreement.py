@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from .. import store
-from ..files import UserError
+from ..core.errors import UserError
+from ..core.vectors import read_vectors
 from .base import BLOCK, NAMED, SAMPLE, Check, Floats, Histogram, Integers, Level, count, histogram, sample
 
 NEIGHBOURS = 10
@@ -93,7 +93,7 @@ def matrix(files: Sequence[Path]) -> dict[tuple[int, int], Agreement]:
 
     Raises `UserError` if one cannot be read.
     """
-    read = [store.read(file) for file in files]
+    read = [read_vectors(file) for file in files]
     shared = sorted(set.intersection(*(set(keys) for keys, _ in read))) if read else []
     chosen = [shared[i] for i in sample(len(shared), SAMPLE)]
     parts: list[Floats] = []
@@ -106,7 +106,7 @@ def matrix(files: Sequence[Path]) -> dict[tuple[int, int], Agreement]:
 
 def compare(first: Path, second: Path) -> Comparison:
     """Compare two embedding files clip by clip. Raises `UserError` if one cannot be read or they share no key."""
-    (keys, a), (others, b) = store.read(first), store.read(second)
+    (keys, a), (others, b) = read_vectors(first), read_vectors(second)
     at = dict(zip(others, range(len(others)), strict=True))
     mine = [key for key in keys if key in at]
     if not mine:

@@ -13,16 +13,17 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from ..files import UserError, one_line, whole
-from ..inventory import differences_of
-from ..settings import REPOSITORY
+from ..core.errors import UserError
+from ..core.files import atomic_write
+from ..core.names import one_line
+from ..tables.inventory import differences_of
 from . import agreement, health, near, pairs, plots, report, similarity, statistics
 from .accounting import TOTAL
 from .base import MIN_PATIENTS
 from .report import Options, Points, Report
 from .tables import FolderFiles
 
-TEMPLATES = REPOSITORY / "workflow/report"
+TEMPLATES = Path(__file__).parent / "templates"
 ROWS = 40  # of a table on the page; all of them are in the JSON file
 DRAWN = 1000  # dimensions' explained shares told
 WORDS = {"good": "good", "warn": "look", "bad": "fault"}
@@ -112,7 +113,7 @@ def _write_pair(output: Path, told: dict[str, Any], template: str, **values: Any
     """Write a page and its numbers."""
     page = _render(template, limits=LIMITS, **values)
     for path, text in ((output.with_suffix(".json"), json.dumps(told, indent=1, allow_nan=False)), (output, page)):
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text(text, encoding="utf-8")
 
 

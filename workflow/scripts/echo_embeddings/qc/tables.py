@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .. import manifest
-from .. import tables as known
-from ..files import UserError, one_line
-from ..settings import Tables
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.names import one_line
+from ..core.settings import Tables
+from ..tables.join import read_manifest, wanted_keys
 
 NO_FOLDER = "(in no manifest)"
 UNKNOWN = "unknown"
@@ -36,7 +37,7 @@ def read_files(folders: Mapping[str, FolderFiles], prefix_folder: bool, selectin
     (converted, and not selected) and `embed_reason` (why it was not embedded, NaN where it is not listed as failed).
     """
     manifests = {folder: files.manifest for folder, files in folders.items()}
-    wanted = known.wanted(manifests, selecting) if selecting.select else {}
+    wanted = wanted_keys(manifests, selecting) if selecting.select else {}
     tables = [_read_folder(folder, files, prefix_folder, wanted.get(folder)) for folder, files in folders.items()]
     return pd.concat(tables, ignore_index=True) if tables else _empty()
 
@@ -47,7 +48,7 @@ def _empty() -> pd.DataFrame:
 
 def _read_folder(folder: str, files: FolderFiles, prefix_folder: bool, wanted: Collection[str] | None) -> pd.DataFrame:
     prefix = f"{folder}/" if prefix_folder else ""
-    table = known.read_manifest(files.manifest)[USED]
+    table = read_manifest(files.manifest)[USED]
     table["frames"] = table["frames"].fillna(0).astype(int)
     table = table.fillna("").astype({name: object for name in USED if name != "frames"})
     # The other file of a collision is named in the manifest: here it would make a reason of its own of each, and tell a

@@ -7,10 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import yaml
 
-from . import selection, tables
+from ..core.files import atomic_write
+from ..core.settings import Tables
+from . import selection
 from .export import EMBEDDING, Exported, Part
-from .files import whole
-from .settings import Tables
+from .join import read_run
 
 COLUMNS = {
     "subject_id": "the patient, from the path (p10002221)",
@@ -49,7 +50,7 @@ class About:
 
 def write(path: Path, about: About, exported: Exported, parts: Mapping[str, Part], known: Tables) -> None:
     """Write the card, Markdown with YAML before it. Raises `UserError` if a run record is broken."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(_front(exported) + _text(about, exported, parts, known), encoding="utf-8")
 
 
@@ -134,7 +135,7 @@ def _counts(exported: Exported, known: Tables, total: int) -> list[str]:
 
 def _provenance(parts: Mapping[str, Part]) -> list[tuple[str, str]]:
     """Each recorded fact; several values where the folders differ."""
-    runs = [run for part in parts.values() if (run := tables.read_run(part.run)) is not None]
+    runs = [run for part in parts.values() if (run := read_run(part.run)) is not None]
     facts = [
         (name.replace("_", " "), ", ".join(sorted({str(run[name]) for run in runs if run.get(name) is not None})))
         for name in RECORDED

@@ -11,12 +11,15 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from . import manifest, selection, store, tables
-from .files import UserError, whole
-from .manifest import CONVERTED
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.files import atomic_write
+from ..core.manifest import CONVERTED
+from ..core.settings import Table, Tables
+from ..core.vectors import read_vectors
+from . import selection
+from .join import Join, files_table, identifier_columns, join_tables, selected_mask
 from .selection import ALL, DEFAULT, IDENTIFIERS
-from .settings import Table, Tables
-from .tables import Join
 
 EMBEDDING = "embedding"
 FIRST = (
@@ -38,7 +41,7 @@ class Part:
 
     def read(self, dim: int) -> tuple[list[str], npt.NDArray[np.float32]]:
         """The N keys and the mapped vectors [N, dim]. Raises `UserError` if they have another dimension."""
-        keys, matrix = store.read(self.vectors)
+        keys, matrix = read_vectors(self.vectors)
         if keys and matrix.shape[1] != dim:
             raise UserError(f"{self.vectors}: vectors of dimension {matrix.shape[1]}, the model's is {dim}")
         return keys, matrix.numpy().reshape(len(keys), dim)
@@ -60,7 +63,7 @@ def parts(results: Path, model: str, size: str, folders: Sequence[str]) -> dict[
 class Files:
     """The files of all folders, with what the tables say of them."""
 
-    table: pd.DataFrame  # see `tables.join`
+    table: pd.DataFrame  # see `join_tables`
     joins: list[Join]  # how each table went onto them
     chosen: npt.NDArray[np.bool_]  # which are converted clips that the configuration selects
     left_out: int  # converted clips that it does not
@@ -82,10 +85,10 @@ class Files:
 
 def read(parts: Mapping[str, Part], known: Tables) -> Files:
     """What manifests and tables say of all files. Raises `UserError` if one is broken."""
-    files = tables.files({folder: part.manifest for folder, part in parts.items()})
-    files, joins = tables.join(files, known)
+    files = files_table({folder: part.manifest for folder, part in parts.items()})
+    files, joins = join_tables(files, known)
     converted = (files["status"] == CONVERTED).to_numpy()
-    chosen = tables.selected(files, known.select) & converted
+    chosen = selected_mask(files, known.select) & converted
     for join in joins:
         print(join, flush=True)
     return Files(files, joins, chosen, int(converted.sum() - chosen.sum()))
@@ -111,7 +114,7 @@ def without_identifiers(frame: pd.DataFrame, wanted: Collection[str]) -> pd.Data
     """The clips without the identifiers that only the record list knows, unless `wanted` names them."""
     if ALL in wanted:
         return frame
-    own = tables.identifiers(frame)
+    own = identifier_columns(frame)
     return frame.assign(**{name: own[name] for name in IDENTIFIERS if name not in wanted})
 
 
@@ -130,7 +133,7 @@ def write_parquet(
     names = table.schema.names
     packing = dict.fromkeys(names, "zstd") | {f"{EMBEDDING}.list.element": "none"}  # floats do not shrink
     with (
-        whole(path) as part,
+        atomic_write(path) as part,
         parquet.ParquetWriter(
             part, table.schema.append(field), use_dictionary=names, write_statistics=names, compression=packing
         ) as writer,
@@ -194,10 +197,10 @@ def write_shards(
 
 def write_matrix(merged: Path, path: Path, keys_path: Path) -> None:
     """Write a merged file's vectors as NumPy's float32 [N, D], and its keys as a table with `row` and `key`."""
-    keys, matrix = store.read(merged)
-    with whole(keys_path) as part:
+    keys, matrix = read_vectors(merged)
+    with atomic_write(keys_path) as part:
         text = "".join(f"{i}\t{key}\n" for i, key in enumerate(keys))
         part.write_text("row\tkey\n" + text, encoding="utf-8")
-    with whole(path) as part, open(part, "wb") as file:
+    with atomic_write(path) as part, open(part, "wb") as file:
         np.save(file, matrix.numpy())
     print(f"{len(keys):,} vectors, {os.path.getsize(path):,} bytes", flush=True)

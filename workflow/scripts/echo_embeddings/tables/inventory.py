@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import collection, tables
-from .collection import Folder
-from .files import UserError, decode_name, encode_name, whole
-from .settings import Table
+from ..collection.folders import Folder, list_files
+from ..core.errors import UserError
+from ..core.files import atomic_write
+from ..core.names import decode_name, encode_name
+from ..core.settings import Table
+from ..dicom.mark import has_dicom_mark
+from .join import clip_names, read_table
 
 NO_FOLDER = "(in no folder)"
 NOT_FOUND, NOT_LISTED, REPEATED = "listed, not on the disk", "on the disk, not listed", "listed more than once"
@@ -26,7 +29,7 @@ def check(
 ) -> None:
     """Compare the record list with the files of the folders, and write counts by folder at `summary`, and names.
 
-    A file is listed if a path of the list names it (see `tables.clip_names`). Of the disk only DICOM count. Unless
+    A file is listed if a path of the list names it (see `join.clip_names`). Of the disk only DICOM count. Unless
     the folders are `everything` there is, files listed below none of them are not missed. Raises `UserError` if the
     list cannot be read, or where they differ and `require_complete`.
     """
@@ -44,7 +47,7 @@ def check(
     )
     counts = counts.fillna(0).astype(int).rename_axis("folder")
     names = differences_of(summary)
-    with whole(names) as part:
+    with atomic_write(names) as part:
         differences.to_csv(part, sep="\t", index=False)
     total = counts.sum()
     sentence = (
@@ -55,17 +58,17 @@ def check(
     print(counts.to_string(), flush=True)
     if require_complete and (total["listed_unseen"] or total["seen_unlisted"]):
         raise UserError(f"{sentence}; their names stand in {names}. Fetch what is missing, or unset require_complete")
-    with whole(summary) as part:
+    with atomic_write(summary) as part:
         counts.to_csv(part, sep="\t")
 
 
 def compare(record_list: Table, folders: Mapping[str, Folder], everything: bool) -> tuple[pd.DataFrame, pd.Series]:
     """The files that differ (columns `folder`, `path`, `what`), and how many are listed, by folder."""
-    content, _ = tables.read_table(record_list, [])
+    content, _ = read_table(record_list, [])
     paths = content[record_list.key].dropna()
-    rows = pd.DataFrame({"path": paths, "key": tables.clip_names(paths, folders)})
+    rows = pd.DataFrame({"path": paths, "key": clip_names(paths, folders)})
     found = pd.DataFrame(
-        [(name, encode_name(path)) for name, folder in folders.items() for path in collection.files(folder)],
+        [(name, encode_name(path)) for name, folder in folders.items() for path in list_files(folder)],
         columns=["folder", "path"],
     )
     stem = found["path"].str.replace(r"\.dcm$", "", regex=True, case=False)
@@ -96,6 +99,6 @@ def compare(record_list: Table, folders: Mapping[str, Folder], everything: bool)
 
 def _is_dicom(folder: Folder, path: str) -> bool:
     try:
-        return collection.has_dicom_mark(os.path.join(folder.path, decode_name(path)))
+        return has_dicom_mark(os.path.join(folder.path, decode_name(path)))
     except OSError:  # its row in the manifest says why
         return True

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from . import manifest, selection
-from .files import UserError, encode_name, one_line
-from .manifest import CONVERTED
-from .settings import KEY_COLUMNS, Table, Tables
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.manifest import CONVERTED
+from ..core.names import encode_name, one_line
+from ..core.settings import KEY_COLUMNS, Table, Tables
+from . import selection
 
 # As MIMIC-IV-Echo names patient, study and file.
 MIMIC_PATH = r"(?:^|/)p(?P<subject_id>\d+)/s(?P<study_id>\d+)/(?P<dicom_id>[^/]+)$"
@@ -157,7 +159,7 @@ def _as_numbers(values: pd.Series) -> pd.Series:
 # --- joining ----------------------------------------------------------------------------------------
 
 
-def files(manifests: Mapping[str, Path]) -> pd.DataFrame:
+def files_table(manifests: Mapping[str, Path]) -> pd.DataFrame:
     """Every file of every folder, one row each, in the order of the manifests.
 
     Columns: `folder`, `file_path` (the clip's key, as in the folder's embedding file), `subject_id` and `study_id`
@@ -170,19 +172,19 @@ def files(manifests: Mapping[str, Path]) -> pd.DataFrame:
         frames.append(frame)
     frame = pd.concat(frames, ignore_index=True)
     frame.insert(1, "file_path", frame["mp4"])
-    for at, (name, values) in enumerate(identifiers(frame).items()):
+    for at, (name, values) in enumerate(identifier_columns(frame).items()):
         frame.insert(2 + at, name, values)
     return frame
 
 
-def identifiers(frame: pd.DataFrame) -> dict[str, pd.Series]:
+def identifier_columns(frame: pd.DataFrame) -> dict[str, pd.Series]:
     """`subject_id`, `study_id` and `dicom_id` of files, by `folder` and `path`: missing where these do not say them."""
     parts = (frame["folder"] + "/" + _stem(frame)).str.extract(MIMIC_PATH)
     return {name: parts[name] if name == "dicom_id" else parts[name].astype("Int64") for name in selection.IDENTIFIERS}
 
 
-def join(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list[Join]]:
-    """The files of `frame` (see `files`) with what the tables say of each, and how that went.
+def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list[Join]]:
+    """The files of `frame` (see `files_table`) with what the tables say of each, and how that went.
 
     With tables by study and patient alone, the rows may be anything that has a `subject_id` and a `study_id`.
 
@@ -234,7 +236,7 @@ def _filled(own: pd.Series, found: pd.Series, column: pd.Series) -> pd.Series:
     return own.astype("string").fillna(_identifier(found))
 
 
-def studies(frame: pd.DataFrame, tables: Tables, everything: bool) -> pd.DataFrame:
+def studies_table(frame: pd.DataFrame, tables: Tables, everything: bool) -> pd.DataFrame:
     """The studies of the files of `frame`, one row each: `subject_id` and `study_id`, in order.
 
     With `everything` those of the record list and the study list too, whose files need not be there.
@@ -258,7 +260,7 @@ def studies(frame: pd.DataFrame, tables: Tables, everything: bool) -> pd.DataFra
 # --- selecting --------------------------------------------------------------------------------------
 
 
-def selected(frame: pd.DataFrame, expression: str | None) -> npt.NDArray[np.bool_]:
+def selected_mask(frame: pd.DataFrame, expression: str | None) -> npt.NDArray[np.bool_]:
     """Which rows of `frame` the expression is true of, as `pandas.DataFrame.query` has it; all where there is none.
 
     Of a missing value `!=` and `not in` are true, all other comparisons false. Raises `UserError` on an expression
@@ -281,7 +283,7 @@ def selected(frame: pd.DataFrame, expression: str | None) -> npt.NDArray[np.bool
 
 
 def _plain(values: pd.Series) -> pd.Series:
-    """A column whose missing values are NaN: they compare as the docstring of `selected` says."""
+    """A column whose missing values are NaN: they compare as the docstring of `selected_mask` says."""
     if pd.api.types.is_bool_dtype(values):
         return values.astype(object).where(values.notna(), np.nan) if values.isna().any() else values.astype(bool)
     if pd.api.types.is_numeric_dtype(values):
@@ -291,11 +293,11 @@ def _plain(values: pd.Series) -> pd.Series:
     return values.astype(object).where(values.notna(), np.nan)
 
 
-def wanted(manifests: Mapping[str, Path], tables: Tables) -> dict[str, set[str]]:
+def wanted_keys(manifests: Mapping[str, Path], tables: Tables) -> dict[str, set[str]]:
     """Of each folder, the keys of those of its converted clips that the configuration selects."""
-    frame, joins = join(files(manifests), selection.used(tables))
+    frame, joins = join_tables(files_table(manifests), selection.used(tables))
     for one in joins:
         print(one, flush=True)
-    chosen = frame[selected(frame, tables.select) & (frame["status"] == CONVERTED).to_numpy()]
+    chosen = frame[selected_mask(frame, tables.select) & (frame["status"] == CONVERTED).to_numpy()]
     keys: dict[str, set[str]] = {folder: set() for folder in manifests}
     return keys | {str(folder): set(group) for folder, group in chosen.groupby("folder")["mp4"]}

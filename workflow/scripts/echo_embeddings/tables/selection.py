@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import manifest
-from .files import UserError, one_line
-from .settings import Table, Tables
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.names import one_line
+from ..core.settings import Table, Tables
 
 IDENTIFIERS = ("subject_id", "study_id", "dicom_id")
 OF_A_CLIP = ("folder", "file_path", *IDENTIFIERS)  # besides the manifest's columns

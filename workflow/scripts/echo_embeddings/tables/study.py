@@ -8,10 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-from . import export, tables
+from ..core.errors import UserError
+from ..core.settings import Tables
+from . import export
 from .export import Part
-from .files import UserError
-from .settings import Tables
+from .join import join_tables, studies_table
 
 IDENTITY = ["subject_id", "study_id"]
 
@@ -27,7 +28,7 @@ def write(
     Raises `UserError` if a file is broken or no study is known.
     """
     files = export.read(parts, known)
-    studies = tables.studies(files.table, known, everything)
+    studies = studies_table(files.table, known, everything)
     if studies.empty:
         raise UserError(
             "study: no study is known: paths have not the form p10002221/s94106955/94106955_0001.dcm; give a "
@@ -36,7 +37,7 @@ def write(
     code = pd.Index(_key(studies)).get_indexer(pd.Index(_key(files.table)))
     sums, counts = _sums(parts, files, code, len(studies), dim)
     by_study = Tables(study_list=known.study_list, others=tuple(t for t in known.others if t.by != "path"))
-    studies, joins = tables.join(studies, by_study)
+    studies, joins = join_tables(studies, by_study)
     for join in joins:
         print(f"studies: {join}", flush=True)
     names = [name for name in export.columns({*wanted, *IDENTITY}, known) if name in studies.columns]

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from . import settings
-from .files import UserError
+from ..core import settings
+from ..core.errors import UserError
 
 
 @contextlib.contextmanager

@@ -13,9 +13,10 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import generate_uid
 
-from . import checkpoint
-from .architectures import ARCHITECTURES
-from .files import UserError, whole
+from ..core.errors import UserError
+from ..core.files import atomic_write
+from ..encoders import checkpoint
+from ..encoders.architectures import ARCHITECTURES
 
 LARGE = "color3d_jpeg_baseline.dcm"  # 120 frames, 480 x 640; in pydicom-data
 SMALL = "examples_ybr_color.dcm"  # the first 30 of them at half size; in pydicom
@@ -70,12 +71,12 @@ def write_collection(directory: str | os.PathLike[str]) -> None:
         _identify(dataset, name)
         _write(dataset, directory / name)
     content = (directory / next(iter(CLIPS))).read_bytes()
-    with whole(directory / TRUNCATED) as part:
+    with atomic_write(directory / TRUNCATED) as part:
         part.write_bytes(content[: len(content) // 2])
 
 
 def _write(dataset: pydicom.Dataset, path: Path) -> None:
-    with whole(path) as part:
+    with atomic_write(path) as part:
         dataset.save_as(part)
 
 

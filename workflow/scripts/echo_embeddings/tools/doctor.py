@@ -22,12 +22,19 @@ import torch
 import yaml
 from pydicom import uid
 
-from . import checkpoint, collection, dicom, estimate, inventory, models, probe, settings, video
-from .architectures import architecture
-from .collection import MP4, Folder, Kind
-from .files import UserError, free_bytes, one_line
-from .manifest import CONVERTED, FAILED
-from .settings import REPOSITORY
+from ..collection.folders import MP4, Folder, Kind, collection_source, find_folders, list_files, mp4_name
+from ..convert import probe, video
+from ..core import settings
+from ..core.errors import UserError
+from ..core.files import free_bytes
+from ..core.manifest import CONVERTED, FAILED
+from ..core.names import one_line
+from ..core.settings import REPOSITORY
+from ..dicom.header import Skip, Unreadable, check_clip, read_header
+from ..encoders import checkpoint
+from ..encoders.architectures import architecture
+from ..tables import inventory
+from . import estimate, models
 
 GREEN, AMBER, RED = "green", "amber", "red"
 SAMPLE = 200  # files whose header is read
@@ -194,7 +201,7 @@ def _choose(folders: Sequence[Folder], number: int) -> tuple[int, list[str]]:
     files = 0
     chosen: list[str] = []
     for folder in folders:
-        found = collection.files(folder, full=True)
+        found = list_files(folder, full=True)
         files += len(found)
         chosen += found[:: max(1, len(found) // each)][:each]
     return files, chosen
@@ -221,10 +228,10 @@ def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
     for path in chosen:
         try:
             size += os.path.getsize(path)
-            clip = dicom.check_clip(path, *dicom.read_header(path), modalities)
-        except dicom.Skip as why:
+            clip = check_clip(path, *read_header(path), modalities)
+        except Skip as why:
             outcomes[str(why)] += 1
-        except dicom.Unreadable as why:
+        except Unreadable as why:
             failed += 1
             outcomes[str(why)] += 1
         except OSError as error:
@@ -271,8 +278,8 @@ def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind
     first: dict[str, tuple[Folder, str]] = {}
     left = SAMPLE
     for folder in folders:
-        for path in collection.files(folder):
-            key = path if kind is MP4 else collection.mp4_name(path)
+        for path in list_files(folder):
+            key = path if kind is MP4 else mp4_name(path)
             other, twin = first.setdefault(key, (folder, path))
             if other is folder:
                 continue
@@ -294,8 +301,8 @@ def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind
 
 def _is_clip(path: str, modalities: tuple[str, ...]) -> bool:
     try:
-        dicom.check_clip(path, *dicom.read_header(path), modalities)
-    except (dicom.Skip, dicom.Unreadable, OSError):
+        check_clip(path, *read_header(path), modalities)
+    except (Skip, Unreadable, OSError):
         return False
     return True
 
@@ -402,9 +409,9 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
     yield encoder_of_video(config)
     yield from cards(config, registry)
     yield from weights(config, registry)
-    top, kind = collection.source(config)
+    top, kind = collection_source(config)
     try:
-        by_name = collection.folders(top, config["folders"], kind)
+        by_name = find_folders(top, config["folders"], kind)
         folders = list(by_name.values())
         found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
     except UserError as error:

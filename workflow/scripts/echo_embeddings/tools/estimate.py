@@ -7,8 +7,9 @@ waits longer. A killed job goes on where it was, and asks for more at its next a
 import math
 from collections.abc import Mapping
 
-from .architectures import PATCH, TUBELET, Architecture
-from .settings import Model
+from ..core.settings import Model
+from ..embed.limits import SHARD_BYTES
+from ..encoders.architectures import PATCH, TUBELET, Architecture
 
 CAUTION = 3
 START_MINUTES = 30  # a slow network disk: 16 GB of checkpoint read once, libraries loaded, directories listed
@@ -21,7 +22,6 @@ MERGED_BYTES = 10e6  # bytes of vectors a second that the quality page takes, an
 # server without a GPU does 0.05e12.
 L40S = {"bf16": 45e12, "fp32": 12e12}
 CORE = 0.05e12
-SHARD_BYTES = 2**29  # of features that wait to be saved
 WORKER_MB = 500  # a process that decodes; torch is most of it
 TORCH_MB = 6000  # libraries, and what CUDA keeps in main memory
 
@@ -52,7 +52,7 @@ def vector_bytes(clips: int, embed_dim: int) -> int:
 
 
 def feature_bytes(clips: int, model: Model, pool: str) -> int:
-    """Size of the features of `clips` clips that `pool`, one of `pool.POOLS`, keeps besides the vectors."""
+    """Size of the features of `clips` clips that `pool`, one of `pooling.POOLS`, keeps besides the vectors."""
     tubelets, places = model.num_frames // TUBELET, (model.resolution // PATCH) ** 2
     numbers = {"mean": 0, "clips": 4, "time": 4 * tubelets, "tokens": 2 * tubelets * places}[pool]
     return clips * model.recipe.clips_per_video * model.embed_dim * numbers

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import settings
-from .architectures import architecture
+from ..core import settings
+from ..encoders.architectures import architecture
 
 HEADER = (
     "model",

@@ -20,12 +20,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import collection, embed, shards, store, tables
-from .collection import Folder
-from .files import UserError, decode_name, one_line, whole
-from .manifest import CONVERTED, Row
-from .recipe import Recipe
-from .settings import Table
+from ..collection.folders import Folder, find_folders, mp4_name
+from ..core.errors import UserError
+from ..core.files import atomic_write
+from ..core.manifest import CONVERTED, Row
+from ..core.names import decode_name, one_line
+from ..core.recipe import Recipe
+from ..core.settings import Table
+from ..core.vectors import read_vectors, write_vectors
+from ..embed import shards
+from ..embed.folder import identity
+from ..tables.join import clip_names, folder_paths, read_table
 
 SAME, RENAMED = "same name", "renamed"
 LEFT, CHANGED, NEW = "left the collection", "the DICOM has another size", "new"
@@ -47,7 +52,7 @@ class Name:
     @property
     def key(self) -> str:
         """Of its MP4 and its vector."""
-        return collection.mp4_name(decode_name(self.path))
+        return mp4_name(decode_name(self.path))
 
     def __str__(self) -> str:
         return f"{self.folder}/{self.path}"
@@ -77,9 +82,9 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
     vectors = {of: path for path in sorted((old / "results/embeddings").glob("*.pt")) if (of := _of(path))}
     by_key = {(name.folder, name.key): name for name in rows}
     for (_, folder), path in vectors.items():
-        for key in store.read(path)[0]:  # clips of which no journal is left have no other name
+        for key in read_vectors(path)[0]:  # clips of which no journal is left have no other name
             by_key.setdefault((folder, key), Name(folder, key.removesuffix(".mp4")))
-    sources = collection.folders(dicom_dir, []) if dicom_dir is not None else None
+    sources = find_folders(dicom_dir, []) if dicom_dir is not None else None
     listed = _listed(record_list, {name.folder for name in by_key.values()}, sources)
     names = _match({*rows, *by_key.values()}, listed, renamed)
     what = dict.fromkeys({*rows, *by_key.values()} - names.keys(), LEFT)
@@ -93,7 +98,7 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
     lines = [(str(name), str(names.get(name, "")), what[name]) for name in what]
     lines += [("", str(name), NEW) for name in set(listed) - set(names.values())]
     report = pd.DataFrame(sorted(lines), columns=["old", "new", "what"])
-    with whole(new / "results/rekey.tsv") as part:
+    with atomic_write(new / "results/rekey.tsv") as part:
         report.to_csv(part, sep="\t", index=False)
     return report
 
@@ -124,10 +129,10 @@ def _full(name: Name) -> str:
 
 def _listed(record_list: Table, folders: set[str], sources: Mapping[str, Folder] | None) -> list[Name]:
     """The files that the record list names."""
-    content, _ = tables.read_table(record_list, [])
+    content, _ = read_table(record_list, [])
     paths = content[record_list.key].dropna()
     known = set(sources) if sources is not None else folders | set(paths.str.extract(_FOLDER, expand=False).dropna())
-    found = tables.folder_paths(paths, known).drop_duplicates().str.split("/", n=1)
+    found = folder_paths(paths, known).drop_duplicates().str.split("/", n=1)
     return [Name(*parts) for parts in found if parts[0] in known]
 
 
@@ -155,7 +160,7 @@ def _told(renamed: Path | None, folders: set[str], by_full: Mapping[str, Name]) 
         table = pd.read_csv(renamed, dtype="string", usecols=["old", "new"]).dropna()
     except (OSError, ValueError) as error:
         raise UserError(f"rekey: {renamed}: no CSV with the columns old and new: {one_line(error)}") from error
-    old, new = (tables.clip_names(table[name], folders) for name in ("old", "new"))
+    old, new = (clip_names(table[name], folders) for name in ("old", "new"))
     unknown = table["new"][~new.isin(list(by_full))]
     if len(unknown):
         raise UserError(f"rekey: {renamed}: {unknown.iloc[0]!r} is not in the record list")
@@ -215,12 +220,12 @@ def _carry_state(
                 if not _link(trees[0] / before.mp4, trees[1] / row.mp4, row.mp4_bytes):
                     continue
                 for recipe in ASKING:
-                    was, is_now = embed.identity(trees[0], before, recipe), embed.identity(trees[1], row, recipe)
+                    was, is_now = identity(trees[0], before, recipe), identity(trees[1], row, recipe)
                     clips.setdefault(folder, {})[before.mp4, was] = (to.folder, row.mp4, is_now)
             record = {"settings": fingerprint, "row": dataclasses.asdict(row)}
             lines[new / "state/convert" / size / to.folder / "rows.jsonl"].append(json.dumps(record) + "\n")
     for path, content in lines.items():
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("".join(content), encoding="utf-8")
     for path in sorted((old / "state/embed").glob("*/*/*.pt")):
         model, folder = path.parents[1].name, path.parent.name
@@ -254,12 +259,12 @@ def _carry_vectors(
         found: dict[str, list[tuple[str, Path, int]]] = {}  # new folder -> key, old file, row in it
         for (of, folder), path in vectors.items():
             if of == model:
-                for i, key in enumerate(store.read(path)[0]):
+                for i, key in enumerate(read_vectors(path)[0]):
                     to = names.get(by_key[folder, key])
                     if to:
                         found.setdefault(to.folder, []).append((to.key, path, i))
         for folder, rows in found.items():
-            matrices = {path: store.read(path)[1] for path in {path for _, path, _ in rows}}
+            matrices = {path: read_vectors(path)[1] for path in {path for _, path, _ in rows}}
             matrix = torch.from_numpy(np.stack([matrices[path][i].numpy() for _, path, i in rows]))
-            store.write(target / f"{model}_embeddings_{folder}.pt", [key for key, _, _ in rows], matrix)
+            write_vectors(target / f"{model}_embeddings_{folder}.pt", [key for key, _, _ in rows], matrix)
             print(f"{model} {folder}: {len(rows):,} vectors", flush=True)

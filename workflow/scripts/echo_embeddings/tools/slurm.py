@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .files import UserError, one_line
-from .job import last_words
+from ..core.errors import UserError
+from ..core.job import last_words
+from ..core.names import one_line
 
 
 def check(logs: Path) -> None:

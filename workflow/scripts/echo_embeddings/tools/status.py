@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from . import job, manifest, progress
-from .files import UserError, one_line
+from ..core import job, manifest, progress
+from ..core.errors import UserError
+from ..core.names import one_line
 
 SILENT = 120.0  # seconds without a sign after which a job counts as lost; a network disk may be a minute late
 

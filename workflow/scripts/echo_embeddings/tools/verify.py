@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from pydicom.data import get_testdata_file
 
-from . import convert, embed, manifest, settings
-from .files import UserError
-from .settings import Model
+from ..convert.folder import convert_file
+from ..core import manifest, settings
+from ..core.errors import UserError
+from ..core.settings import Model
+from ..embed.folder import EmbedPaths, Means, embed_folder
 
 CLIP = "color3d_jpeg_baseline.dcm"  # 120 frames, 480 x 640; in pydicom-data
 NUMBERS = 16  # of a vector that are recorded: enough to tell vectors apart, and few enough to read
@@ -33,11 +35,11 @@ def vector(model: Model, checkpoint: Path, config: Mapping[str, Any], device: st
         raise UserError(f"verify: {CLIP} is not there; install pydicom-data (requirements/)")
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
-        made = convert.convert_file(
+        made = convert_file(
             str(source), "clip.dcm", top / "clip.mp4", settings.convert_settings(config, model.resolution)
         )
         manifest.write(top / "clips.tsv", [made])
-        places = embed.Places(
+        places = EmbedPaths(
             tree=top,
             table=top / "clips.tsv",
             checkpoint=checkpoint,
@@ -45,8 +47,8 @@ def vector(model: Model, checkpoint: Path, config: Mapping[str, Any], device: st
             digests=Path("results/state/checkpoints"),
             vectors=top / "vectors.pt",
         )
-        means = embed.Means(device, batch_size=1, auto=False, num_workers=0, threads=threads, save_every=10)
-        embed.embed_folder("verify", places, model, means, max_failed_fraction=0)
+        means = Means(device, batch_size=1, auto=False, num_workers=0, threads=threads, save_every=10)
+        embed_folder("verify", places, model, means, max_failed_fraction=0)
         digest = json.loads(places.run.read_text())["checkpoint_sha256"]
         return str(digest), torch.load(places.vectors)[made.mp4]
 
