@@ -88,7 +88,6 @@ def model_of(record: Mapping[str, Any]) -> Model:
     return Model(**{**record, "recipe": Recipe(**record["recipe"])})
 
 
-RECORD_LIST_SUMMARY = "results/record_list/summary.tsv"  # of the record list against the disk
 KEY_COLUMNS = {"path": "dicom_filepath", "study": "study_id", "patient": "subject_id"}
 
 

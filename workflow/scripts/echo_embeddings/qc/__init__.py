@@ -23,6 +23,6 @@ The rooms, lowest floor first:
 from .page import make_comparison, make_index, make_model_page
 from .provenance import Training
 from .report import Options
-from .tables import FolderFiles
+from .tables import FolderFiles, folder_files
 
-__all__ = ["FolderFiles", "Options", "Training", "make_comparison", "make_index", "make_model_page"]
+__all__ = ["FolderFiles", "Options", "Training", "folder_files", "make_comparison", "make_index", "make_model_page"]
