@@ -47,6 +47,11 @@ def stop(message):
     sys.exit(str(message))
 
 
+def this_attempt(wildcards, attempt):
+    """Which attempt at the job this is, for its log and for what no further one can achieve; see core/job.py."""
+    return attempt
+
+
 @functools.cache  # Snakemake asks several times a job
 def survey(folder):
     """What the folder looks like now: its fingerprint and its number of files."""

@@ -14,6 +14,7 @@ rule convert:
         "../envs/echo-embeddings.yaml"
     threads: config["convert"]["workers"]
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, threads, attempt: attempt * estimate.convert_mb(clips(wildcards.folder), threads),
         runtime=lambda wildcards, threads, attempt: attempt * estimate.convert_minutes(clips(wildcards.folder), threads),
     params:

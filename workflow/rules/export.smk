@@ -40,6 +40,7 @@ rule export_parquet:
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
     params:
@@ -71,6 +72,7 @@ rule export_study:
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
     params:
@@ -94,6 +96,7 @@ rule export_matrix:
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
     script:

@@ -13,6 +13,11 @@ WORKFLOW_DIR = Path(str(workflow.current_basedir)).parent
 # All that the configuration was read from.
 CONFIGFILES = workflow.configfiles
 
+# Whether this is read as a module with `prefix` or `replace_prefix`.
+PREFIXED = workflow.modifier.path_modifier is not None and (
+    workflow.modifier.path_modifier.prefix is not None or workflow.modifier.path_modifier.modifies_prefixes
+)
+
 # False in a job, which reads the Snakefile too.
 MAIN_PROCESS = workflow.is_main_process
 

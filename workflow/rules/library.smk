@@ -27,3 +27,8 @@ if echo_embeddings.__version__ != RULES_VERSION:
         f"({Path(echo_embeddings.__file__).parent}): install version {RULES_VERSION}, or take the workflow of "
         f"version {echo_embeddings.__version__}"
     )
+if PREFIXED:
+    raise WorkflowError(
+        "a module's `prefix` moves what its rules declare, and not what their jobs keep beside it in results/: "
+        "leave it out, and give the directory by snakemake --directory"
+    )

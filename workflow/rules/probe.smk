@@ -13,6 +13,7 @@ rule probe:
         "../envs/echo-embeddings.yaml"
     threads: config["convert"]["workers"]
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, threads, attempt: attempt * estimate.convert_mb(clips(wildcards.folder), threads),
         runtime=lambda wildcards, threads, attempt: attempt * estimate.convert_minutes(clips(wildcards.folder), threads),
     params:

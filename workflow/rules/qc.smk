@@ -21,6 +21,7 @@ rule qc_model:
         "../envs/echo-embeddings.yaml"
     threads: 2
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, attempt: attempt
         * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
         runtime=lambda wildcards, attempt: attempt
@@ -59,6 +60,8 @@ rule qc_index:
     conda:
         "../envs/echo-embeddings.yaml"
     threads: 2
+    resources:
+        attempt=this_attempt,
     params:
         models=config["models"],
         version=settings.QC_VERSION,

@@ -15,6 +15,7 @@ if config["record_list"]:
         conda:
             "../envs/echo-embeddings.yaml"
         resources:
+            attempt=this_attempt,
             mem_mb=4000,
             runtime=60,
         params:

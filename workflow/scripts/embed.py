@@ -7,8 +7,8 @@ from echo_embeddings.core import job, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
 
-if __name__ == "__main__":  # worker processes import this file
-    with job.logged(snakemake.log[0]) as terminal:
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         model = settings.model_of(snakemake.params.model)
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
