@@ -15,6 +15,7 @@ from echo_embeddings.collection.folders import collection_source, find_folder, f
 from echo_embeddings.core import settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.encoders.architectures import architecture
 from echo_embeddings.tables import selection
 from echo_embeddings.tools import estimate, slurm
@@ -29,6 +30,7 @@ try:
 except UserError as error:
     sys.exit(str(error))
 
+RESULTS = Layout()
 FOLDERS, NO_FOLDERS = {}, ""
 try:
     FOLDERS = find_folders(TOP, config["folders"], KIND)
@@ -89,7 +91,7 @@ def folder_vectors(wildcards):
     """The folders' embedding files of a model."""
     if NO_FOLDERS:
         sys.exit(NO_FOLDERS)
-    return [f"results/embeddings/{wildcards.model}_embeddings_{folder}.pt" for folder in FOLDERS]
+    return [RESULTS.vectors(wildcards.model, folder) for folder in FOLDERS]
 
 
 def files_of(tables):
@@ -124,12 +126,12 @@ def check_slurm():
 
 def manifest_digest(model, folder):
     """The file that changes when the manifest does that the model's clips stand in."""
-    return f"results/mp4/{REGISTRY[model]['resolution']}/{folder}.manifest.sha256"
+    return RESULTS.manifest_digest(REGISTRY[model]["resolution"], folder)
 
 
 # What `embed` makes besides vectors.
 POOL = config["embed"]["pool"]
-FEATURES = {} if POOL == "mean" else {"features": f"results/features/{POOL}/{{model}}/{{folder}}.index.tsv"}
+FEATURES = {} if POOL == "mean" else {"features": RESULTS.feature_index(POOL, "{model}", "{folder}")}
 
 
 def features(wildcards):
@@ -143,7 +145,7 @@ def say_features():
         name: estimate.feature_bytes(clips(*FOLDERS), settings.model(config, REGISTRY, name), POOL)
         for name in config["models"]
     }
-    free = free_bytes("results/features", "results", ".")
+    free = free_bytes(RESULTS.features(POOL).parent, RESULTS.root, ".")
     logger.info(estimate.features_line(POOL, sizes, clips(*FOLDERS), free))
 
 

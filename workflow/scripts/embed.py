@@ -4,6 +4,7 @@ from pathlib import Path
 
 from echo_embeddings.collection.folders import mp4_tree
 from echo_embeddings.core import job, settings
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
 
 if __name__ == "__main__":  # worker processes import this file
@@ -15,7 +16,7 @@ if __name__ == "__main__":  # worker processes import this file
         embed_folder(
             folder,
             EmbedPaths(
-                tree=mp4_tree(snakemake.config, size, folder),
+                tree=mp4_tree(snakemake.config, Layout(), size, folder),
                 table=Path("results/mp4", size, f"{folder}.manifest.tsv"),
                 checkpoint=Path(snakemake.input.checkpoint),
                 state=Path("results/state/embed", model.name, folder),

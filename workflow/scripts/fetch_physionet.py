@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from echo_embeddings.core import job
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.fetch import physionet
 
 if __name__ == "__main__":
@@ -11,7 +12,7 @@ if __name__ == "__main__":
         places = physionet.Places(
             dicom=Path(params.dicom_dir),
             tables=Path(params.tables_dir),
-            state=Path("results/state/physionet"),
+            state=Layout().state("physionet"),
             record=Path(snakemake.output[0]),
         )
         project = physionet.Project(params.url.rstrip("/"), params.project, params.version)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.settings import KEY_COLUMNS, Table
 from echo_embeddings.tools import command, rekey
 
@@ -18,4 +19,4 @@ if __name__ == "__main__":
         report = rekey.rekey(arguments.old, arguments.new, record_list, arguments.dicom_dir, arguments.renamed)
     for what, files in report["what"].value_counts().items():
         print(f"{files:,} files: {what}")
-    print(f"their names: {arguments.new / 'results/rekey.tsv'}")
+    print(f"their names: {Layout(arguments.new / Layout().root).rekeyed()}")

@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from echo_embeddings.collection.folders import collection_source, find_folders
 from echo_embeddings.core import settings
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.tools import command, status
 
 
@@ -29,7 +29,7 @@ if __name__ == "__main__":
             """The table's lines, as things are now."""
             top, kind = collection_source(config)
             folders = find_folders(top, config["folders"], kind)
-            return status.collect(Path("results"), folders, config["models"], registry)
+            return status.collect(Layout(), folders, config["models"], registry)
 
         if arguments.watch is None:
             print(status.table(look()))

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from ..convert import probe, video
 from ..core import settings
 from ..core.errors import UserError
 from ..core.files import free_bytes
+from ..core.layout import Layout
 from ..core.manifest import CONVERTED, FAILED
 from ..core.names import one_line
 from ..core.settings import REPOSITORY
@@ -321,7 +323,7 @@ def complete(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterat
     absent, unlisted = (int(off.get(what, 0)) for what in (inventory.NOT_FOUND, inventory.NOT_LISTED))
     says = f"{listed.sum():,} files listed: {absent:,} of them are not on the disk, {unlisted:,} there are not listed"
     level = RED if config["require_complete"] else AMBER
-    mend = f"fetch what is missing; names: snakemake {settings.RECORD_LIST_SUMMARY}, and differences.tsv beside it"
+    mend = f"fetch what is missing; names: snakemake {Layout().record_list_summary()}, and differences.tsv beside it"
     yield Finding(level if absent or unlisted else GREEN, "record list", says, mend)
 
 
@@ -383,9 +385,10 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
 def disk(made: Sequence[Cost], directory: str) -> Finding:
     """Disk needed against disk free below the working directory."""
     needed = 1e9 * sum(cost.gigabytes for cost in made)
-    free = free_bytes(os.path.join(directory, "results"), directory)
+    results = Path(directory).absolute() / Layout().root
+    free = free_bytes(results, directory)
     words = map(estimate.bytes_in_words, (needed, free))
-    says = "a full run takes about {}, {} are free for {}/results".format(*words, os.path.abspath(directory))
+    says = "a full run takes about {}, {} are free for {}".format(*words, results)
     if needed > free:
         return Finding(RED, "disk", says, "run elsewhere: snakemake --directory DIR")
     return Finding(AMBER if 2 * needed > free else GREEN, "disk", says)

@@ -7,6 +7,7 @@ waits longer. A killed job goes on where it was, and asks for more at its next a
 import math
 from collections.abc import Mapping
 
+from ..core.layout import Layout
 from ..core.settings import Model
 from ..embed.limits import SHARD_BYTES
 from ..encoders.architectures import PATCH, TUBELET, Architecture
@@ -63,7 +64,7 @@ def features_line(pool: str, sizes: Mapping[str, int], clips: int, free: int) ->
     each = ", ".join(f"{name} {bytes_in_words(size)}" for name, size in sizes.items())
     return (
         f"embed.pool: {pool}: features of at most {clips:,} clips take about {bytes_in_words(sum(sizes.values()))} in "
-        f"results/features/{pool} ({each}); {bytes_in_words(free)} are free there"
+        f"{Layout().features(pool)} ({each}); {bytes_in_words(free)} are free there"
     )
 
 
