@@ -13,7 +13,7 @@ import yaml
 
 from conftest import REPOSITORY
 from echo_embeddings.collection.folders import find_folders, list_files
-from echo_embeddings.core import settings
+from echo_embeddings.core import configuration
 from echo_embeddings.tools import doctor
 
 
@@ -133,7 +133,7 @@ def test_a_directory_deep_in_a_folder_that_cannot_be_listed_is_one_line(tmp_path
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    config = settings.defaults() | {"dicom_dir": str(tmp_path / "dicom")}
+    config = configuration.defaults() | {"dicom_dir": str(tmp_path / "dicom")}
     config["embed"]["device"] = "cpu"
     reds = [one for one in doctor.examine(config) if isinstance(one, doctor.Finding) and one.level == doctor.RED]
     assert [one.what for one in reds] == ["DICOM"]
@@ -216,9 +216,9 @@ def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir,
     assert (found.files, found.looked_at) == (total, sum(found.outcomes.values()))
     assert found.looked_at < total
     assert found.looked_at <= doctor.SAMPLE
-    config = settings.defaults()
+    config = configuration.defaults()
     config["embed"]["device"] = "cpu"
-    cost = doctor.costs(config, settings.check(config, data=False), found, len(folders))
+    cost = doctor.costs(config, configuration.check(config, data=False), found, len(folders))
     assert [one.stage for one in cost] == ["convert 256", "embed vitl"]
     assert all(one.hours > 0 and one.gigabytes > 0 for one in cost)
     assert doctor.disk(cost, ".").level == doctor.GREEN
