@@ -157,6 +157,21 @@ def test_a_gpu_that_is_not_there(finished, tmp_path):
     assert "-> embed: {device: cpu}, or mend the driver" in said
 
 
+@pytest.fixture
+def cluster_says(tmp_path, monkeypatch):
+    """Puts a SLURM into PATH that names these partitions, or for None does not answer."""
+
+    def write(partitions):
+        silent = "echo 'slurm_load_partitions: Unable to contact' >&2; exit 1"
+        answer = f"printf '{partitions}'" if partitions else silent
+        for name in ("sbatch", "sinfo"):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("partitions", "said"),
     [
@@ -171,14 +186,24 @@ def test_a_gpu_that_is_not_there(finished, tmp_path):
         (None, "amber  sinfo does not answer: slurm_load_partitions: Unable to contact"),
     ],
 )
-def test_partitions_of_a_cluster(tmp_path, monkeypatch, partitions, said):
-    answer = f"printf '{partitions}'" if partitions else "echo 'slurm_load_partitions: Unable to contact' >&2; exit 1"
-    for name in ("sbatch", "sinfo"):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+def test_partitions_of_a_cluster(cluster_says, partitions, said):
+    cluster_says(partitions)
     (found,) = doctor.cluster()
     assert f"{found.level}  {found.says}".startswith(said)
+
+
+def test_the_profile_is_the_working_directorys_then_the_clones(cluster_says, tmp_path, monkeypatch):
+    cluster_says("mine\nmit_normal")
+    monkeypatch.chdir(tmp_path)
+    (found,) = doctor.cluster()
+    assert found.says.startswith("profiles/slurm names mit_preemptable; ")
+    monkeypatch.setattr(doctor, "repository", lambda: None)
+    (found,) = doctor.cluster()
+    assert (found.level, found.says) == (doctor.AMBER, f"no {tmp_path}/profiles/slurm/config.yaml")
+    (tmp_path / "profiles/slurm").mkdir(parents=True)
+    (tmp_path / "profiles/slurm/config.yaml").write_text("default-resources: [slurm_partition=mine]\n")
+    (found,) = doctor.cluster()
+    assert (found.level, found.says) == (doctor.GREEN, "has the profile's partitions: mine")
 
 
 def test_credentials_are_found_and_not_told(tmp_path, monkeypatch):
@@ -203,6 +228,13 @@ def test_packages_other_than_the_pins(monkeypatch):
     _, packages = doctor.software()
     assert packages.level == doctor.AMBER
     assert "torch 2.11.0 (pinned: " in packages.says
+    monkeypatch.setattr(doctor, "repository", lambda: None)
+    _, packages = doctor.software()
+    assert packages.says.startswith("all ")  # an installation asks for no more than pyproject.toml does
+    assert packages.says.endswith(" as required")
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.9" if name == "torch" else real(name))
+    _, packages = doctor.software()
+    assert packages.says == "tested with others: torch 1.9 (required: >=2.10)"
 
 
 def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir, monkeypatch):

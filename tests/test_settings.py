@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from echo_embeddings.core import configuration, settings
+from echo_embeddings.core import configuration, registry, settings
 from echo_embeddings.core.errors import UserError
 
 BASE = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
@@ -161,6 +161,46 @@ def test_a_file_that_is_no_configuration_is_one_line(tmp_path, text, says):
     with pytest.raises(UserError, match=says) as error:
         configuration.read(".", str(tmp_path / "my.yaml"))
     assert "\n" not in str(error.value)
+
+
+def test_the_models_of_the_base_configuration_must_be_in_a_registry_of_ones_own(tmp_path):
+    (tmp_path / "models.yaml").write_text(
+        "tiny: {constructor: vit_tiny, resolution: 256, embed_dim: 192, batch_size: 4, checkpoint: a.pt, "
+        "entry: encoder}"
+    )
+    with pytest.raises(UserError, match=r"^config: models\.0: 'vitl' is not in models\.yaml: tiny$"):
+        configuration.check({"models_file": "models.yaml"})
+
+
+def test_what_is_wrong_in_a_key_hides_nothing_of_the_others(tmp_path):
+    """The checks beyond the schema go on with what it finds sound; a wrong key is not judged by its default."""
+    (tmp_path / "resources/dicom").rmdir()
+    wrong = {
+        "dicom_dir": 5,
+        "models": "vitl",
+        "checkpoints": {"vitl": 5, "vitz": "z.pt"},
+        "recipes": {"mine": {"sampling": "rate", "crop": 5}},
+        "record_list": 5,
+        "require_complete": True,
+        "folders": ["a/b"],
+    }
+    with pytest.raises(UserError) as error:
+        configuration.check(wrong)
+    places = [line.removeprefix("config: ").partition(":")[0] for line in str(error.value).splitlines()]
+    assert places == [
+        "checkpoints.vitl", "dicom_dir", "models", "recipes.mine.crop", "record_list", "checkpoints", "recipes.mine",
+        "folders.0",
+    ]  # fmt: skip
+
+
+def test_without_a_clone_the_base_configuration_is_the_defaults(tmp_path, monkeypatch):
+    (tmp_path / "my.yaml").write_text("embed: {device: cpu}\n")
+    monkeypatch.setattr(configuration, "repository", lambda: None)
+    monkeypatch.setattr(registry, "repository", lambda: None)
+    config = configuration.read(".", "my.yaml")
+    assert config == {"embed": {"device": "cpu"}}
+    assert next(iter(configuration.check(config))) == "vitl"
+    assert config == changed(embed__device="cpu")
 
 
 def test_a_key_may_override_what_an_anchor_brings(tmp_path):
