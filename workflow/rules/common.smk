@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 
 from echo_embeddings.collection.folders import collection_source, find_folder, find_folders
-from echo_embeddings.core import settings
+from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.layout import Layout
@@ -15,8 +15,8 @@ from echo_embeddings.tables import selection
 from echo_embeddings.tools import estimate, slurm
 
 try:
-    settings.check_files(CONFIGFILES)
-    REGISTRY = settings.check(config)
+    configuration.check_files(CONFIGFILES)
+    REGISTRY = configuration.check(config)
     TOP, KIND = collection_source(config)
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])

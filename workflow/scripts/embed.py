@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from echo_embeddings.collection.folders import mp4_tree
-from echo_embeddings.core import job, settings
+from echo_embeddings.core import configuration, job, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
 
@@ -26,7 +26,7 @@ if __name__ == "__main__":
             model,
             Means(
                 device=keys["device"],
-                batch_size=settings.batch_size(snakemake.config, settings.check(snakemake.config), model.name),
+                batch_size=settings.batch_size(snakemake.config, configuration.check(snakemake.config), model.name),
                 auto=keys["batch_size"] == "auto",
                 num_workers=min(keys["num_workers"], snakemake.threads),
                 threads=snakemake.threads,

@@ -58,7 +58,7 @@ def _front(exported: Exported) -> str:
     """The card's YAML.
 
     The library `datasets` streams a split that is called `all`, and refuses to build one, because the word asks it for
-    the union of all splits. So the same rows are given in a second configuration, the default, where they are that union.
+    the union of all splits. So the same rows are in a second configuration, the default, where they are that union.
     """
     files = f"train-*-of-{len(exported.rows):05d}.parquet"
     configs = [

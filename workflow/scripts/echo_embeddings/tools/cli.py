@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import __version__
 from ..collection.folders import collection_source, find_folders
-from ..core import settings
+from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.layout import Layout
 
@@ -88,7 +88,7 @@ def _configured(parser: argparse.ArgumentParser) -> None:
 def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
     """The configuration that Snakemake would read, not checked yet; goes to its working directory."""
 
-    config = settings.read(arguments.directory, *arguments.configfile)
+    config = configuration.read(arguments.directory, *arguments.configfile)
     os.chdir(arguments.directory)
     return config
 
@@ -128,7 +128,7 @@ def status(parser: argparse.ArgumentParser) -> Run:
         from .status import Line, collect, table, watch
 
         config = _configuration(arguments)
-        registry = settings.check(config)
+        registry = configuration.check(config)
 
         def check() -> Iterator[Line]:
             """The table's lines, as things are now."""
@@ -162,7 +162,7 @@ def models(parser: argparse.ArgumentParser) -> Run:
         from .models import table
 
         config = _configuration(arguments)
-        print(table(config, settings.check(config, data=False)))
+        print(table(config, configuration.check(config, data=False)))
 
     return run
 
@@ -181,7 +181,7 @@ def verify(parser: argparse.ArgumentParser) -> Run:
         from .verify import verify
 
         config = _configuration(arguments)
-        print(verify(config, settings.check(config, data=False), arguments.model, arguments.device))
+        print(verify(config, configuration.check(config, data=False), arguments.model, arguments.device))
 
     return run
 
