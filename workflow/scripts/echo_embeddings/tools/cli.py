@@ -36,14 +36,7 @@ Run = Callable[[argparse.Namespace], bool | None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments`, by default those of the process; returns its exit status."""
-    parser = argparse.ArgumentParser(PROGRAM, **_help(DESCRIPTION, EXAMPLES))
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        says, _, examples = inspect.cleandoc(command.__doc__ or "").partition("\n\n")
-        added = commands.add_parser(command.__name__, help=says, **_help(says, examples))
-        added.set_defaults(run=command(added), parser=added)
-    parsed, unknown = parser.parse_known_args(arguments)
+    parsed, unknown = make_parser().parse_known_args(arguments)
     if unknown:  # said with the sub-command's usage, where argparse would show that of the whole
         parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
@@ -57,6 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         return 130  # what a shell makes of SIGINT
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; what it returns has the sub-command's `run` and `parser`."""
+    parser = argparse.ArgumentParser(PROGRAM, **_help(DESCRIPTION, EXAMPLES))
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        says, _, examples = inspect.cleandoc(command.__doc__ or "").partition("\n\n")
+        added = commands.add_parser(command.__name__, help=says, **_help(says, examples))
+        added.set_defaults(run=command(added), parser=added)
+    return parser
 
 
 def _help(says: str, examples: str) -> dict[str, Any]:
