@@ -1,4 +1,4 @@
-"""The workflow as others take it: a module that Snakemake fetches, with the package installed and no clone beside it."""
+"""The workflow as others take it: a module that Snakemake fetches, and the package installed without a clone."""
 
 import importlib.metadata
 import re
@@ -27,7 +27,7 @@ configfile: "config/config.yaml"
 
 # declare https://github.com/owner/echo-embeddings as a module
 module echo_embeddings:
-    snakefile: 
+    snakefile:
         github("owner/echo-embeddings", path="workflow/Snakefile", tag="{tag}")
     config:
         config
@@ -48,14 +48,9 @@ def origin(tmp_path_factory):
     source = clone / "workflow/scripts/echo_embeddings/__init__.py"
     for version in (VERSION, "9.9.9"):
         source.write_text(source.read_text().replace(f'__version__ = "{VERSION}"', f'__version__ = "{version}"'))
-        for command in (
-            ["init", "--quiet"],
-            ["add", "."],
-            ["commit", "--quiet", "-m", version],
-            ["tag", f"v{version}"],
-        ):
-            git = ["git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "tag.gpgSign=false"]
-            subprocess.run([*git, "-c", "commit.gpgSign=false", *command], cwd=clone, check=True)
+        git = ["git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgSign=false"]
+        for command in ("init --quiet", "add .", f"commit --quiet -m {version}", f"tag v{version}"):
+            subprocess.run([*git, *command.split()], cwd=clone, check=True)
     return top
 
 
@@ -124,10 +119,10 @@ def test_a_module_of_another_version_or_without_the_package_is_one_line(snakemak
         f"install version 9.9.9, or take the workflow of version {VERSION}\n"
     ) in other.stdout
     # As where it is not installed, which it is where the tests run.
-    absent = (
-        "import runpy, sys; sys.modules['echo_embeddings'] = None; runpy.run_module('snakemake', run_name='__main__')"
+    program = (
+        "import runpy, sys; sys.modules['echo_embeddings'] = None; runpy.run_module('snakemake', None, '__main__')"
     )
-    absent = snakemake(project, "-n", python=("-c", absent))
+    absent = snakemake(project, "-n", python=("-c", program))
     assert absent.returncode == 1
     assert "\nthis workflow is of version 9.9.9 and needs its package: install echo-embeddings 9.9.9 " in absent.stdout
     assert "Traceback" not in other.stdout + absent.stdout
@@ -146,9 +141,7 @@ def test_a_module_without_a_configuration_takes_the_packages_defaults(snakemake,
 
 
 def test_a_prefix_is_refused_in_one_line(snakemake, finished, tmp_path):
-    snakefile = DEPLOYED.format(tag=f"v{VERSION}").replace(
-        "    config:\n", '    prefix:\n        "echo"\n    config:\n'
-    )
+    snakefile = DEPLOYED.format(tag=f"v{VERSION}").replace("    config:\n", '    prefix: "echo"\n    config:\n')
     refused = snakemake(deploy(tmp_path / "project", finished, snakefile), "-n")
     assert refused.returncode == 1
     assert "\na module's `prefix` moves what its rules declare, and not what their jobs keep" in refused.stdout

@@ -46,7 +46,6 @@ rule export_parquet:
     params:
         folders=list(FOLDERS),
         size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
-        known=asdict(TABLES),
         columns=config["export"]["columns"],
         about=lambda wildcards: {
             "model": wildcards.model,
@@ -55,6 +54,8 @@ rule export_parquet:
             "collection": config["qc"]["collection"],
             "access": config["export"]["access"],
         },
+        # There for Snakemake alone: it runs a job again if it changed.
+        known=asdict(TABLES),
     script:
         "../scripts/export_parquet.py"
 
@@ -78,9 +79,10 @@ rule export_study:
     params:
         folders=list(FOLDERS),
         size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
-        known=asdict(TABLES),
         columns=config["export"]["columns"],
         dim=lambda wildcards: REGISTRY[wildcards.model]["embed_dim"],
+        # There for Snakemake alone: it runs a job again if it changed.
+        known=asdict(TABLES),
     script:
         "../scripts/export_study.py"
 

@@ -34,6 +34,7 @@ rule qc_model:
         collection=config["qc"]["collection"],
         pictures=config["qc"]["pictures"],
         hash_names=config["qc"]["hash_names"],
+        # There for Snakemake alone: it runs a job again if they changed.
         version=settings.QC_VERSION,
         selecting=asdict(SELECTING),
     script:
@@ -64,6 +65,7 @@ rule qc_index:
         attempt=this_attempt,
     params:
         models=config["models"],
+        # There for Snakemake alone: it runs a job again if it changed.
         version=settings.QC_VERSION,
     script:
         "../scripts/qc_index.py"
