@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 import torch
 
-from ..core.errors import UserError
+from ..core.errors import TransientError
 
 POLL = 1.0  # seconds between two looks at the cards
 
@@ -28,10 +28,10 @@ def take(cards: Sequence[str], locks: str | os.PathLike[str] | None = None) -> i
     It is this process's until the process ends, in whatever way: as long as there may be something of it in the
     card's memory. `cards` are names that are the same for every job on the machine, however it numbers them.
     `locks` is the directory of the locks, by default one of this user's on this machine. A single card that
-    SLURM gave is taken as it is: sharing it is SLURM's decision. Raises `UserError` if there is no card.
+    SLURM gave is taken as it is: sharing it is SLURM's decision. Raises `TransientError` if there is no card.
     """
     if not cards:
-        raise UserError("torch sees no GPU here; set embed.device: cpu to do without")
+        raise TransientError("torch sees no GPU here; set embed.device: cpu to do without")
     if len(cards) == 1 and "SLURM_JOB_ID" in os.environ:
         return 0
     directory = Path(locks or Path(tempfile.gettempdir(), f"echo-embeddings-cards-{os.getuid()}"))

@@ -24,7 +24,7 @@ from physionet.api.utils import get_credentials_from_env
 # without a network takes hours. These are what it does for one file.
 from physionet.download import _download_file, _get_file_manifest
 
-from ..core.errors import UserError
+from ..core.errors import TransientError, UserError
 from ..core.files import FULL, atomic_write, sha256_of
 from ..core.locks import exclusive_lock
 from ..core.names import one_line
@@ -83,11 +83,11 @@ def fetch(project: Project, include: list[str], places: Places, terminal: TextIO
                         _fetch(client, project, path, digest, target, places.state)
                     bar.step()
         except (requests.RequestException, PhysioNetAPIError) as error:
-            raise UserError(_explain(error, project, known)) from error
+            raise TransientError(_explain(error, project, known)) from error
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            raise UserError(
+            raise TransientError(
                 f"{project.name}: {error.strerror}, below {places.dicom} or {places.state}; what was fetched is kept: "
                 "make room and run again"
             ) from error
