@@ -11,7 +11,7 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
-from echo_embeddings import collection, estimate, selection, settings, slurm
+from echo_embeddings import collection, corrections, estimate, selection, settings, slurm
 from echo_embeddings.architectures import architecture
 from echo_embeddings.files import UserError, free_bytes
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from echo_embeddings import collection, convert, job
-from echo_embeddings.settings import ConvertSettings
+from echo_embeddings import collection, convert, job, settings
 
 if __name__ == "__main__":  # worker processes import this file
     with job.logged(snakemake.log[0]) as terminal:
@@ -17,7 +16,7 @@ if __name__ == "__main__":  # worker processes import this file
                 table=Path(snakemake.output.manifest),
                 digest=Path(snakemake.output.digest),
             ),
-            ConvertSettings(**snakemake.params.settings),
+            settings.convert_settings(snakemake.config, int(size)),
             limit=snakemake.params.limit,
             workers=snakemake.threads,
             timeout=keys["timeout"],

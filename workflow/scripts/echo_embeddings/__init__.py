@@ -4,6 +4,7 @@ Plain Python that knows nothing of Snakemake. The rooms, lowest floor first; a m
 only from those above it in this list:
 
     files                   whole-or-absent files, names that any tool can carry, user errors, who has a folder
+    fingerprint             how results are recognised: a digest of what decides them
     job                     what every Snakemake script of this workflow does around its one call
     slurm                   what must be so before jobs are given to SLURM, and what is said of one that failed
     recipe                  how a clip is shown to an encoder, as data
@@ -18,6 +19,7 @@ only from those above it in this list:
     download                one file over HTTP, whole or not there
     physionet               tables and chosen DICOM of a PhysioNet project
     manifest                the ledger: one row for every file of a folder
+    corrections             corrected bugs: which results each of them touched
     selection               which clips: an expression over the columns of manifest and tables
     status                  how far all jobs are
     tables                  manifests, record list, study list and further tables, joined
@@ -50,6 +52,6 @@ only from those above it in this list:
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
 
-The first twelve, `manifest` and `selection` are imported while the workflow is parsed, so they use nothing that is slow
-to import.
+The first thirteen, `manifest`, `corrections` and `selection` are imported while the workflow is parsed, so they use
+nothing that is slow to import.
 """

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import collection, embed, shards, store, tables
+from . import collection, corrections, embed, shards, store, tables
 from .collection import Folder
 from .files import UserError, decode_name, one_line, whole
 from .manifest import CONVERTED, Row
@@ -215,7 +215,8 @@ def _carry_state(
                 if not _link(trees[0] / before.mp4, trees[1] / row.mp4, row.mp4_bytes):
                     continue
                 for recipe in ASKING:
-                    was, is_now = embed.identity(trees[0], before, recipe), embed.identity(trees[1], row, recipe)
+                    was, _ = corrections.split(embed.identity(trees[0], before, recipe))
+                    is_now, _ = corrections.split(embed.identity(trees[1], row, recipe))
                     clips.setdefault(folder, {})[before.mp4, was] = (to.folder, row.mp4, is_now)
             record = {"settings": fingerprint, "row": dataclasses.asdict(row)}
             lines[new / "state/convert" / size / to.folder / "rows.jsonl"].append(json.dumps(record) + "\n")
