@@ -20,7 +20,7 @@ import reference
 import torch
 from common import REPOSITORY, machine, synchronize, write_videos
 
-from echo_embeddings.core import manifest, settings
+from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.recipe import GUIDE
 from echo_embeddings.core.settings import Model
@@ -236,8 +236,8 @@ def startup(model: Model, device: str, entries: int) -> None:
 
 
 def main() -> None:
-    config = settings.defaults()
-    registry = settings.check(config, data=False)
+    config = configuration.defaults()
+    registry = configuration.check(config, data=False)
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "startup"])

@@ -17,13 +17,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads o
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 from echo_embeddings.convert import video  # noqa: E402
-from echo_embeddings.core import settings  # noqa: E402
+from echo_embeddings.core import configuration, settings  # noqa: E402
 from echo_embeddings.encoders import checkpoint  # noqa: E402
 from echo_embeddings.encoders.architectures import ARCHITECTURES  # noqa: E402
 from echo_embeddings.encoders.vjepa import Encoder  # noqa: E402
 from echo_embeddings.tools import demo  # noqa: E402
 
-SETTINGS = settings.convert_settings(settings.defaults(), 256)
+SETTINGS = settings.convert_settings(configuration.defaults(), 256)
 
 
 def run_snakemake(

@@ -13,7 +13,7 @@ import yaml
 
 from conftest import REPOSITORY
 from echo_embeddings.collection.folders import find_folders, list_files
-from echo_embeddings.core import settings
+from echo_embeddings.core import configuration
 from echo_embeddings.tools import doctor
 
 
@@ -133,7 +133,7 @@ def test_a_directory_deep_in_a_folder_that_cannot_be_listed_is_one_line(tmp_path
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    config = settings.defaults() | {"dicom_dir": str(tmp_path / "dicom")}
+    config = configuration.defaults() | {"dicom_dir": str(tmp_path / "dicom")}
     config["embed"]["device"] = "cpu"
     reds = [one for one in doctor.examine(config) if isinstance(one, doctor.Finding) and one.level == doctor.RED]
     assert [one.what for one in reds] == ["DICOM"]
@@ -157,6 +157,21 @@ def test_a_gpu_that_is_not_there(finished, tmp_path):
     assert "-> embed: {device: cpu}, or mend the driver" in said
 
 
+@pytest.fixture
+def cluster_says(tmp_path, monkeypatch):
+    """Puts a SLURM into PATH that names these partitions, or for None does not answer."""
+
+    def write(partitions):
+        silent = "echo 'slurm_load_partitions: Unable to contact' >&2; exit 1"
+        answer = f"printf '{partitions}'" if partitions else silent
+        for name in ("sbatch", "sinfo"):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("partitions", "said"),
     [
@@ -171,14 +186,24 @@ def test_a_gpu_that_is_not_there(finished, tmp_path):
         (None, "amber  sinfo does not answer: slurm_load_partitions: Unable to contact"),
     ],
 )
-def test_partitions_of_a_cluster(tmp_path, monkeypatch, partitions, said):
-    answer = f"printf '{partitions}'" if partitions else "echo 'slurm_load_partitions: Unable to contact' >&2; exit 1"
-    for name in ("sbatch", "sinfo"):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+def test_partitions_of_a_cluster(cluster_says, partitions, said):
+    cluster_says(partitions)
     (found,) = doctor.cluster()
     assert f"{found.level}  {found.says}".startswith(said)
+
+
+def test_the_profile_is_the_working_directorys_then_the_clones(cluster_says, tmp_path, monkeypatch):
+    cluster_says("mine\nmit_normal")
+    monkeypatch.chdir(tmp_path)
+    (found,) = doctor.cluster()
+    assert found.says.startswith("profiles/slurm names mit_preemptable; ")
+    monkeypatch.setattr(doctor, "repository", lambda: None)
+    (found,) = doctor.cluster()
+    assert (found.level, found.says) == (doctor.AMBER, f"no {tmp_path}/profiles/slurm/config.yaml")
+    (tmp_path / "profiles/slurm").mkdir(parents=True)
+    (tmp_path / "profiles/slurm/config.yaml").write_text("default-resources: [slurm_partition=mine]\n")
+    (found,) = doctor.cluster()
+    assert (found.level, found.says) == (doctor.GREEN, "has the profile's partitions: mine")
 
 
 def test_credentials_are_found_and_not_told(tmp_path, monkeypatch):
@@ -203,6 +228,13 @@ def test_packages_other_than_the_pins(monkeypatch):
     _, packages = doctor.software()
     assert packages.level == doctor.AMBER
     assert "torch 2.11.0 (pinned: " in packages.says
+    monkeypatch.setattr(doctor, "repository", lambda: None)
+    _, packages = doctor.software()
+    assert packages.says.startswith("all ")  # an installation asks for no more than pyproject.toml does
+    assert packages.says.endswith(" as required")
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.9" if name == "torch" else real(name))
+    _, packages = doctor.software()
+    assert packages.says == "tested with others: torch 1.9 (required: >=2.10)"
 
 
 def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir, monkeypatch):
@@ -216,9 +248,9 @@ def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir,
     assert (found.files, found.looked_at) == (total, sum(found.outcomes.values()))
     assert found.looked_at < total
     assert found.looked_at <= doctor.SAMPLE
-    config = settings.defaults()
+    config = configuration.defaults()
     config["embed"]["device"] = "cpu"
-    cost = doctor.costs(config, settings.check(config, data=False), found, len(folders))
+    cost = doctor.costs(config, configuration.check(config, data=False), found, len(folders))
     assert [one.stage for one in cost] == ["convert 256", "embed vitl"]
     assert all(one.hours > 0 and one.gigabytes > 0 for one in cost)
     assert doctor.disk(cost, ".").level == doctor.GREEN

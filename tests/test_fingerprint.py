@@ -45,11 +45,11 @@ OF_0_1_0 = json.loads((REPOSITORY / "tests/data/v0_1_0/digests.json").read_text(
 
 @pytest.fixture(scope="module")
 def registry():
-    return settings.check(settings.defaults(), data=False)
+    return configuration.check(configuration.defaults(), data=False)
 
 
 def conversion(codec, size, **changes):
-    config = settings.defaults()
+    config = configuration.defaults()
     config["convert"] |= {"codec": codec, **changes}
     return settings.convert_settings(config, size)
 
@@ -65,7 +65,7 @@ def test_the_conversion_is_recognised_at_every_size(registry):
 
 
 def test_every_model_of_the_registry_is_recognised(registry):
-    models = {name: settings.model(settings.defaults(), registry, name) for name in registry}
+    models = {name: settings.model(configuration.defaults(), registry, name) for name in registry}
     assert {name: model.fingerprint() for name, model in models.items()} == MODELS
     assert {name: fingerprint.fingerprint(recipe) for name, recipe in RECIPES.items()} == OF_RECIPES
     assert {name: fingerprint.model_0_1_0(model) for name, model in models.items()} == {

@@ -14,7 +14,7 @@ import torch
 from conftest import REPOSITORY
 from echo_embeddings.collection.folders import find_folders
 from echo_embeddings.convert.folder import ConvertPaths, convert_folder
-from echo_embeddings.core import manifest, settings
+from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.settings import Model, Table
 from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
@@ -22,7 +22,7 @@ from echo_embeddings.tools import demo, rekey
 from test_embed import weights  # noqa: F401
 
 MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
-SETTINGS = dataclasses.replace(settings.convert_settings(settings.defaults(), 64))
+SETTINGS = dataclasses.replace(settings.convert_settings(configuration.defaults(), 64))
 # Of the demo's clips: two whose identifiers are corrected (one into the other folder), and one that leaves.
 CORRECTED = {
     "p10/p10000001/s90000002/90000002_0001.dcm": "p11/p11000009/s90000002/90000002_0001.dcm",

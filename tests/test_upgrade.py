@@ -17,7 +17,7 @@ from safetensors import safe_open
 from conftest import REPOSITORY, run_snakemake
 from echo_embeddings.collection.folders import find_folder
 from echo_embeddings.convert.folder import convert_folder
-from echo_embeddings.core import corrections, fingerprint, settings
+from echo_embeddings.core import configuration, corrections, fingerprint, settings
 from echo_embeddings.core.corrections import Correction
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.settings import Table
@@ -60,8 +60,8 @@ def work(tmp_path, weights, monkeypatch):
 
 
 def configuration():
-    config = settings.read(".", "config.yaml")
-    return config, settings.check(config)
+    config = configuration.read(".", "config.yaml")
+    return config, configuration.check(config)
 
 
 def converted(folder="p10"):

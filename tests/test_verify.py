@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from echo_embeddings.core import settings
+from echo_embeddings.core import configuration
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.recipe import RECIPES, Recipe
 from echo_embeddings.core.settings import Model
@@ -88,7 +88,7 @@ def test_a_wrong_mask_stride_entry_or_resolution_is_one_line(recorded, change, m
     monkeypatch.chdir(directory)
     model = Model("tiny", "vit_tiny", 64, 192, "target_encoder", 16, "fp32", recipe=RECIPES["echojepa"])
     model = dataclasses.replace(model, **change)
-    digest, vector = verify.vector(model, directory / "tiny.pt", settings.defaults(), "cpu", 1)
+    digest, vector = verify.vector(model, directory / "tiny.pt", configuration.defaults(), "cpu", 1)
     with pytest.raises(UserError) as error:
         verify.judge(model, digest, vector.tolist(), entry["known_vectors"])
     assert "\n" not in str(error.value)

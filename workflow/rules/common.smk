@@ -12,7 +12,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
 from echo_embeddings.collection.folders import collection_source, find_folder, find_folders
-from echo_embeddings.core import corrections, settings
+from echo_embeddings.core import configuration, corrections, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.layout import Layout
@@ -21,8 +21,8 @@ from echo_embeddings.tables import selection
 from echo_embeddings.tools import estimate, slurm
 
 try:
-    settings.check_files(workflow.configfiles)
-    REGISTRY = settings.check(config)
+    configuration.check_files(workflow.configfiles)
+    REGISTRY = configuration.check(config)
     TOP, KIND = collection_source(config)
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from echo_embeddings.collection.folders import mp4_tree
-from echo_embeddings.core import job, settings
+from echo_embeddings.core import configuration, job, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
 
 if __name__ == "__main__":  # worker processes import this file
     with job.logged(snakemake.log[0]) as terminal:
-        registry = settings.check(snakemake.config)
+        registry = configuration.check(snakemake.config)
         model = settings.model(snakemake.config, registry, snakemake.wildcards.model)
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]

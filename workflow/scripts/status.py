@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 
 from echo_embeddings.collection.folders import collection_source, find_folders
-from echo_embeddings.core import settings
+from echo_embeddings.core import configuration
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.tools import command, status
 
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     with command.exit_on_user_error():
         config = command.configuration(arguments)
-        registry = settings.check(config)
+        registry = configuration.check(config)
 
         def look() -> Iterator[status.Line]:
             """The table's lines, as things are now."""

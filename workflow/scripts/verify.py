@@ -5,7 +5,7 @@ import os
 
 import torch
 
-from echo_embeddings.core import settings
+from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.tools import command, models, verify
 
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     with command.exit_on_user_error():
         config = command.configuration(arguments)
-        registry = settings.check(config, data=False)
+        registry = configuration.check(config, data=False)
         if arguments.model not in registry:
             raise UserError(f"no model {arguments.model!r} in the registry: {', '.join(registry)}")
         entry = registry[arguments.model]

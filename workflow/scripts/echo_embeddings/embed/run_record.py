@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..core import fingerprint
 from ..core.files import atomic_write
-from ..core.settings import REPOSITORY, Model
+from ..core.package import repository
+from ..core.settings import Model
 from ..encoders import checkpoint
 
 # Of the record: where and how fast the vectors were made.
@@ -77,9 +78,12 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """The commit of the workflow, None where it is no git checkout or there is no git."""
+    clone = repository()
+    if clone is None:
+        return None
     try:
         result = subprocess.run(
-            ["git", "-C", os.fspath(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+            ["git", "-C", os.fspath(clone), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..core import settings
+from ..core.configuration import read
 from ..core.errors import UserError
 
 
@@ -35,6 +35,6 @@ def configured(description: str) -> argparse.ArgumentParser:
 
 def configuration(arguments: argparse.Namespace) -> dict[str, Any]:
     """The configuration that Snakemake would read, not checked yet; goes to its working directory."""
-    config = settings.read(arguments.directory, *arguments.configfile)
+    config = read(arguments.directory, *arguments.configfile)
     os.chdir(arguments.directory)
     return config

@@ -9,7 +9,6 @@ import itertools
 import netrc
 import os
 import platform
-import re
 import shutil
 import statistics
 import subprocess
@@ -21,17 +20,18 @@ from typing import Any
 
 import torch
 import yaml
+from packaging.requirements import Requirement
 from pydicom import uid
 
 from ..collection.folders import MP4, Folder, Kind, collection_source, find_folders, list_files, mp4_name
 from ..convert import probe, video
-from ..core import settings
+from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.files import free_bytes
 from ..core.layout import Layout
 from ..core.manifest import CONVERTED, FAILED
 from ..core.names import one_line
-from ..core.settings import REPOSITORY
+from ..core.package import repository
 from ..dicom.header import Skip, Unreadable, check_clip, read_header
 from ..encoders import checkpoint
 from ..encoders.architectures import architecture
@@ -93,22 +93,27 @@ def software() -> Iterator[Finding]:
         yield Finding(RED, "Python", f"{here}; 3.11 or newer is needed", "make install PYTHON=python3.12")
     else:
         yield Finding(GREEN, "Python", here)
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (REPOSITORY / "requirements/run.txt").read_text(), re.MULTILINE))
-    missing, other = [], []
-    for name, pinned in pins.items():
-        try:
-            found = importlib.metadata.version(name).partition("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-        else:
-            if found != pinned:
-                other.append(f"{name} {found} (pinned: {pinned})")
-    if missing:
-        yield Finding(RED, "packages", f"missing: {', '.join(missing)}", "make install")
-    elif other:
-        yield Finding(AMBER, "packages", f"tested with others: {', '.join(other)}", "make install")
+    clone = repository()
+    if clone:
+        lines, said, mend = (clone / "requirements/run.txt").read_text().splitlines(), "pinned", "make install"
     else:
-        yield Finding(GREEN, "packages", f"all {len(pins)} as pinned")
+        lines, said, mend = importlib.metadata.requires("echo-embeddings") or [], "required", "install the package anew"
+    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
+    missing, other = [], []
+    for requirement in wanted:
+        try:
+            found = importlib.metadata.version(requirement.name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(requirement.name)
+        else:
+            if not requirement.specifier.contains(found, prereleases=True):
+                other.append(f"{requirement.name} {found} ({said}: {requirement.specifier})")
+    if missing:
+        yield Finding(RED, "packages", f"missing: {', '.join(missing)}", mend)
+    elif other:
+        yield Finding(AMBER, "packages", f"tested with others: {', '.join(other)}", mend)
+    else:
+        yield Finding(GREEN, "packages", f"all {len(wanted)} as {said}")
 
 
 def encoder_of_video(config: Mapping[str, Any]) -> Finding:
@@ -169,7 +174,12 @@ def cluster() -> Iterator[Finding]:
         says = f"sinfo does not answer: {one_line(error.stderr.strip().rpartition(chr(10))[2])}"
         yield Finding(AMBER, "SLURM", says, "run this on a node of the cluster")
         return
-    profile = yaml.safe_load((REPOSITORY / "profiles/slurm/config.yaml").read_text())
+    places = [top / "profiles/slurm/config.yaml" for top in (Path.cwd(), repository()) if top]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        yield Finding(AMBER, "SLURM", f"no {places[0]}", "copy profiles/slurm of the workflow's repository here")
+        return
+    profile = yaml.safe_load(path.read_text())
     wanted = dict(part.split("=", 1) for part in profile["default-resources"]).get("slurm_partition")
     named = {wanted, *(rule.get("slurm_partition") for rule in profile.get("set-resources", {}).values())} - {None}
     if absent := sorted(str(name) for name in named - set(listed.stdout.split())):
@@ -403,7 +413,7 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
     yield from cluster()
     yield credentials()
     try:
-        registry = settings.check(config)
+        registry = configuration.check(config)
     except UserError as error:
         for line in str(error).splitlines():
             yield Finding(RED, "configuration", line, "config/README.md explains every key")
