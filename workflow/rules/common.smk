@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 
 from echo_embeddings.collection.folders import collection_source, find_folder, find_folders
-from echo_embeddings.core import configuration, settings
+from echo_embeddings.core import configuration, corrections, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.layout import Layout
