@@ -15,7 +15,7 @@ from ..core.files import atomic_write
 from ..core.settings import REPOSITORY, Model
 from ..encoders import checkpoint
 
-# Of the record: where and how fast the vectors were made.
+# Keys of the record that say where and how fast the vectors were made.
 SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
 
@@ -32,8 +32,8 @@ def write(
 ) -> None:
     """Write the record to `path`.
 
-    `weights` is the checkpoint and `digest` its SHA-256; `speed` has the keys `SPEED`, or is empty if all vectors
-    were there; `features` says what is kept of the tokens besides the vectors, if anything is.
+    `weights` is the checkpoint and `digest` its SHA-256. `speed` has the keys `SPEED`; it is empty if all vectors
+    were there already. `features` describes what is kept besides the vectors; None if nothing is.
     """
     how = {
         **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
@@ -58,7 +58,7 @@ def write(
 
 
 def _speed_before(path: Path, how: dict[str, object]) -> dict[str, object]:
-    """What an earlier record says of device and speed, if it is of the same vectors."""
+    """Device and speed from an earlier record, if that is about the same vectors."""
     if not path.exists():
         return {}
     before = json.loads(path.read_text())
@@ -67,7 +67,7 @@ def _speed_before(path: Path, how: dict[str, object]) -> dict[str, object]:
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that make a vector, those that are here under their usual name."""
+    """The versions of the packages that make a vector, where they are installed under their usual names."""
     found = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -76,7 +76,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the workflow, None where it is no git checkout or there is no git."""
+    """The commit of the workflow; None where it is no git checkout or git is not installed."""
     try:
         result = subprocess.run(
             ["git", "-C", os.fspath(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
