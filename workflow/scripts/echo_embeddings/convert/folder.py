@@ -1,7 +1,7 @@
 """A folder of DICOM to a tree of MP4 files and its manifest.
 
 What has been done is remembered, row by row, in a journal that no rule declares, so that a job that is
-killed and started again does only what is missing. MP4 files stand under their final names only when whole.
+killed and started again does only what is missing. An MP4 file has its final name only once it is whole.
 """
 
 import collections
@@ -236,7 +236,7 @@ def _convert_all(
 class Journal:
     """What became of each file, one JSON object a line, added as it is made.
 
-    Each row stands with the fingerprint of the settings it was made under: under others it does not
+    Each row is kept with the fingerprint of the settings that it was made under: under others it does not
     count, and is not lost either. Of rows of one file the last counts. A last line that a kill cut short
     does not.
     """
@@ -332,6 +332,6 @@ def _judge(name: str, rows: list[Row], saved: Path, max_failed_fraction: float) 
     if tried and failed / tried > max_failed_fraction:
         raise UserError(
             f"{name}: {failed} of {tried} clips failed, more than convert.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons stand in {saved}; "
-            "mend those files or take them away, or raise it"
+            f"({max_failed_fraction:g}) allows; the reasons are in {saved}; "
+            "repair or remove those files, or raise it"
         )

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: one line that says what is wrong, where, and what to do."""
+    """What the user can correct: one line that says what is wrong, where, and what to do."""

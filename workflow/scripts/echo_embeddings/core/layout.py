@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-MERGED = "all"  # stands for the folder in the name of the merged file
+MERGED = "all"  # in the place of the folder in the name of the merged file
 
 
 @dataclass(frozen=True)

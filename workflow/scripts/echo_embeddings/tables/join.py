@@ -1,6 +1,6 @@
 """What is known of clips, joined: manifests, record list, study list and further tables; and which are selected.
 
-Rows are those of the manifests, one a file, whatever stands in the tables: a table's row is looked up for each.
+The rows are those of the manifests, one a file, whatever the tables hold: a table's row is looked up for each.
 """
 
 import json
@@ -33,7 +33,7 @@ class Join:
 
     table: Table
     rows: int
-    repeated: list[str]  # keys that stand more than once; the first row of each counts
+    repeated: list[str]  # keys with more than one row; the first row of each counts
     found: npt.NDArray[np.bool_]  # for each file, whether the table has it
     notes: tuple[str, ...] = ()
 
@@ -45,7 +45,7 @@ class Join:
         if self.repeated:
             more = f" and {len(self.repeated) - SHOWN:,} more" if len(self.repeated) > SHOWN else ""
             text += (
-                f"; {len(self.repeated):,} keys stand more than once, and the first row of each counts: "
+                f"; {len(self.repeated):,} keys have more than one row, of which the first counts: "
                 f"{', '.join(self.repeated[:SHOWN])}{more}"
             )
         return "; ".join((text, *self.notes))
