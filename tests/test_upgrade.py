@@ -171,7 +171,7 @@ def test_a_rate_that_was_written_as_30_0_is_recognised(work):
     """Version 0.1.0 told 30.0 from 30."""
     journal = Path("results/state/convert/32/p10/rows.jsonl")
     Path("config.yaml").write_text(Path("config.yaml").read_text().replace("convert: {", "convert: {fps: 30.0, "))
-    new = settings.convert_settings(configuration()[0], 32)
+    new = settings.convert_settings(configured()[0], 32)
     (digest,) = fingerprint.convert_0_1_0(new) - {new.fingerprint()}
     journal.write_text(journal.read_text().replace(new.fingerprint(), digest))
     assert digest in journal.read_text()
