@@ -4,6 +4,7 @@ Plain Python that knows nothing of Snakemake. The rooms, lowest floor first; a m
 only from those above it in this list:
 
     files                   whole-or-absent files, names that any tool can carry, user errors, who has a folder
+    safe_path               a path that comes from outside, below the directory where it belongs
     job                     what every Snakemake script of this workflow does around its one call
     slurm                   what must be so before jobs are given to SLURM, and what is said of one that failed
     recipe                  how a clip is shown to an encoder, as data
@@ -50,6 +51,6 @@ only from those above it in this list:
     qc                      numbers, pictures, page; its own rooms stand in its docstring
     demo                    a small collection and a small model made from public packages
 
-The first twelve, `manifest` and `selection` are imported while the workflow is parsed, so they use nothing that is slow
-to import.
+The first thirteen, `manifest` and `selection` are imported while the workflow is parsed, so they use nothing that is
+slow to import.
 """
