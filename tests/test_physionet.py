@@ -231,11 +231,11 @@ def test_folders_that_are_links_of_the_users_own_are_followed(project, places, t
 
 
 def test_names_that_mean_something_in_an_address(project, places):
-    publish(project, {"a#b?c%20d é.csv": b"1,2\n", "notes.html": b"<html>"})
+    publish(project, {"a#b?c%20d é.csv": b"1,2\n", "notes.html": b"<html>", "empty.csv": b""})
     project.files[quote(address("a#b?c%20d é.csv"))] = project.files.pop(address("a#b?c%20d é.csv"))
     project.files[address("notes.html")].kind = "text/html"
     fetch(project, places, "*.csv", "*.html")
-    assert there(places.tables) == {"a#b?c%20d é.csv", "notes.html"}
+    assert there(places.tables) == {"a#b?c%20d é.csv", "notes.html", "empty.csv"}
 
 
 def test_one_connection_serves_all_files(project, places):

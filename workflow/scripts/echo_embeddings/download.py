@@ -129,7 +129,7 @@ def transfer(
 def _try(session: requests.Session, url: str, part: Path, limit: int | None, terminal: TextIO | None) -> None:
     known = _read(part)
     have = _length(part) if known is not None and known.url == url and known.size is not None else 0
-    if known is not None and have == known.size:  # stopped between the last byte and the renaming
+    if known is not None and have == known.size and part.exists():  # stopped between the last byte and the renaming
         return
     headers = {"Accept-Encoding": "identity"}
     if known is not None and have:
@@ -137,7 +137,7 @@ def _try(session: requests.Session, url: str, part: Path, limit: int | None, ter
         if known.validator:
             headers["If-Range"] = known.validator
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        _refuse(response)
+        _refuse(response, url)
         if response.status_code == 416:
             part.unlink()
             raise TransferError("the file on the server is shorter than before: starting again")
@@ -152,12 +152,12 @@ def _try(session: requests.Session, url: str, part: Path, limit: int | None, ter
         _receive(response, source, part, have, have - start, limit, terminal)
 
 
-def _refuse(response: requests.Response) -> None:
+def _refuse(response: requests.Response, url: str) -> None:
     """Raise unless the answer brings the file, or says that the part is longer than it."""
     status = response.status_code
     if status in PASSING:
         raise TransferError(f"the server answers {status} {response.reason}", status)
-    page = response.headers.get("Content-Type", "").startswith("text/html") and not response.url.endswith(".html")
+    page = response.headers.get("Content-Type", "").startswith("text/html") and not url.endswith(".html")
     if status == 416 or (status in (200, 206) and not page):
         return
     words = "sends a web page, not the file" if status == 200 else REFUSALS.get(status, "does not give the file")
