@@ -66,10 +66,11 @@ screenshot: demo $(VENV)/dev.stamp
 	$(BIN)/snakemake --directory demo --configfile config/demo.yaml --cores $(CORES) --quiet --forcerun qc_model
 	$(BIN)/python docs/images/screenshot.py demo/results/qc/vit-tiny.html docs/images/report.png
 
-$(VENV)/run.stamp: requirements/run.txt
+$(VENV)/run.stamp: requirements/run.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements/run.txt
+	$(BIN)/pip install --disable-pip-version-check -r requirements/run.txt
+	$(BIN)/pip install --disable-pip-version-check --no-deps --editable .
 	touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp

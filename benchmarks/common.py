@@ -14,7 +14,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # The tests hold the other encoder that ours is measured against.
 sys.path[:0] = [str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]
 
-from echo_embeddings import convert, settings  # noqa: E402
+from echo_embeddings.convert.folder import convert_file  # noqa: E402
+from echo_embeddings.core import settings  # noqa: E402
 
 LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"  # one cine in two sizes, from PyPI packages
 
@@ -42,7 +43,7 @@ def write_videos(directory: Path, count: int, size: int) -> list[tuple[Path, int
     first: list[tuple[Path, int]] = []
     for name in (LARGE, SMALL):
         path = directory / f"{len(first):06d}.mp4"
-        row = convert.convert_file(str(get_testdata_file(name, download=False)), name, path, made)
+        row = convert_file(str(get_testdata_file(name, download=False)), name, path, made)
         first.append((path, row.frames or 0))
     more = []
     for i in range(2, count):

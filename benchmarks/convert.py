@@ -30,9 +30,15 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
-from echo_embeddings import checkpoint, clip, convert, dicom, extract, settings, video
-from echo_embeddings.architectures import ARCHITECTURES
-from echo_embeddings.settings import ConvertSettings
+from echo_embeddings.convert import video
+from echo_embeddings.convert.folder import _small_frames, convert_file
+from echo_embeddings.core import settings
+from echo_embeddings.core.settings import ConvertSettings
+from echo_embeddings.dicom.frames import decode_frames
+from echo_embeddings.dicom.header import Skip, Unreadable, check_clip, read_header
+from echo_embeddings.embed import inference, sampling
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES
 
 READS = 25  # rounds of reading each file back
 DEFAULT = settings.convert_settings(settings.defaults(), 256)
@@ -53,9 +59,9 @@ def sources(directory: str | None) -> list[str]:
     found = []
     for path in sorted(p for p in Path(directory).rglob("*") if p.is_file()):
         try:
-            dataset, offset = dicom.read_header(str(path))
-            dicom.check_clip(str(path), dataset, offset, ())
-        except (dicom.Skip, dicom.Unreadable):
+            dataset, offset = read_header(str(path))
+            check_clip(str(path), dataset, offset, ())
+        except (Skip, Unreadable):
             continue
         found.append(str(path))
     if not found:
@@ -65,7 +71,7 @@ def sources(directory: str | None) -> list[str]:
 
 def ours(source: str, target: str, made: ConvertSettings = DEFAULT) -> None:
     """One clip by this workflow, in this process; ffmpeg is a child."""
-    row = convert.convert_file(source, "clip", Path(target), made)
+    row = convert_file(source, "clip", Path(target), made)
     if row.status != "converted":
         sys.exit(f"{source}: {row.reason}")
 
@@ -190,7 +196,7 @@ def long_clip(path: str, frames: int, rows: int, columns: int) -> None:
     """Write a JPEG Baseline clip by repeating the large cine's frames at another size."""
     source = str(get_testdata_file(LARGE, download=False))
     dataset = pydicom.dcmread(source)
-    decoded = dicom.frames(dicom.check_clip(source, *dicom.read_header(source), ()))
+    decoded = decode_frames(check_clip(source, *read_header(source), ()))
     encoded = []
     for frame in decoded:
         large = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_CUBIC)
@@ -204,8 +210,8 @@ def windows(paths: list[str]) -> list[np.ndarray]:
     """Two windows of each different clip: uint8 frames [n, 256, 256, 3] as the encoder is to see them."""
     found = []
     for path in dict.fromkeys(paths):
-        dataset, offset = dicom.read_header(path)
-        small = np.stack(list(convert._small_frames(dicom.check_clip(path, dataset, offset, ()), 256)))
+        dataset, offset = read_header(path)
+        small = np.stack(list(_small_frames(check_clip(path, dataset, offset, ()), 256)))
         found += [small[: len(small) // 2], small[len(small) // 2 :]]
     return found
 
@@ -248,7 +254,7 @@ CODECS: dict[str, Callable[[np.ndarray, str], None]] = {
 def codecs(paths: list[str], seeds: int, constructor: str, only: str) -> None:
     """Size, PSNR of the sampled frames, vector error and costs of the settings whose name holds `only`."""
     clips = windows(paths)
-    indices = [clip.frame_indices(len(frames), 16) for frames in clips]
+    indices = [sampling.frame_indices(len(frames), 16) for frames in clips]
     sampled = [frames[picked] for frames, picked in zip(clips, indices, strict=True)]
     encoders = [checkpoint.draw(ARCHITECTURES[constructor], seed) for seed in range(seeds)]
     exact = [[vector(encoder, frames) for encoder in encoders] for frames in sampled]
@@ -298,7 +304,7 @@ def codecs(paths: list[str], seeds: int, constructor: str, only: str) -> None:
 
 def vector(encoder: torch.nn.Module, frames: np.ndarray) -> torch.Tensor:
     """The float32 vector of sampled frames."""
-    return extract.forward(encoder, [torch.from_numpy(frames)], 256, torch.float32).vectors[0]
+    return inference.forward(encoder, [torch.from_numpy(frames)], 256, torch.float32).vectors[0]
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -20,14 +20,18 @@ import reference
 import torch
 from common import REPOSITORY, machine, synchronize, write_videos
 
-from echo_embeddings import checkpoint, clip, embed, loader, manifest, settings
-from echo_embeddings.architectures import architecture
-from echo_embeddings.extract import DTYPES, Extractor
-from echo_embeddings.loader import Chunk
-from echo_embeddings.manifest import Row
-from echo_embeddings.recipe import GUIDE
-from echo_embeddings.settings import Model
-from echo_embeddings.vjepa import Encoder
+from echo_embeddings.core import manifest, settings
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.recipe import GUIDE
+from echo_embeddings.core.settings import Model
+from echo_embeddings.embed import folder as embed_module
+from echo_embeddings.embed import loader, sampling
+from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.embed.inference import DTYPES, Extractor
+from echo_embeddings.embed.loader import Chunk
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import architecture
+from echo_embeddings.encoders.vjepa import Encoder
 
 
 class Timed(Extractor):
@@ -79,8 +83,8 @@ def loader_alone(tree: Path, rows: list[Row], workers: int, device: str) -> floa
     return count / (time.perf_counter() - started)
 
 
-def places_in(top: Path) -> embed.Places:
-    return embed.Places(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
+def places_in(top: Path) -> EmbedPaths:
+    return EmbedPaths(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
 
 
 def prepare(top: Path, model: Model, clips: int, entries: int = 1) -> list[Row]:
@@ -102,9 +106,9 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         top = Path(directory)
         rows = prepare(top, model, clips)
         print(f"{model.name} {model.precision} on {device}: {clips} clips, {workers} workers", flush=True)
-        embed.Extractor = Timed
-        means = embed.Means(device, batch_size, True, workers, os.cpu_count() or 1, save_every=1000)
-        embed.embed_folder("benchmark", places_in(top), model, means, max_failed_fraction=0)
+        embed_module.Extractor = Timed
+        means = Means(device, batch_size, True, workers, os.cpu_count() or 1, save_every=1000)
+        embed_folder("benchmark", places_in(top), model, means, max_failed_fraction=0)
         ours = Timed.last
         alone = encoder_alone(ours, ours._encoder, model, device, min(clips, 50 * ours.batch_size))
         delivered = loader_alone(top / "mp4", rows, workers, device)
@@ -155,7 +159,7 @@ def stages(top: Path, rows: list[Row], model: Model, device: str) -> None:
     decoded = (time.perf_counter() - started) / count
     frames = chunk.frames[0][:1]
     uploaded = frames.to(device)
-    clip.preprocess(uploaded, model.resolution)
+    sampling.preprocess(uploaded, model.resolution)
     synchronize(device)
     started = time.perf_counter()
     for _ in range(20):
@@ -164,7 +168,7 @@ def stages(top: Path, rows: list[Row], model: Model, device: str) -> None:
     copied = (time.perf_counter() - started) / 20
     started = time.perf_counter()
     for _ in range(20):
-        clip.preprocess(uploaded, model.resolution).to(DTYPES[model.precision])
+        sampling.preprocess(uploaded, model.resolution).to(DTYPES[model.precision])
     synchronize(device)
     prepared = (time.perf_counter() - started) / 20
     print(

@@ -19,9 +19,9 @@ from common import REPOSITORY, machine, synchronize
 from torch import Tensor, nn
 
 import oracle
-from echo_embeddings import checkpoint
-from echo_embeddings.architectures import ARCHITECTURES, Architecture
-from echo_embeddings.extract import DTYPES
+from echo_embeddings.embed.inference import DTYPES
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES, Architecture
 
 FRAMES = 16
 

@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 from common import machine
 
-from echo_embeddings import manifest, store
-from echo_embeddings.manifest import Row
+from echo_embeddings.core import manifest
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.vectors import merge_vectors, write_vectors
 
 FOLDERS = [f"p{i}" for i in range(10, 20)]
 STUDY = 72  # clips of a study
@@ -75,7 +76,7 @@ def draw(top: Path, clips: int, dim: int) -> None:
                 studies.append((study, study, "2110-05-01 09:00:00", f"{study}-DS-1", 1, "2110-05-02 00:00:00"))
         manifest.write(top / f"results/mp4/256/{folder}.manifest.tsv", rows)
         path = top / f"results/embeddings/vitl_embeddings_{folder}.pt"
-        store.write(path, sorted(row.mp4 for row in rows), torch.randn(len(rows), dim))
+        write_vectors(path, sorted(row.mp4 for row in rows), torch.randn(len(rows), dim))
     for name, columns, content in (
         ("record", "subject_id study_id acquisition_datetime dicom_filepath", records),
         ("study", "subject_id study_id study_datetime note_id note_seq note_charttime", studies),
@@ -99,7 +100,7 @@ def main() -> None:
         started = time.perf_counter()
         draw(top, clips, dim)
         parts = {folder: top / f"results/embeddings/vitl_embeddings_{folder}.pt" for folder in FOLDERS}
-        rows = store.merge(parts, top / "all.pt", dim)
+        rows = merge_vectors(parts, top / "all.pt", dim)
         print(f"{rows:,} vectors of {dim:,} drawn and written in {time.perf_counter() - started:.0f} s", flush=True)
         for what in ("parquet", "study", "matrix"):
             job = JOB.format(scripts=scripts, top=directory, dim=dim, folders=FOLDERS, what=what)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from echo_embeddings import manifest, store
+from echo_embeddings.core import manifest
+from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.qc import FolderFiles
 
 DIRECTIONS = 48
@@ -127,7 +128,7 @@ def write(root: Path, clips: int, dim: int, *, folders: int = 10, pairs: int = 0
         files.run.write_text(json.dumps(_record(dim, len(members))))
         found[folder] = files
     merged = root / "embeddings/all.pt"
-    store.write(merged, [key for _, key in names], torch.from_numpy(matrix))
+    write_vectors(merged, [key for _, key in names], torch.from_numpy(matrix))
     return Planted(merged, found, truth)
 
 

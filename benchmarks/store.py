@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from common import machine
 
-from echo_embeddings import store
+from echo_embeddings.core.vectors import merge_vectors, read_vectors, write_vectors
 
 DIM = 1024
 FOLDERS = [f"p{i}" for i in range(10, 20)]
@@ -36,15 +36,15 @@ def separate(count: int) -> dict[str, torch.Tensor]:
 def write_folders(top: Path, count: int) -> None:
     for folder in FOLDERS:
         keys = keys_of(folder, count // len(FOLDERS))
-        store.write(top / f"{folder}.pt", keys, torch.randn(len(keys), DIM))
+        write_vectors(top / f"{folder}.pt", keys, torch.randn(len(keys), DIM))
 
 
 def merge(top: Path, _: int) -> None:
-    store.merge({folder: top / f"{folder}.pt" for folder in FOLDERS}, top / "all.pt", DIM)
+    merge_vectors({folder: top / f"{folder}.pt" for folder in FOLDERS}, top / "all.pt", DIM)
 
 
 def read(top: Path, count: int) -> None:
-    keys, matrix = store.read(top / "all.pt")
+    keys, matrix = read_vectors(top / "all.pt")
     assert len(keys) == len(matrix) == count // len(FOLDERS) * len(FOLDERS)
 
 
@@ -53,7 +53,7 @@ def load(top: Path, _: int) -> None:
 
 
 def load_mapped(top: Path, _: int) -> None:
-    """What `store.read` gives, by torch alone: a tensor is built for every row, then one over their storage."""
+    """What `read_vectors` gives, by torch alone: a tensor is built for every row, then one over their storage."""
     vectors = torch.load(top / "all.pt", mmap=True)
     next(iter(vectors.values())).as_strided((len(vectors), DIM), (DIM, 1))
 

@@ -15,11 +15,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads o
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "workflow/scripts"))
 
-from echo_embeddings import checkpoint, demo, settings, video  # noqa: E402
-from echo_embeddings.architectures import ARCHITECTURES  # noqa: E402
-from echo_embeddings.vjepa import Encoder  # noqa: E402
+from echo_embeddings.convert import video  # noqa: E402
+from echo_embeddings.core import settings  # noqa: E402
+from echo_embeddings.encoders import checkpoint  # noqa: E402
+from echo_embeddings.encoders.architectures import ARCHITECTURES  # noqa: E402
+from echo_embeddings.encoders.vjepa import Encoder  # noqa: E402
+from echo_embeddings.tools import demo  # noqa: E402
 
 SETTINGS = settings.convert_settings(settings.defaults(), 256)
 

@@ -128,7 +128,7 @@ def test_strips_show_frames_and_the_page_says_what_the_demo_is(open_page: Any) -
 def test_comparison_tells_missing_keys_and_the_least_alike(open_page: Any) -> None:
     page = open_page("compare.html")
     assert page.locator(".facts dd").all_text_contents()[:4] == ["6", "1", "2", "0"]
-    assert [mark.split() for mark in page.locator(".checks .mark").all_text_contents()] == [["look"], ["good"]]
+    assert [mark.split() for mark in page.locator(".checks .mark").all_text_contents()] == [["check"], ["good"]]
     page.locator("summary", has_text="Only in A (1)").click()
     assert page.get_by_text("gone.mp4").is_visible()
     assert page.locator("[aria-label='Least alike'] tbody tr").count() == 6

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from conftest import REPOSITORY
-from echo_embeddings import cards
-from echo_embeddings.files import UserError
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.embed import devices
 
 JOB = f"""
 import sys, time
@@ -59,9 +59,9 @@ def test_a_killed_job_frees_its_card(tmp_path):
 
 
 def test_a_card_is_held_until_its_process_ends(tmp_path):
-    assert cards.take(["a", "b"], tmp_path) == 0
+    assert devices.take(["a", "b"], tmp_path) == 0
     gc.collect()
-    assert cards.take(["a", "b"], tmp_path) == 1
+    assert devices.take(["a", "b"], tmp_path) == 1
     waits = start(tmp_path, "b,a", 0)
     assert "all 2 GPUs are at work" in waits.stdout.readline()
     waits.kill()
@@ -70,15 +70,15 @@ def test_a_card_is_held_until_its_process_ends(tmp_path):
 
 def test_slurm_has_decided_already(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert [cards.take(["a"], tmp_path) for _ in range(2)] == [0, 0]
-    assert [cards.take(["a", "b"], tmp_path) for _ in range(2)] == [0, 1]
+    assert [devices.take(["a"], tmp_path) for _ in range(2)] == [0, 0]
+    assert [devices.take(["a", "b"], tmp_path) for _ in range(2)] == [0, 1]
 
 
 def test_no_card_is_one_line():
     with pytest.raises(UserError, match="torch sees no GPU here"):
-        cards.take([])
+        devices.take([])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_the_cards_of_this_machine_have_names():
-    assert len(set(cards.visible())) == torch.cuda.device_count()
+    assert len(set(devices.visible())) == torch.cuda.device_count()

@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
-from echo_embeddings import checkpoint
-from echo_embeddings.architectures import ARCHITECTURES, architecture
-from echo_embeddings.files import UserError
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES, architecture
 
 TINY = ARCHITECTURES["vit_tiny"]
 

@@ -5,9 +5,10 @@ import subprocess
 
 import pytest
 
-from echo_embeddings import collection, dicom
-from echo_embeddings.collection import Folder, folders, mp4_name
-from echo_embeddings.files import UserError
+from echo_embeddings.collection.folders import Folder, find_folders, list_files, mp4_name
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.dicom.header import Skip, read_header
+from echo_embeddings.dicom.mark import has_dicom_mark
 
 DICOM = bytes(128) + b"DICM"
 
@@ -38,18 +39,18 @@ def test_folders_are_those_with_dicom_at_any_depth(tmp_path):
     put(tmp_path / "p10/x.dcm")
     put(tmp_path / "tables/list.csv", b"x" * 200)
     (tmp_path / "empty").mkdir()
-    assert list(folders(str(tmp_path), [])) == ["p10", "p11"]
-    assert list(folders(str(tmp_path), ["p11"])) == ["p11"]
+    assert list(find_folders(str(tmp_path), [])) == ["p10", "p11"]
+    assert list(find_folders(str(tmp_path), ["p11"])) == ["p11"]
 
 
 def test_dicom_directly_in_dicom_dir_form_one_folder(tmp_path):
     top = tmp_path / "flat"
     put(top / "a.dcm")
-    assert folders(str(top), []) == {"flat": Folder("flat", str(top), deep=False)}
+    assert find_folders(str(top), []) == {"flat": Folder("flat", str(top), deep=False)}
     put(top / "p10/b.dcm")
-    found = folders(str(top), [])
+    found = find_folders(str(top), [])
     assert list(found) == ["p10", "flat"]
-    assert collection.files(found["flat"]) == ["a.dcm"]
+    assert list_files(found["flat"]) == ["a.dcm"]
     before = found["flat"].survey().fingerprint, found["p10"].survey().fingerprint
     put(top / "p10/c.dcm")
     put(top / "p12/c.dcm")
@@ -78,7 +79,7 @@ def test_unusable_collections(tmp_path, names, chosen, message):
     for name in names:
         put(top / name)
     with pytest.raises(UserError, match=message):
-        folders(str(top), chosen)
+        find_folders(str(top), chosen)
 
 
 def pack(directory, kind):
@@ -102,7 +103,7 @@ def test_archives_of_dicom_are_refused_with_the_line_that_unpacks_them(tmp_path,
     put(tmp_path / place / "s1/one.dcm")
     pack(tmp_path / place, kind)
     with pytest.raises(UserError, match="DICOM in an archive; unpack it, and others like it: ") as refused:
-        folders(str(tmp_path), [])
+        find_folders(str(tmp_path), [])
     line = str(refused.value).rpartition(": ")[2]
     (made,) = tmp_path.rglob("a study.*")
     assert line == command.format(f"'{made}'", made.parent)
@@ -110,16 +111,16 @@ def test_archives_of_dicom_are_refused_with_the_line_that_unpacks_them(tmp_path,
     if kind != "zip" or shutil.which("unzip"):
         assert done.returncode == 0, done.stderr
         made.unlink()
-        assert len(folders(str(tmp_path), [])) == 2
+        assert len(find_folders(str(tmp_path), [])) == 2
 
 
 def test_an_archive_beside_dicom_is_skipped_by_a_reason_of_its_own(tmp_path):
     put(tmp_path / "p11/x")
     put(tmp_path / "p11/more/one.dcm")
     pack(tmp_path / "p11/more", "zip")
-    assert list(folders(str(tmp_path), [])) == ["p11"]
-    with pytest.raises(dicom.Skip, match="an archive of DICOM: unpack it"):
-        dicom.read_header(str(tmp_path / "p11/more.zip"))
+    assert list(find_folders(str(tmp_path), [])) == ["p11"]
+    with pytest.raises(Skip, match="an archive of DICOM: unpack it"):
+        read_header(str(tmp_path / "p11/more.zip"))
 
 
 def test_other_archives_and_what_looks_like_one_are_files_like_any_other(tmp_path):
@@ -130,13 +131,13 @@ def test_other_archives_and_what_looks_like_one_are_files_like_any_other(tmp_pat
     content = (tmp_path / "tables.zip").read_bytes()
     put(tmp_path / "notes/cut.zip", content[:30])
     put(tmp_path / "notes/damaged.zip", content.replace(b"subject_id", b"subject_if"))
-    assert list(folders(str(tmp_path), [])) == ["p11"]
+    assert list(find_folders(str(tmp_path), [])) == ["p11"]
 
 
 def test_fingerprint_sees_files_come_and_go_at_any_depth_and_no_other_folder(tmp_path):
     put(tmp_path / "p10/a/b/one")
     put(tmp_path / "p11/one")
-    found = folders(str(tmp_path), [])
+    found = find_folders(str(tmp_path), [])
     before = {name: folder.survey().fingerprint for name, folder in found.items()}
     put(tmp_path / "p10/a/b/two")
     added = found["p10"].survey().fingerprint
@@ -160,10 +161,10 @@ def test_files_in_byte_order_with_odd_ones_and_without_endless_loops(tmp_path):
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(top / "socket"))
     server.close()
-    found = collection.files(Folder("p10", str(top)))
+    found = list_files(Folder("p10", str(top)))
     expected = [b"a b.dcm", b"a/1", b"b/2", b"broken", b"caf\xe9", b"fifo", b"itself", b"socket"]
     assert [os.fsencode(f) for f in found] == expected
-    assert not collection.has_dicom_mark(str(top / "fifo"))
+    assert not has_dicom_mark(str(top / "fifo"))
 
 
 def test_a_directory_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
@@ -174,11 +175,11 @@ def test_a_directory_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(UserError, match=r"cannot list .*: Permission denied; make it readable"):
-        folders(str(tmp_path), [])
+        find_folders(str(tmp_path), [])
 
 
 def test_a_linked_folder_is_followed(tmp_path):
     put(tmp_path / "elsewhere/x/1")
     (tmp_path / "dicom").mkdir()
     os.symlink("../elsewhere", tmp_path / "dicom/p10")
-    assert collection.files(folders(str(tmp_path / "dicom"), [])["p10"]) == ["x/1"]
+    assert list_files(find_folders(str(tmp_path / "dicom"), [])["p10"]) == ["x/1"]

@@ -14,9 +14,12 @@ import pytest
 from pydicom.pixels import pixel_array
 
 from conftest import SETTINGS
-from echo_embeddings import convert, dicom, manifest
-from echo_embeddings.collection import Folder
-from echo_embeddings.files import UserError
+from echo_embeddings.collection.folders import Folder
+from echo_embeddings.convert import folder as convert_module
+from echo_embeddings.convert.folder import ConvertPaths, _small_frames, convert_file, convert_folder
+from echo_embeddings.core import manifest
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.dicom.header import check_clip, read_header
 from test_dicom import path_of
 
 
@@ -28,14 +31,14 @@ def folder(collection_dir, tmp_path):
 
 @pytest.fixture
 def places(tmp_path):
-    return convert.Places(
+    return ConvertPaths(
         tmp_path / "mp4/p10", tmp_path / "state", tmp_path / "p10.manifest.tsv", tmp_path / "p10.manifest.sha256"
     )
 
 
 def run(folder, places, settings=SETTINGS, **changes):
     options = {"limit": 0, "workers": 2, "timeout": 60, "max_failed_fraction": 1.0} | changes
-    convert.convert_folder(folder, places, settings, **options)
+    convert_folder(folder, places, settings, **options)
     return {row.path: row for row in manifest.read(places.table)}
 
 
@@ -65,9 +68,9 @@ def test_every_file_has_a_row_and_every_clip_an_mp4(folder, places):
 def test_pixels_mean_what_the_reference_means(name, tmp_path):
     """Stretch over the whole clip, then area resize; here before the codec, in colour and in 12-bit grey."""
     path = path_of(name)
-    dataset, offset = dicom.read_header(path)
-    clip = dicom.check_clip(path, dataset, offset, ())
-    found = np.stack(list(convert._small_frames(clip, 128)))
+    dataset, offset = read_header(path)
+    clip = check_clip(path, dataset, offset, ())
+    found = np.stack(list(_small_frames(clip, 128)))
     pixels = pixel_array(path).astype(np.float32)
     pixels = ((pixels - pixels.min()) / (pixels.max() - pixels.min()) * 255).astype(np.uint8)
     expected = np.stack([cv2.resize(frame, (128, 128), interpolation=cv2.INTER_AREA) for frame in pixels])
@@ -86,9 +89,9 @@ def test_the_stretch_is_the_references_to_the_level(tmp_path):
         pixels = np.stack([np.minimum(ramp, top), np.minimum(ramp[::-1], top)]).reshape(2, 64, 64)
         dataset.PixelData, dataset.NumberOfFrames = pixels.tobytes(), 2
         dataset.save_as(tmp_path / "ramp.dcm")
-        header, offset = dicom.read_header(str(tmp_path / "ramp.dcm"))
-        clip = dicom.check_clip(str(tmp_path / "ramp.dcm"), header, offset, ())
-        found = np.stack(list(convert._small_frames(clip, 64)))[..., 0]
+        header, offset = read_header(str(tmp_path / "ramp.dcm"))
+        clip = check_clip(str(tmp_path / "ramp.dcm"), header, offset, ())
+        found = np.stack(list(_small_frames(clip, 64)))[..., 0]
         exact = pixels.astype(np.float32)
         np.testing.assert_array_equal(found, ((exact - 0) / (exact.max() - 0) * 255.0).astype(np.uint8))
         assert found.max() == 255
@@ -99,8 +102,8 @@ def test_monochrome1_is_inverted_and_one_value_is_black(tmp_path):
     inverted = tmp_path / "m1.dcm"
 
     def small(path):
-        header, offset = dicom.read_header(str(path))
-        return np.stack(list(convert._small_frames(dicom.check_clip(str(path), header, offset, ()), 64)))
+        header, offset = read_header(str(path))
+        return np.stack(list(_small_frames(check_clip(str(path), header, offset, ()), 64)))
 
     plain = small(path_of("pydicom-data/emri_small.dcm"))
     dataset.PhotometricInterpretation = "MONOCHROME1"
@@ -114,11 +117,11 @@ def test_monochrome1_is_inverted_and_one_value_is_black(tmp_path):
 
 def test_waiting_on_disk_changes_nothing(folder, places, monkeypatch):
     path = os.path.join(folder.path, f"{FIRST}.dcm")
-    dataset, offset = dicom.read_header(path)
-    clip = dicom.check_clip(path, dataset, offset, ())
-    in_memory = np.stack(list(convert._small_frames(clip, 64)))
-    monkeypatch.setattr(convert, "WAITING_MEMORY", 1000)
-    np.testing.assert_array_equal(np.stack(list(convert._small_frames(clip, 64))), in_memory)
+    dataset, offset = read_header(path)
+    clip = check_clip(path, dataset, offset, ())
+    in_memory = np.stack(list(_small_frames(clip, 64)))
+    monkeypatch.setattr(convert_module, "WAITING_MEMORY", 1000)
+    np.testing.assert_array_equal(np.stack(list(_small_frames(clip, 64))), in_memory)
 
 
 def test_the_mp4_says_30_fps_and_nothing_of_the_patient(folder, places):
@@ -254,11 +257,11 @@ def _crash(source, path, target, settings):
     return _REAL(source, path, target, settings)
 
 
-_REAL = convert.convert_file
+_REAL = convert_file
 
 
 def test_a_decoder_that_hangs_is_given_up(folder, places, monkeypatch):
-    monkeypatch.setattr(convert, "convert_file", _hang)
+    monkeypatch.setattr(convert_module, "convert_file", _hang)
     rows = run(folder, places, timeout=0.5, limit=1)
     assert rows[f"{FIRST}.dcm"].reason == "took longer than 0.5 s (convert.timeout)"
 
@@ -279,12 +282,12 @@ def _raise(source, path, target, settings):
     ],
 )
 def test_a_decoder_that_is_killed_or_unforeseen(folder, places, monkeypatch, decoder, reason):
-    monkeypatch.setattr(convert, "convert_file", decoder)
+    monkeypatch.setattr(convert_module, "convert_file", decoder)
     assert run(folder, places, limit=1)[f"{FIRST}.dcm"].reason == reason
 
 
 def test_a_decoder_that_crashes_fails_its_file_only(folder, places, monkeypatch):
-    monkeypatch.setattr(convert, "convert_file", _crash)
+    monkeypatch.setattr(convert_module, "convert_file", _crash)
     rows = run(folder, places)
     assert rows[f"{FIRST}.dcm"].reason == "the decoder crashed (exit code -11)"
     assert sum(row.status == "converted" for row in rows.values()) == 3

@@ -15,8 +15,20 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_color_lut, pixel_array
 
 from conftest import REPOSITORY, SETTINGS
-from echo_embeddings import convert, dicom, manifest
-from echo_embeddings.collection import Folder
+from echo_embeddings.collection.folders import Folder
+from echo_embeddings.convert.folder import ConvertPaths, convert_folder
+from echo_embeddings.core import manifest
+from echo_embeddings.dicom.frames import decode_frames
+from echo_embeddings.dicom.header import (
+    Clip,
+    Skip,
+    Unreadable,
+    check_clip,
+    describe_header,
+    frame_rate,
+    number_of_frames,
+    read_header,
+)
 
 PACKAGES = {
     "pydicom": Path(pydicom.__file__).parent / "data",
@@ -40,9 +52,9 @@ def path_of(name: str) -> str:
 
 
 def test_what_every_file_becomes(corpus, tmp_path):
-    places = convert.Places(tmp_path / "tree", tmp_path / "state", tmp_path / "m.tsv", tmp_path / "m.sha256")
+    places = ConvertPaths(tmp_path / "tree", tmp_path / "state", tmp_path / "m.tsv", tmp_path / "m.sha256")
     settings = dataclasses.replace(SETTINGS, modalities=())
-    convert.convert_folder(
+    convert_folder(
         Folder("corpus", str(corpus)), places, settings, limit=0, workers=2, timeout=60, max_failed_fraction=1
     )
     rows = manifest.read(places.table)
@@ -86,16 +98,16 @@ def test_pixels_are_those_of_pydicom(name):
     path = path_of(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset, offset = dicom.read_header(path)
+        dataset, offset = read_header(path)
         syntax = dataset.file_meta.TransferSyntaxUID
         if dataset.get("BitsAllocated") not in (8, 16):
             pytest.skip("not converted: bit depth")
-        clip = dicom.Clip(
-            path, dataset, dicom.number_of_frames(dataset), dataset.Rows, dataset.Columns,
+        clip = Clip(
+            path, dataset, number_of_frames(dataset), dataset.Rows, dataset.Columns,
             dataset.PhotometricInterpretation, syntax, offset,
         )  # fmt: skip
         expected = oracle(path, dataset, syntax)
-        found = np.stack(list(dicom.frames(clip)))
+        found = np.stack(list(decode_frames(clip)))
     if clip.number_of_frames == 1 and expected.ndim < found.ndim:
         expected = expected[None]
     assert found.shape == expected.shape
@@ -109,10 +121,10 @@ def test_pixels_are_those_of_pydicom(name):
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
 def test_images_that_nothing_reads(name):
-    dataset, offset = dicom.read_header(path_of(name))
+    dataset, offset = read_header(path_of(name))
     dataset.NumberOfFrames = 2
-    with pytest.raises(dicom.Unreadable):
-        list(dicom.frames(dicom.check_clip(path_of(name), dataset, offset, ())))
+    with pytest.raises(Unreadable):
+        list(decode_frames(check_clip(path_of(name), dataset, offset, ())))
 
 
 def oracle(path, dataset, syntax):
@@ -132,8 +144,8 @@ def oracle(path, dataset, syntax):
 
 
 def clip_of(path, modalities=()):
-    dataset, offset = dicom.read_header(str(path))
-    return dicom.check_clip(str(path), dataset, offset, modalities)
+    dataset, offset = read_header(str(path))
+    return check_clip(str(path), dataset, offset, modalities)
 
 
 @pytest.fixture
@@ -167,13 +179,13 @@ def cine(tmp_path):
     ],
 )
 def test_headers_that_cannot_be_right(cine, change, reason):
-    with pytest.raises(dicom.Unreadable, match=reason):
-        list(dicom.frames(clip_of(cine(change))))
+    with pytest.raises(Unreadable, match=reason):
+        list(decode_frames(clip_of(cine(change))))
 
 
 def test_a_missing_modality_counts_as_ultrasound(cine):
     assert clip_of(cine(lambda ds: ds.__delitem__("Modality")), ("US",)).number_of_frames == 30
-    with pytest.raises(dicom.Skip, match="modality CT"):
+    with pytest.raises(Skip, match="modality CT"):
         clip_of(cine(lambda ds: setattr(ds, "Modality", "CT")), ("US",))
     assert clip_of(cine(lambda ds: setattr(ds, "Modality", "CT")), ()).number_of_frames == 30
 
@@ -184,17 +196,17 @@ def test_truncated_files(cine, cut):
     content = path.read_bytes()
     lengths = {"in the last frame": len(content) - 2000, "between frames": len(content) // 2}
     path.write_bytes(content[: lengths.get(cut, 700 if cut == "in the header" else 130)])
-    with pytest.raises(dicom.Skip if cut == "in the mark" else dicom.Unreadable):
-        list(dicom.frames(clip_of(path)))
+    with pytest.raises(Skip if cut == "in the mark" else Unreadable):
+        list(decode_frames(clip_of(path)))
 
 
 def test_empty_and_unreadable_files(tmp_path):
     (tmp_path / "empty").touch()
-    with pytest.raises(dicom.Unreadable, match="empty file"):
-        dicom.read_header(str(tmp_path / "empty"))
+    with pytest.raises(Unreadable, match="empty file"):
+        read_header(str(tmp_path / "empty"))
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(dicom.Skip, match="not a regular file"):
-        dicom.read_header(str(tmp_path / "fifo"))
+    with pytest.raises(Skip, match="not a regular file"):
+        read_header(str(tmp_path / "fifo"))
 
 
 @pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "YBR_FULL_422"])
@@ -213,7 +225,7 @@ def test_colours_of_streams_that_say_something_else(cine, photometric, stream):
         dataset.PhotometricInterpretation = photometric
 
     path = cine(restate)
-    found = np.stack(list(dicom.frames(clip_of(path))))
+    found = np.stack(list(decode_frames(clip_of(path))))
     as_rgb = not (stream == "Adobe" and photometric.startswith("YBR"))
     expected = pixel_array(path, decoding_plugin="pillow", as_rgb=as_rgb)
     difference = np.abs(found.astype(int) - expected.astype(int))
@@ -233,19 +245,19 @@ def without_segments(frame: bytes) -> bytes:
 
 
 def test_deflated_and_fragmented_clips(cine):
-    plain = np.stack(list(dicom.frames(clip_of(cine()))))
+    plain = np.stack(list(decode_frames(clip_of(cine()))))
 
     def split(dataset):
         frames = generate_frames(dataset.PixelData, number_of_frames=30)
         dataset.PixelData = encapsulate(list(frames), fragments_per_frame=3, has_bot=True)
 
-    np.testing.assert_array_equal(np.stack(list(dicom.frames(clip_of(cine(split))))), plain)
+    np.testing.assert_array_equal(np.stack(list(decode_frames(clip_of(cine(split))))), plain)
 
     def without_table(dataset):
         frames = generate_frames(dataset.PixelData, number_of_frames=30)
         dataset.PixelData = encapsulate(list(frames), fragments_per_frame=2, has_bot=False)
 
-    np.testing.assert_array_equal(np.stack(list(dicom.frames(clip_of(cine(without_table))))), plain)
+    np.testing.assert_array_equal(np.stack(list(decode_frames(clip_of(cine(without_table))))), plain)
 
     def deflate(dataset):
         dataset.PixelData = plain.tobytes()
@@ -253,7 +265,7 @@ def test_deflated_and_fragmented_clips(cine):
         dataset.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
         dataset["PixelData"].VR = "OB"
 
-    np.testing.assert_array_equal(np.stack(list(dicom.frames(clip_of(cine(deflate))))), plain)
+    np.testing.assert_array_equal(np.stack(list(decode_frames(clip_of(cine(deflate))))), plain)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +284,7 @@ def test_frame_rate(attributes, rate):
     dataset = pydicom.Dataset()
     for keyword, value in attributes.items():
         setattr(dataset, keyword, value)
-    found = dicom.frame_rate(dataset)
+    found = frame_rate(dataset)
     assert found == (None if rate is None else pytest.approx(rate, abs=1e-3))
 
 
@@ -303,15 +315,15 @@ def test_what_the_header_tells(regions, colour, expected):
     if colour is not None:
         dataset.UltrasoundColorDataPresent = colour
     dataset.SequenceOfUltrasoundRegions = [region(*r) for r in regions]
-    found = dicom.describe(dataset)
+    found = describe_header(dataset)
     assert {name: found.get(name) for name in expected} == expected
     assert (found["manufacturer"], found["manufacturer_model_name"]) == ("Maker", "Model 9")
     assert "heart_rate" not in found
 
 
 def test_the_stale_region_of_the_small_cine_gives_no_box():
-    dataset, _ = dicom.read_header(path_of("pydicom/test_files/examples_ybr_color.dcm"))
-    found = dicom.describe(dataset)
+    dataset, _ = read_header(path_of("pydicom/test_files/examples_ybr_color.dcm"))
+    found = describe_header(dataset)
     assert "tissue_box" not in found
     assert "heart_rate" not in found
     assert found["kind"] == "bmode"

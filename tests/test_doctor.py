@@ -12,7 +12,9 @@ import torch
 import yaml
 
 from conftest import REPOSITORY
-from echo_embeddings import collection, doctor, settings
+from echo_embeddings.collection.folders import find_folders, list_files
+from echo_embeddings.core import settings
+from echo_embeddings.tools import doctor
 
 
 def ask(directory, change=None, environment=None):
@@ -130,7 +132,7 @@ def test_a_directory_deep_in_a_folder_that_cannot_be_listed_is_one_line(tmp_path
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr(collection.os, "scandir", refusing)
+    monkeypatch.setattr(os, "scandir", refusing)
     config = settings.defaults() | {"dicom_dir": str(tmp_path / "dicom")}
     config["embed"]["device"] = "cpu"
     reds = [one for one in doctor.examine(config) if isinstance(one, doctor.Finding) and one.level == doctor.RED]
@@ -208,9 +210,9 @@ def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir,
     for i in range(12):
         shutil.copytree(collection_dir / "p10", tmp_path / "big" / f"q{i}")
     shutil.copytree(collection_dir / "p11", tmp_path / "p11")
-    folders = list(collection.folders(str(tmp_path), []).values())
+    folders = list(find_folders(str(tmp_path), []).values())
     found = doctor.sample(folders, ("US",))
-    total = sum(len(collection.files(folder)) for folder in folders)
+    total = sum(len(list_files(folder)) for folder in folders)
     assert (found.files, found.looked_at) == (total, sum(found.outcomes.values()))
     assert found.looked_at < total
     assert found.looked_at <= doctor.SAMPLE

@@ -11,8 +11,8 @@ import types
 import pytest
 
 from conftest import REPOSITORY
-from echo_embeddings import download
-from echo_embeddings.files import UserError
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.fetch import download
 from server import File, serving
 
 CONTENT = os.urandom(200_000)
@@ -257,7 +257,7 @@ def test_killed_in_the_middle(server, path):
     """SIGKILL leaves the part, and the lock is free."""
     server.files["/w.pt"] = File(CONTENT, pause=0.005)
     code = (
-        "from pathlib import Path; from echo_embeddings import download; "
+        "from pathlib import Path; from echo_embeddings.fetch import download; "
         f"download.fetch({server.url!r} + '/w.pt', Path({str(path)!r}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow/scripts")}

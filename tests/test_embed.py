@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from echo_embeddings import checkpoint, clip, embed, extract, manifest, mask, store, video
-from echo_embeddings.architectures import ARCHITECTURES
-from echo_embeddings.files import UserError
-from echo_embeddings.manifest import Row
-from echo_embeddings.recipe import RECIPES, Recipe
-from echo_embeddings.settings import Model, Tables
+from echo_embeddings.convert import video
+from echo_embeddings.core import manifest
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.recipe import RECIPES, Recipe
+from echo_embeddings.core.settings import Model, Tables
+from echo_embeddings.core.vectors import read_vectors
+from echo_embeddings.embed import inference, masks, sampling
+from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES
 
 MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
 
@@ -35,7 +40,7 @@ def places(tmp_path, weights, write_video):
         rows.append(Row(f"s{i}/clip.dcm", f"s{i}/clip.mp4", "converted", "", frames, mp4_bytes=path.stat().st_size))
     rows.append(Row("s0/still.dcm", "", "skipped", "single frame"))
     manifest.write(tmp_path / "mp4/p10.manifest.tsv", rows)
-    return embed.Places(
+    return EmbedPaths(
         tree=tmp_path / "mp4/p10",
         table=tmp_path / "mp4/p10.manifest.tsv",
         checkpoint=weights,
@@ -46,9 +51,9 @@ def places(tmp_path, weights, write_video):
 
 
 def run(places, model=MODEL, max_failed_fraction=0.5, tables=None, keep="mean", **changes):
-    means = embed.Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=2)
+    means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=2)
     means = dataclasses.replace(means, **changes)
-    embed.embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction, keep=keep, tables=tables)
+    embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction, keep=keep, tables=tables)
     return torch.load(places.vectors)
 
 
@@ -82,8 +87,8 @@ def test_batches_workers_and_order_do_not_change_a_vector(places):
 def test_only_what_is_missing_is_computed(places, write_video, monkeypatch):
     run(places)
     computed = []
-    real = extract.forward
-    monkeypatch.setattr(extract, "forward", lambda *a: computed.append(len(a[1])) or real(*a))
+    real = inference.forward
+    monkeypatch.setattr(inference, "forward", lambda *a: computed.append(len(a[1])) or real(*a))
     run(places)
     assert computed == []
     assert record(places)["counts"]["reused"] == 6
@@ -108,8 +113,8 @@ def test_only_what_is_missing_is_computed(places, write_video, monkeypatch):
 
 def test_a_selection_embeds_its_clips_and_widened_only_the_others(places, monkeypatch):
     computed = []
-    real = extract.forward
-    monkeypatch.setattr(extract, "forward", lambda *a: computed.append(len(a[1])) or real(*a))
+    real = inference.forward
+    monkeypatch.setattr(inference, "forward", lambda *a: computed.append(len(a[1])) or real(*a))
     few = run(places, tables=Tables(select="frames > 22"))
     assert list(few) == [f"s{i}/clip.mp4" for i in (3, 4, 5)]
     assert record(places)["counts"] == {
@@ -127,7 +132,7 @@ def test_a_selection_embeds_its_clips_and_widened_only_the_others(places, monkey
 
 def killed(monkeypatch, places, **changes):
     """A run that dies at its second batch."""
-    real, calls = extract.forward, []
+    real, calls = inference.forward, []
 
     def dies_at_the_second(*arguments):
         calls.append(1)
@@ -136,7 +141,7 @@ def killed(monkeypatch, places, **changes):
         return real(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(extract, "forward", dies_at_the_second)
+        patch.setattr(inference, "forward", dies_at_the_second)
         run(places, batch_size=2, save_every=4, **changes)
 
 
@@ -160,14 +165,14 @@ def test_a_video_that_cannot_be_read_is_a_row_not_a_vector(places):
 
 
 def test_a_vector_that_is_not_finite_is_a_failure(places, monkeypatch):
-    real = extract.forward
+    real = inference.forward
 
     def breaks(*arguments):
         made = real(*arguments).each(torch.clone)
         made.vectors[0, 5] = float("inf")
         return made
 
-    monkeypatch.setattr(extract, "forward", breaks)
+    monkeypatch.setattr(inference, "forward", breaks)
     assert len(run(places, batch_size=3, save_every=10)) == 4
     assert places.failed.read_text().count("NaN or Inf") == 2
 
@@ -185,7 +190,7 @@ def test_wrong_files_and_no_gpu_are_one_line(places, tmp_path):
 def test_an_empty_folder_gives_an_empty_file(places):
     manifest.write(places.table, [Row("s0/still.dcm", "", "skipped", "single frame")])
     assert run(places) == {}
-    keys, matrix = store.read(places.vectors)
+    keys, matrix = read_vectors(places.vectors)
     assert (keys, matrix.numel()) == ([], 0)
 
 
@@ -206,7 +211,7 @@ def by_hand(places, key, indices, keep=None):
     frames = frames if keep is None else frames * keep[None, :, :, None]
     encoder = checkpoint.load(places.checkpoint, "tiny", "vit_tiny", 192, "encoder", "vjepa2")
     with torch.inference_mode():
-        return encoder(clip.preprocess(torch.from_numpy(frames)[None], 64)).mean(dim=1)[0]
+        return encoder(sampling.preprocess(torch.from_numpy(frames)[None], 64)).mean(dim=1)[0]
 
 
 def test_the_guide_s_recipe_is_what_the_guide_does(places):
@@ -218,8 +223,8 @@ def test_the_guide_s_recipe_is_what_the_guide_does(places):
 def test_echojepa_s_recipe_masks_and_samples_as_theirs(places):
     vectors = run(places, fed_with(RECIPES["echojepa"]), batch_size=1)
     indices = [0, 3, 7, 11, 15, 19, *[22] * 10]  # 23 frames: 7 at stride 3, the last of them the last frame
-    expected = by_hand(places, "s3/clip.mp4", [int(i) for i in clip.sample(23, 16, RECIPES["echojepa"], None)[0]])
-    masked = by_hand(places, "s3/clip.mp4", [*indices[:6], *[22] * 10], mask.boxes(64, 64))
+    expected = by_hand(places, "s3/clip.mp4", [int(i) for i in sampling.sample(23, 16, RECIPES["echojepa"], None)[0]])
+    masked = by_hand(places, "s3/clip.mp4", [*indices[:6], *[22] * 10], masks.boxes(64, 64))
     assert torch.equal(vectors["s3/clip.mp4"], masked)
     assert not torch.allclose(masked, expected)
     made = record(places)

@@ -2,8 +2,10 @@
 
 import pytest
 
-from echo_embeddings import checkpoint, estimate, settings
-from echo_embeddings.architectures import ARCHITECTURES
+from echo_embeddings.core import settings
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES
+from echo_embeddings.tools import estimate
 
 CONFIG = settings.defaults()
 REGISTRY = settings.check(CONFIG, data=False)

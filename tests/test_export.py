@@ -14,10 +14,12 @@ import torch
 import yaml
 from pyarrow import parquet
 
-from echo_embeddings import card, export, manifest, store, study
-from echo_embeddings.files import UserError
-from echo_embeddings.manifest import Row
-from echo_embeddings.settings import Table, Tables
+from echo_embeddings.core import manifest
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.settings import Table, Tables
+from echo_embeddings.core.vectors import merge_vectors, read_vectors, write_vectors
+from echo_embeddings.tables import card, export, study
 
 DIM = 24
 
@@ -35,7 +37,7 @@ def collection(tmp_path):
         rows.append(Row(f"{folder}0009/s{folder[1:]}9/still.dcm", "", "skipped", "single frame"))
         manifest.write(tmp_path / f"results/mp4/256/{folder}.manifest.tsv", rows)
         made = tmp_path / f"results/embeddings/tiny_embeddings_{folder}.pt"
-        store.write(made, keys, torch.from_numpy(rng.normal(size=(30, DIM)).astype(np.float32)))
+        write_vectors(made, keys, torch.from_numpy(rng.normal(size=(30, DIM)).astype(np.float32)))
         made.with_suffix(".json").write_text(json.dumps({"checkpoint_sha256": "ab" * 32, "versions": {"torch": "2"}}))
     (tmp_path / "record.csv").write_text(
         "subject_id,study_id,acquisition_datetime,dicom_filepath\n"
@@ -142,7 +144,7 @@ def test_by_default_nothing_leaves_that_the_paths_do_not_say(collection):
 def test_identifiers_that_only_the_record_list_knows_stay_unless_named(collection):
     path = parts_of(collection)["p10"].manifest
     manifest.write(path, [Row("x/IM1", "x/IM1.mp4", "converted", "", 20)])
-    store.write(parts_of(collection)["p10"].vectors, ["x/IM1.mp4"], torch.ones(1, DIM))
+    write_vectors(parts_of(collection)["p10"].vectors, ["x/IM1.mp4"], torch.ones(1, DIM))
     (collection / "record.csv").write_text("dicom_filepath,subject_id,study_id\np10/x/IM1,P-7,3\n")
     for wanted, subject in ((("default",), None), (("default", "subject_id"), "P-7"), (("all",), "P-7")):
         out = write(collection, wanted=wanted)
@@ -154,9 +156,9 @@ def test_identifiers_that_only_the_record_list_knows_stay_unless_named(collectio
 def test_the_card_is_for_people_and_programs(collection):
     known = tables_of(collection, "frames >= 20")
     for part in parts_of(collection).values():
-        keys, matrix = store.read(part.vectors)
+        keys, matrix = read_vectors(part.vectors)
         chosen = [i for i, key in enumerate(keys) if int(key[-8:-4]) >= 10]
-        store.write(part.vectors, [keys[i] for i in chosen], matrix[chosen])
+        write_vectors(part.vectors, [keys[i] for i in chosen], matrix[chosen])
     (collection / "results/parquet/tiny").mkdir(parents=True)
     stale = collection / "results/parquet/tiny/train-00002-of-00003.parquet"
     stale.write_text("of an earlier run, when there were three folders")
@@ -219,7 +221,7 @@ def test_where_no_study_is_known_it_says_what_to_give(collection):
 
 def test_the_matrix_and_its_keys(collection):
     merged = collection / "all.pt"
-    store.merge({f: part.vectors for f, part in parts_of(collection).items()}, merged, DIM)
+    merge_vectors({f: part.vectors for f, part in parts_of(collection).items()}, merged, DIM)
     export.write_matrix(merged, collection / "all.npy", collection / "all.keys.tsv")
     matrix = np.load(collection / "all.npy", mmap_mode="r")
     keys = pd.read_csv(collection / "all.keys.tsv", sep="\t")

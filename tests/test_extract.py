@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from conftest import REPOSITORY
-from echo_embeddings import checkpoint, extract
-from echo_embeddings.architectures import ARCHITECTURES
-from echo_embeddings.extract import Extractor
-from echo_embeddings.files import UserError
-from echo_embeddings.loader import Chunk
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.embed import inference
+from echo_embeddings.embed.inference import Extractor
+from echo_embeddings.embed.loader import Chunk
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES
 
 CLIPS = 61
 CPU = torch.device("cpu")
@@ -32,7 +33,7 @@ def frames():
 
 @pytest.fixture(scope="module")
 def expected(encoder, frames):
-    return extract.forward(encoder, list(frames), 32, torch.float32).vectors
+    return inference.forward(encoder, list(frames), 32, torch.float32).vectors
 
 
 def chunks(frames):
@@ -58,15 +59,15 @@ def clock(monkeypatch):
 
     def install(cost):
         now = [0.0]
-        real = extract.forward
+        real = inference.forward
 
         def timed(encoder, clips, *rest):
             made = real(encoder, clips, *rest)
             now[0] += cost(len(clips))
             return made
 
-        monkeypatch.setattr(extract, "forward", timed)
-        monkeypatch.setattr(extract.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(inference, "forward", timed)
+        monkeypatch.setattr(inference.time, "monotonic", lambda: now[0])
 
     return install
 
@@ -98,14 +99,14 @@ def small_memory(monkeypatch):
     """Makes batches above a size run out of memory."""
 
     def install(most):
-        real = extract.forward
+        real = inference.forward
 
         def limited(encoder, clips, *rest):
             if len(clips) > most:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             return real(encoder, clips, *rest)
 
-        monkeypatch.setattr(extract, "forward", limited)
+        monkeypatch.setattr(inference, "forward", limited)
 
     return install
 
@@ -179,14 +180,14 @@ def test_memory_that_really_ends(frames, expected, tmp_path):
 
 @pytest.mark.parametrize("words", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
 def test_what_libraries_say_of_memory_counts_too(encoder, frames, expected, monkeypatch, words):
-    real = extract.forward
+    real = inference.forward
 
     def limited(encoder, clips, *rest):
         if len(clips) > 4:
             raise RuntimeError(words)
         return real(encoder, clips, *rest)
 
-    monkeypatch.setattr(extract, "forward", limited)
+    monkeypatch.setattr(inference, "forward", limited)
     vectors, _ = run(new(encoder, 32), frames)
     torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)
 
@@ -195,7 +196,7 @@ def test_another_error_ends_it(encoder, frames, monkeypatch):
     def breaks(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(extract, "forward", breaks)
+    monkeypatch.setattr(inference, "forward", breaks)
     extractor = new(encoder, 4)
     extractor.compiled = True
     with pytest.raises(RuntimeError, match="illegal memory access"):
@@ -223,7 +224,7 @@ def test_batches_fly_ahead_and_what_is_done_waits_for_no_chunk(encoder, frames, 
         return dataclasses.replace(real(self, batch), done=Event(quick))
 
     monkeypatch.setattr(Extractor, "_launch", launch)
-    monkeypatch.setattr(extract, "ahead", lambda device: 2)
+    monkeypatch.setattr(inference, "ahead", lambda device: 2)
     handed = made = 0
     extractor = new(encoder, 8)
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from echo_embeddings import embed, extract, manifest
-from echo_embeddings.files import UserError
-from echo_embeddings.recipe import Recipe
+from echo_embeddings.core import manifest
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.recipe import Recipe
+from echo_embeddings.embed import folder as embed_module
+from echo_embeddings.embed import inference
 from test_embed import MODEL, killed, places, run, weights  # noqa: F401
 
 TWO = dataclasses.replace(MODEL, recipe=Recipe("two", clips_per_video=2))
@@ -26,8 +28,8 @@ def there(places, tmp_path):  # noqa: F811
 @pytest.fixture
 def computed(monkeypatch):
     """How many clips each call of the encoder had."""
-    sizes, real = [], extract.forward
-    monkeypatch.setattr(extract, "forward", lambda *a: sizes.append(len(a[1])) or real(*a))
+    sizes, real = [], inference.forward
+    monkeypatch.setattr(inference, "forward", lambda *a: sizes.append(len(a[1])) or real(*a))
     return sizes
 
 
@@ -89,7 +91,7 @@ def test_what_a_killed_job_saved_is_used_again(there, monkeypatch):
 
 
 def test_files_are_as_large_as_what_may_wait(there, monkeypatch):
-    monkeypatch.setattr(embed, "SHARD_BYTES", 2 * 8 * 16 * 192 * 2)  # two clips
+    monkeypatch.setattr(embed_module, "SHARD_BYTES", 2 * 8 * 16 * 192 * 2)  # two clips
     run(there, keep="tokens", batch_size=1, save_every=1000)
     assert len(list(there.features.rglob("*.safetensors"))) == 2
     assert len(features(there)) == 6
@@ -111,14 +113,14 @@ def test_a_file_that_is_gone_is_made_again_and_a_damaged_one_is_named(there, com
 
 
 def test_a_token_beyond_float16_is_a_row(there, monkeypatch):
-    real = extract.forward
+    real = inference.forward
 
     def large(*arguments):
         made = real(*arguments).each(torch.clone)
         made.sound[0] = False
         return made
 
-    monkeypatch.setattr(extract, "forward", large)
+    monkeypatch.setattr(inference, "forward", large)
     vectors = run(there, keep="tokens", batch_size=6, save_every=10)
     assert len(vectors) == len(features(there)) == 5
     assert there.failed.read_text().count("beyond float16") == 1

@@ -3,8 +3,11 @@ import os
 
 import pytest
 
-from echo_embeddings import progress
-from echo_embeddings.files import UserError, alone, decode_name, encode_name, one_line, whole
+from echo_embeddings.core import progress
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.files import atomic_write
+from echo_embeddings.core.locks import exclusive_lock
+from echo_embeddings.core.names import decode_name, encode_name, one_line
 
 
 @pytest.mark.parametrize(
@@ -34,10 +37,10 @@ def test_one_line():
 
 def test_whole_replaces_only_when_the_block_ends_well(tmp_path):
     path = tmp_path / "deep/file"
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text("old")
         assert not path.exists()
-    with pytest.raises(ZeroDivisionError), whole(path) as part:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as part:
         part.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"
@@ -45,9 +48,13 @@ def test_whole_replaces_only_when_the_block_ends_well(tmp_path):
 
 
 def test_two_runs_on_one_folder(tmp_path):
-    with alone(tmp_path, "p10"), pytest.raises(UserError, match="p10: another run"), alone(tmp_path, "p10"):
+    with (
+        exclusive_lock(tmp_path, "p10"),
+        pytest.raises(UserError, match="p10: another run"),
+        exclusive_lock(tmp_path, "p10"),
+    ):
         pass
-    with alone(tmp_path, "p10"):  # free again
+    with exclusive_lock(tmp_path, "p10"):  # free again
         pass
 
 

@@ -16,8 +16,13 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
 from conftest import SETTINGS
-from echo_embeddings import convert, dicom, manifest, video
-from echo_embeddings.collection import Folder
+from echo_embeddings.collection.folders import Folder
+from echo_embeddings.convert import video
+from echo_embeddings.convert.folder import ConvertPaths, convert_file, convert_folder
+from echo_embeddings.core import manifest
+from echo_embeddings.dicom import frames
+from echo_embeddings.dicom.frames import decode_frames
+from echo_embeddings.dicom.header import Unreadable, check_clip, read_header
 from test_dicom import path_of
 
 
@@ -37,8 +42,8 @@ def convert_all(top: Path, files: dict[str, bytes]) -> dict[str, manifest.Row]:
     for name, content in files.items():
         (top / "dicom" / name).parent.mkdir(parents=True, exist_ok=True)
         (top / "dicom" / name).write_bytes(content)
-    places = convert.Places(top / "tree", top / "state", top / "m.tsv", top / "m.sha256")
-    convert.convert_folder(
+    places = ConvertPaths(top / "tree", top / "state", top / "m.tsv", top / "m.sha256")
+    convert_folder(
         Folder("p10", str(top / "dicom")), places, SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=1
     )
     rows = {row.path: row for row in manifest.read(places.table)}
@@ -90,7 +95,7 @@ def test_any_few_bytes_replaced(clip, data):
     with tempfile.TemporaryDirectory() as directory:
         source, target = Path(directory, "in"), Path(directory, "out/clip.mp4")
         source.write_bytes(content)
-        row = convert.convert_file(str(source), "in", target, SETTINGS)
+        row = convert_file(str(source), "in", target, SETTINGS)
         assert (row.status == "converted") == target.exists()
         assert row.status == "converted" or row.reason
         assert os.listdir(directory) == ["in"] or list(target.parent.iterdir()) in ([], [target])
@@ -138,7 +143,7 @@ def test_headers_that_lie(tmp_path, clip, apply, reason):
     dataset = pydicom.dcmread(tmp_path / "in.dcm")
     apply(dataset)
     dataset.save_as(tmp_path / "in.dcm")
-    row = convert.convert_file(str(tmp_path / "in.dcm"), "in.dcm", tmp_path / "out.mp4", SETTINGS)
+    row = convert_file(str(tmp_path / "in.dcm"), "in.dcm", tmp_path / "out.mp4", SETTINGS)
     assert (row.status, row.reason) == ("failed", reason)
     assert not (tmp_path / "out.mp4").exists()
 
@@ -149,13 +154,13 @@ def test_an_input_error_is_a_row(tmp_path, clip, monkeypatch):
     def fails(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(dicom, "generate_frames", fails)
-    row = convert.convert_file(str(tmp_path / "in.dcm"), "in.dcm", tmp_path / "out.mp4", SETTINGS)
+    monkeypatch.setattr(frames, "generate_frames", fails)
+    row = convert_file(str(tmp_path / "in.dcm"), "in.dcm", tmp_path / "out.mp4", SETTINGS)
     assert (row.status, row.reason) == ("failed", "cannot be read: Input/output error")
 
 
 def test_a_file_that_vanishes_is_a_row(tmp_path):
-    row = convert.convert_file(str(tmp_path / "gone.dcm"), "gone.dcm", tmp_path / "out.mp4", SETTINGS)
+    row = convert_file(str(tmp_path / "gone.dcm"), "gone.dcm", tmp_path / "out.mp4", SETTINGS)
     assert (row.status, row.reason) == ("failed", "cannot be opened: No such file or directory")
 
 
@@ -170,18 +175,18 @@ def test_a_file_that_vanishes_while_it_is_read_is_unreadable(tmp_path, clip, syn
         dataset.decompress()
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset.save_as(path)
-    header = dicom.read_header(str(path))
-    found = dicom.check_clip(str(path), *header, ())
+    header = read_header(str(path))
+    found = check_clip(str(path), *header, ())
     path.unlink()
-    with pytest.raises(dicom.Unreadable, match="No such file or directory"):
-        list(dicom.frames(found))
-    with pytest.raises(dicom.Unreadable, match="No such file or directory"):
-        dicom.check_clip(str(path), *header, ())
+    with pytest.raises(Unreadable, match="No such file or directory"):
+        list(decode_frames(found))
+    with pytest.raises(Unreadable, match="No such file or directory"):
+        check_clip(str(path), *header, ())
 
 
 def _as_nobody(directory, results):
     os.setuid(65534)
-    results.put(convert.convert_file(f"{directory}/in.dcm", "in.dcm", Path(directory, "out.mp4"), SETTINGS))
+    results.put(convert_file(f"{directory}/in.dcm", "in.dcm", Path(directory, "out.mp4"), SETTINGS))
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 from transformers import VJEPA2Config, VJEPA2Model
 
 import oracle
-from echo_embeddings import checkpoint, huggingface
-from echo_embeddings.architectures import ARCHITECTURES
-from echo_embeddings.files import UserError
-from echo_embeddings.vjepa import Encoder
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.encoders import checkpoint, huggingface
+from echo_embeddings.encoders.architectures import ARCHITECTURES
+from echo_embeddings.encoders.vjepa import Encoder
 
 TINY = ARCHITECTURES["vit_tiny"]
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY, SETTINGS
-from echo_embeddings import convert, manifest
-from echo_embeddings.collection import Folder
+from echo_embeddings.collection.folders import Folder
+from echo_embeddings.convert.folder import ConvertPaths, convert_folder
+from echo_embeddings.core import manifest
 from test_dicom import path_of
 
 CLIPS = 28
@@ -38,13 +39,13 @@ if __name__ == "__main__":
 """
 
 
-def places_in(top: Path) -> convert.Places:
-    return convert.Places(top / "tree", top / "state", top / "m.tsv", top / "m.sha256")
+def places_in(top: Path) -> ConvertPaths:
+    return ConvertPaths(top / "tree", top / "state", top / "m.tsv", top / "m.sha256")
 
 
 def finish(folder: Folder, top: Path) -> None:
     """Run in this process, with whatever is there already."""
-    convert.convert_folder(folder, places_in(top), SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=1.0)
+    convert_folder(folder, places_in(top), SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=1.0)
 
 
 def tree(top: Path) -> dict[str, bytes]:

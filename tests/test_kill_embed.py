@@ -17,11 +17,15 @@ import torch
 from safetensors import safe_open
 
 from conftest import REPOSITORY, SETTINGS
-from echo_embeddings import checkpoint, embed, manifest, video
-from echo_embeddings.architectures import ARCHITECTURES
-from echo_embeddings.files import PART, UserError
-from echo_embeddings.manifest import Row
-from echo_embeddings.settings import Model
+from echo_embeddings.convert import video
+from echo_embeddings.core import manifest
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.files import PART
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.settings import Model
+from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES
 from test_kill import processes_of
 
 CLIPS = 24
@@ -52,8 +56,8 @@ if __name__ == "__main__":
 """
 
 
-def places_in(source: Path, top: Path) -> embed.Places:
-    return embed.Places(
+def places_in(source: Path, top: Path) -> EmbedPaths:
+    return EmbedPaths(
         tree=source / "mp4/p10",
         table=source / "mp4/p10.manifest.tsv",
         checkpoint=source / "tiny.pt",
@@ -65,10 +69,10 @@ def places_in(source: Path, top: Path) -> embed.Places:
 
 
 def run(source: Path, top: Path, keep: str = "mean", **changes) -> None:
-    means = embed.Means("cpu", batch_size=2, auto=False, num_workers=0, threads=1, save_every=SAVE_EVERY)
+    means = Means("cpu", batch_size=2, auto=False, num_workers=0, threads=1, save_every=SAVE_EVERY)
     model = Model("tiny", "vit_tiny", SIZE, 192, "encoder", 16, "fp32")
     means = dataclasses.replace(means, **changes)
-    embed.embed_folder("p10", places_in(source, top), model, means, max_failed_fraction=0, keep=keep)
+    embed_folder("p10", places_in(source, top), model, means, max_failed_fraction=0, keep=keep)
 
 
 def start(

@@ -1,8 +1,8 @@
 import pytest
 
-from echo_embeddings import manifest
-from echo_embeddings.files import UserError
-from echo_embeddings.manifest import Row
+from echo_embeddings.core import manifest
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.manifest import Row
 
 ROWS = [
     Row(

@@ -8,9 +8,12 @@ import pytest
 
 import phantoms
 from conftest import SETTINGS
-from echo_embeddings import dicom, mask, video
-from echo_embeddings.manifest import Row
-from echo_embeddings.recipe import RECIPES, Recipe
+from echo_embeddings.convert import video
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.recipe import RECIPES, Recipe
+from echo_embeddings.dicom.frames import decode_frames
+from echo_embeddings.dicom.header import check_clip, describe_header, read_header
+from echo_embeddings.embed import masks
 from test_dicom import path_of
 
 SECTOR = Recipe("sector", mask="sector")
@@ -29,9 +32,9 @@ def clip_of(name):
     if name in phantoms.LAYOUTS:
         return {}, phantoms.draw(name)
     path = path_of(CINE[name])
-    dataset, offset = dicom.read_header(path)
-    frames = np.stack(list(dicom.frames(dicom.check_clip(path, dataset, offset, ("US",)))))
-    return dicom.describe(dataset), phantoms.of_cine(frames)
+    dataset, offset = read_header(path)
+    frames = np.stack(list(decode_frames(check_clip(path, dataset, offset, ("US",)))))
+    return describe_header(dataset), phantoms.of_cine(frames)
 
 
 def as_mp4(picture, size, path):
@@ -44,7 +47,7 @@ def as_mp4(picture, size, path):
         dataclasses.replace(SETTINGS, size=size),
         30,
     )
-    seen = mask.overview(SECTOR, row_of(frames=len(picture.frames)))
+    seen = masks.overview(SECTOR, row_of(frames=len(picture.frames)))
     return video.read(path, seen, len(picture.frames))
 
 
@@ -62,7 +65,7 @@ def test_the_sector_stays_and_the_text_goes(tmp_path, name, size):
     """By movement alone."""
     _, picture = clip_of(name)
     seen = as_mp4(picture, size, tmp_path / "clip.mp4")
-    kept, gone = judge(mask.keep(SECTOR, (size, size), seen, row_of()), picture)
+    kept, gone = judge(masks.keep(SECTOR, (size, size), seen, row_of()), picture)
     assert kept >= 0.99
     assert gone >= 0.95
     # A mask of nothing would pass the one, and a picture of nothing the other.
@@ -74,8 +77,8 @@ def test_the_sector_stays_and_the_text_goes(tmp_path, name, size):
 def test_the_header_s_box_where_it_lies_in_the_picture(size):
     facts, picture = clip_of("large")
     row = row_of(frames=120, **facts)
-    assert mask.overview(SECTOR, row) == []
-    kept, gone = judge(mask.keep(SECTOR, (size, size), NOTHING, row), picture)
+    assert masks.overview(SECTOR, row) == []
+    kept, gone = judge(masks.keep(SECTOR, (size, size), NOTHING, row), picture)
     assert kept >= 0.99
     assert gone >= 0.95
 
@@ -83,18 +86,18 @@ def test_the_header_s_box_where_it_lies_in_the_picture(size):
 def test_the_stale_box_of_the_small_cine_is_not_used():
     facts, _ = clip_of("small")
     assert "tissue_box" not in facts
-    assert len(mask.overview(SECTOR, row_of(frames=30, **facts))) == 24
+    assert len(masks.overview(SECTOR, row_of(frames=30, **facts))) == 24
 
 
 def test_a_clip_in_which_nothing_moves_has_no_sector():
     still = np.full((8, 64, 64, 3), 90, np.uint8)
-    with pytest.raises(mask.NoSectorError, match="nothing moves"):
-        mask.sector(still)
+    with pytest.raises(masks.NoSectorError, match="nothing moves"):
+        masks.sector(still)
 
 
 def test_echojepa_boxes_by_hand():
     """Pixel by pixel at 640 x 480, where the fractions are whole, and corners rounded down at 224."""
-    keep = mask.boxes(480, 640)
+    keep = masks.boxes(480, 640)
     left = [(0, 0, 60, 480), (0, 0, 90, 264), (0, 0, 77, 297), (0, 0, 130, 144), (0, 0, 150, 124), (0, 0, 220, 96)]
     right = [(420, 0, 640, 96), (495, 0, 615, 235), (510, 0, 630, 244), (525, 0, 640, 254), (550, 0, 640, 480)]
     low = [(0, 345, 105, 480), (535, 326, 640, 470), (525, 345, 630, 480), (0, 0, 640, 35), (0, 390, 640, 480)]
@@ -103,11 +106,11 @@ def test_echojepa_boxes_by_hand():
         expected[y0:y1, x0:x1] = False
     # Fractions such as 0.62 are not whole there: corners may be a pixel off.
     assert (keep != expected).mean() < 0.005
-    small = mask.boxes(224, 224)
+    small = masks.boxes(224, 224)
     assert small.shape == (224, 224)
     assert not small[: int(35 / 480 * 224)].any()
     assert small[100, 112]
-    shown = mask.show(np.full((2, 224, 224, 3), 9, np.uint8), RECIPES["echojepa"], NOTHING, row_of())
+    shown = masks.show(np.full((2, 224, 224, 3), 9, np.uint8), RECIPES["echojepa"], NOTHING, row_of())
     assert np.array_equal(shown[1, ..., 0], 9 * small)
 
 
@@ -118,7 +121,7 @@ def test_letterboxing_gives_the_shape_back(rows, columns):
     radius = 0.4 * min(rows, columns)
     circle = ((np.hypot(x - columns / 2, y - rows / 2) < radius) * 255).astype(np.uint8)
     squeezed = cv2.resize(np.repeat(circle[..., None], 3, 2), (256, 256), interpolation=cv2.INTER_AREA)[None]
-    (out,) = mask.letterbox(squeezed, rows, columns)
+    (out,) = masks.letterbox(squeezed, rows, columns)
     inside = out[..., 0] > 127
     high, wide = np.ptp(np.where(inside.any(axis=1))) + 1, np.ptp(np.where(inside.any(axis=0))) + 1
     assert abs(high - wide) <= 2

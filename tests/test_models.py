@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from conftest import REPOSITORY
-from echo_embeddings import settings
-from echo_embeddings.architectures import ARCHITECTURES, FAMILIES
-from echo_embeddings.files import UserError
+from echo_embeddings.core import settings
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.encoders.architectures import ARCHITECTURES, FAMILIES
 
 CONFIG = settings.defaults()
 REGISTRY = settings.check(CONFIG, data=False)

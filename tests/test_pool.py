@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from echo_embeddings import estimate, pool
-from echo_embeddings.recipe import Recipe
-from echo_embeddings.settings import Model
+from echo_embeddings.core.recipe import Recipe
+from echo_embeddings.core.settings import Model
+from echo_embeddings.embed import pooling
+from echo_embeddings.tools import estimate
 
 VIDEOS, CLIPS, TUBELETS, PLACES, DIM = 3, 2, 4, 9, 24
 
@@ -31,10 +32,10 @@ def mean(found):
     return sum(found) / len(found)
 
 
-@pytest.mark.parametrize("keep", pool.POOLS)
+@pytest.mark.parametrize("keep", pooling.POOLS)
 def test_pooled_as_by_hand(tokens, keep):
     expected = by_hand(tokens)
-    vectors, features, _ = pool.pool(tokens, CLIPS, TUBELETS, keep)
+    vectors, features, _ = pooling.pool(tokens, CLIPS, TUBELETS, keep)
     assert (vectors.dtype, vectors.shape) == (torch.float32, (VIDEOS, DIM))
     for video in range(VIDEOS):
         of_video = {place: token for place, token in expected.items() if place[0] == video}
@@ -56,11 +57,11 @@ def test_pooled_as_by_hand(tokens, keep):
     assert (features is None) == (keep == "mean")
 
 
-@pytest.mark.parametrize("keep", pool.POOLS)
+@pytest.mark.parametrize("keep", pooling.POOLS)
 def test_the_size_that_is_said_before_a_run(keep):
     model = Model("m", "vit_tiny", 48, DIM, "encoder", 2 * TUBELETS, "fp32", recipe=Recipe("r", clips_per_video=CLIPS))
     assert PLACES == (48 // 16) ** 2
-    features = pool.pool(torch.randn(VIDEOS * CLIPS, TUBELETS * PLACES, DIM), CLIPS, TUBELETS, keep).features
+    features = pooling.pool(torch.randn(VIDEOS * CLIPS, TUBELETS * PLACES, DIM), CLIPS, TUBELETS, keep).features
     assert estimate.feature_bytes(VIDEOS, model, keep) == (0 if features is None else features.nbytes)
 
 
@@ -70,10 +71,10 @@ def test_tokens_pooled_again_are_the_vector(resolution, dtype):
     """To 1e-5, and those of a tubelet its time vector; tokens rounded to the nearest are further off."""
     places = (resolution // 16) ** 2
     tokens = (3 * torch.randn(1, 8 * places, 64, generator=torch.Generator().manual_seed(1)) + 1).to(dtype)
-    vectors, features, _ = pool.pool(tokens, 1, 8, "tokens")
+    vectors, features, _ = pooling.pool(tokens, 1, 8, "tokens")
     off = (features.double().mean(dim=(1, 2, 3)) - vectors).abs().max()
     assert off < 1e-5
-    times = pool.pool(tokens, 1, 8, "time").features
+    times = pooling.pool(tokens, 1, 8, "time").features
     assert (features.double().mean(dim=3) - times).abs().max() < 2e-5
     if dtype == torch.float32:
         nearest = tokens.half().double().mean(dim=1)
@@ -83,5 +84,5 @@ def test_tokens_pooled_again_are_the_vector(resolution, dtype):
 def test_what_float16_cannot_hold_is_infinite_and_stays_where_it_is():
     tokens = torch.ones(2, 4, 8)
     tokens[0, 1, 3] = 1e6
-    assert pool.pool(tokens, 1, 2, "tokens").sound.tolist() == [False, True]
-    assert pool.pool(tokens, 1, 2, "time").sound.tolist() == [True, True]
+    assert pooling.pool(tokens, 1, 2, "tokens").sound.tolist() == [False, True]
+    assert pooling.pool(tokens, 1, 2, "time").sound.tolist() == [True, True]

@@ -11,8 +11,12 @@ from pydicom.data import get_testdata_file
 
 import test_mask
 from conftest import REPOSITORY, run_demo
-from echo_embeddings import collection, dicom, manifest, probe, settings
-from echo_embeddings.files import UserError
+from echo_embeddings.collection.folders import MP4, find_folder, find_folders
+from echo_embeddings.convert import probe
+from echo_embeddings.core import manifest, settings
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.dicom.frames import decode_frames
+from echo_embeddings.dicom.header import Clip, read_header
 
 
 def rows_as_frames(path, still):
@@ -38,22 +42,22 @@ def tree(tmp_path, write_video):
     _, picture = test_mask.clip_of("large")
     for name, frames in (("still.mp4", picture.frames[:1].repeat(12, axis=0)), ("echo.mp4", picture.frames[:20])):
         test_mask.as_mp4(type(picture)(frames, picture.sector, picture.text), 256, top / name)
-    still = next(dicom.frames(_clip(get_testdata_file("examples_rgb_color.dcm"))))
+    still = next(decode_frames(_clip(get_testdata_file("examples_rgb_color.dcm"))))
     rows_as_frames(top / "rows.mp4", still)
     return top
 
 
 def _clip(path):
     """The still as a clip of one frame."""
-    dataset, offset = dicom.read_header(str(path))
-    return dicom.Clip(
+    dataset, offset = read_header(str(path))
+    return Clip(
         str(path), dataset, 1, dataset.Rows, dataset.Columns, str(dataset.PhotometricInterpretation),
         dataset.file_meta.TransferSyntaxUID, offset,
     )  # fmt: skip
 
 
 def run(tree, tmp_path, limit=0, max_failed_fraction=0.9):
-    folder = collection.folders(str(tmp_path / "mp4"), [], collection.MP4)["p10"]
+    folder = find_folders(str(tmp_path / "mp4"), [], MP4)["p10"]
     table = tmp_path / "results/p10.manifest.tsv"
     probe.probe_folder(
         folder, table, tmp_path / "results/p10.sha256", tmp_path / "state",
@@ -93,9 +97,9 @@ def test_limit_and_too_many_failures(tree, tmp_path):
 def test_folders_of_mp4(tree, tmp_path):
     shutil.copy(tree / "a/one.mp4", tmp_path / "mp4/loose.mp4")
     (tmp_path / "mp4/nothing").mkdir()
-    assert list(collection.folders(str(tmp_path / "mp4"), [], collection.MP4)) == ["p10", "mp4"]
+    assert list(find_folders(str(tmp_path / "mp4"), [], MP4)) == ["p10", "mp4"]
     with pytest.raises(UserError, match=r"folder 'nothing': no MP4 below .*names that end with \.mp4"):
-        collection.find(str(tmp_path / "mp4"), "nothing", collection.MP4)
+        find_folder(str(tmp_path / "mp4"), "nothing", MP4)
     with pytest.raises(UserError, match="config: mp4_dir: no directory 'nowhere' in "):
         settings.check(settings.defaults() | {"mp4_dir": "nowhere"})
 

@@ -14,13 +14,15 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from echo_embeddings import inventory, manifest, store
-from echo_embeddings.files import UserError
+from echo_embeddings.core import manifest
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.settings import Tables
+from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.qc import FolderFiles, Options, Training, make_index, make_model_page
 from echo_embeddings.qc.base import Check
-from echo_embeddings.qc.page import tell
+from echo_embeddings.qc.page import numbers_of
 from echo_embeddings.qc.report import Report, measure
-from echo_embeddings.settings import Tables
+from echo_embeddings.tables import inventory
 
 Matrix = npt.NDArray[np.float32]
 DIM = 16
@@ -76,17 +78,19 @@ class Collection:
 
     def report(self, prefix_folder: bool = False) -> Report:
         """What the page would show, nothing drawn."""
-        store.write(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
+        write_vectors(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
         return measure("vitl", self.root / "all.pt", self.files(), Options(prefix_folder=prefix_folder))
 
     def numbers(self, **options: Any) -> dict[str, Any]:
         """The numbers of the page, as its JSON file has them; nothing drawn."""
-        store.write(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
-        return json.loads(json.dumps(tell(measure("vitl", self.root / "all.pt", self.files(), Options(**options)))))
+        write_vectors(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
+        return json.loads(
+            json.dumps(numbers_of(measure("vitl", self.root / "all.pt", self.files(), Options(**options))))
+        )
 
     def page(self, model: str = "vitl", **options: Any) -> tuple[dict[str, Any], str]:
         """The numbers and the HTML of the page."""
-        store.write(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
+        write_vectors(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
         output = self.root / "qc" / f"{model}.html"
         make_model_page(model, self.root / "all.pt", self.files(), output, Options(**options))
         return json.loads(output.with_suffix(".json").read_text()), output.read_text()

@@ -12,8 +12,8 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from conftest import REPOSITORY
-from echo_embeddings import store
-from echo_embeddings.files import UserError
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.vectors import read_vectors, write_vectors
 from echo_embeddings.qc import (
     Options,
     agreement,
@@ -73,7 +73,7 @@ def test_every_planted_defect_is_found_and_nothing_else(spoilt: tuple[planted.Pl
 
 def test_streamed_figures_are_those_of_scikit_learn_and_scipy(clean: tuple[planted.Planted, Report]) -> None:
     made, report = clean
-    keys, tensor = store.read(made.merged)
+    keys, tensor = read_vectors(made.merged)
     matrix = tensor.numpy().astype(np.float64)
     assert report.components is not None
     oracle = PCA(64, svd_solver="full").fit(matrix)
@@ -94,7 +94,7 @@ def test_streamed_figures_are_those_of_scikit_learn_and_scipy(clean: tuple[plant
 def test_pairs_and_auc_are_those_of_all_pairs(clean: tuple[planted.Planted, Report]) -> None:
     """4,800 clips are within the sample, so that pairs between patients are all there are, too."""
     made, report = clean
-    keys, tensor = store.read(made.merged)
+    keys, tensor = read_vectors(made.merged)
     unit = torch.nn.functional.normalize(tensor.double()).numpy()
     cosines = unit @ unit.T
     patient = pd.factorize(np.array([key.split("/")[0] for key in keys]))[0]
@@ -136,9 +136,9 @@ def test_the_interval_is_that_of_patients_and_not_of_pairs(tmp_path: Path) -> No
 
 def test_vectors_without_signal_are_a_fault(tmp_path: Path) -> None:
     made = planted.write(tmp_path, 1600, 16)
-    keys, tensor = store.read(made.merged)
+    keys, tensor = read_vectors(made.merged)
     noise = np.random.default_rng(3).normal(size=tensor.shape).astype(np.float32)
-    store.write(made.merged, keys, torch.from_numpy(noise))
+    write_vectors(made.merged, keys, torch.from_numpy(noise))
     report = measure("vitl", made.merged, made.folders, Options(pictures=False))
     assert {check.name: check.level for check in report.checks}["Signal"] == "bad"
 
@@ -199,7 +199,7 @@ def test_compare_finds_what_differs(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 12)).astype(np.float32)
     keys = [f"p1000{i:04d}/s1/{i}.mp4" for i in range(60)]
-    store.write(tmp_path / "a.pt", keys, torch.from_numpy(x))
+    write_vectors(tmp_path / "a.pt", keys, torch.from_numpy(x))
     y = x.copy()
     y[7] = -x[7]
     y[8:20] *= 2
@@ -212,17 +212,17 @@ def test_compare_finds_what_differs(tmp_path: Path) -> None:
     make_comparison(tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "compare.html")
     assert keys[7] in (tmp_path / "compare.html").read_text()
     y[30, 3] = np.nan
-    store.write(tmp_path / "nan.pt", keys, torch.from_numpy(y))
+    write_vectors(tmp_path / "nan.pt", keys, torch.from_numpy(y))
     unsound = agreement.compare(tmp_path / "a.pt", tmp_path / "nan.pt")
     assert unsound.undefined == 1
     assert {check.name: check.level for check in unsound.checks}["Sound"] == "bad"
     same = agreement.compare(tmp_path / "a.pt", tmp_path / "a.pt")
     assert (same.identical, same.agreement.overlap) == (60, 1)
     assert {check.level for check in same.checks} == {"good"}
-    store.write(tmp_path / "c.pt", ["x"], torch.ones(1, 12))
+    write_vectors(tmp_path / "c.pt", ["x"], torch.ones(1, 12))
     with pytest.raises(UserError, match="share no key"):
         agreement.compare(tmp_path / "a.pt", tmp_path / "c.pt")
-    store.write(tmp_path / "d.pt", keys, torch.from_numpy(np.concatenate([x, x], axis=1)))
+    write_vectors(tmp_path / "d.pt", keys, torch.from_numpy(np.concatenate([x, x], axis=1)))
     wider = agreement.compare(tmp_path / "a.pt", tmp_path / "d.pt")
     assert wider.cosines is None
     assert wider.agreement.cka == pytest.approx(1, abs=1e-5)

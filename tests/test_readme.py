@@ -17,7 +17,7 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 from conftest import REPOSITORY, copy_repository, environment, run_snakemake
-from echo_embeddings import manifest
+from echo_embeddings.core import manifest
 
 PAGES = ("README.md", "docs/everyday.md")
 

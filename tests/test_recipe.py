@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from echo_embeddings import clip
-from echo_embeddings.recipe import RECIPES, Recipe
+from echo_embeddings.core.recipe import RECIPES, Recipe
+from echo_embeddings.embed import sampling
 
 FRAMES = [1, 15, 16, 17, 48, 49, 74, 179]
 RATES = [24.0, 30.0, 59.94]
@@ -59,27 +59,27 @@ def by_hand(recipe, frames, fps):
 @pytest.mark.parametrize("fps", RATES)
 @pytest.mark.parametrize("frames", FRAMES)
 def test_the_frames_are_those_of_another_implementation(recipe, frames, fps):
-    found = clip.sample(frames, 16, recipe, fps)
+    found = sampling.sample(frames, 16, recipe, fps)
     assert found.tolist() == by_hand(recipe, frames, fps)
     assert found.shape == (recipe.clips_per_video, 16)
     assert found.dtype == np.int64
-    if frames // recipe.clips_per_video >= clip.window(recipe, 16, fps) and (recipe.rate or 0) <= fps:
+    if frames // recipe.clips_per_video >= sampling.window(recipe, 16, fps) and (recipe.rate or 0) <= fps:
         assert all(len(set(row)) == 16 for row in found.tolist())
 
 
 def test_echojepa_by_the_numbers():
     recipe = RECIPES["echojepa"]
     usual = [0, 3, 6, 9, 12, 16, 19, 22, 25, 28, 32, 35, 38, 41, 44, 47]
-    assert clip.sample(49, 16, recipe, 59.94)[0].tolist() == usual
-    assert clip.sample(179, 16, recipe, 30.0)[0].tolist() == usual
-    assert clip.sample(15, 16, recipe, 30.0)[0].tolist() == [0, 3, 7, 11, *[14] * 12]
-    assert clip.sample(1, 16, recipe, None)[0].tolist() == [0] * 16
-    assert (clip.window(recipe, 16, 24.0), clip.window(RECIPES["guide"], 16, 24.0)) == (48, 16)
+    assert sampling.sample(49, 16, recipe, 59.94)[0].tolist() == usual
+    assert sampling.sample(179, 16, recipe, 30.0)[0].tolist() == usual
+    assert sampling.sample(15, 16, recipe, 30.0)[0].tolist() == [0, 3, 7, 11, *[14] * 12]
+    assert sampling.sample(1, 16, recipe, None)[0].tolist() == [0] * 16
+    assert (sampling.window(recipe, 16, 24.0), sampling.window(RECIPES["guide"], 16, 24.0)) == (48, 16)
 
 
 def test_true_time_is_that_of_the_dicom():
     """At 60 frames a second, 15 a second are every fourth; an unknown rate counts as 30."""
     recipe = Recipe("fifteen", sampling="rate", rate=15.0)
-    assert clip.sample(179, 16, recipe, 60.0)[0].tolist() == list(range(0, 64, 4))
-    assert clip.sample(179, 16, recipe, None)[0].tolist() == list(range(0, 32, 2))
-    assert clip.window(recipe, 16, 60.0) == 61
+    assert sampling.sample(179, 16, recipe, 60.0)[0].tolist() == list(range(0, 64, 4))
+    assert sampling.sample(179, 16, recipe, None)[0].tolist() == list(range(0, 32, 2))
+    assert sampling.window(recipe, 16, 60.0) == 61

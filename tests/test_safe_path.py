@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_embeddings.files import UserError
-from echo_embeddings.safe_path import inside
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.safe_path import inside
 
 
 @pytest.mark.parametrize("directory", ["/data/tables", "tables", ".", "../tables", "/"])

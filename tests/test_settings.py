@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from echo_embeddings import settings
-from echo_embeddings.files import UserError
+from echo_embeddings.core import settings
+from echo_embeddings.core.errors import UserError
 
 BASE = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
 SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())

@@ -13,9 +13,10 @@ import time
 import pytest
 
 from conftest import REPOSITORY
-from echo_embeddings import job, manifest, progress, slurm, status
-from echo_embeddings.files import UserError
-from echo_embeddings.progress import Progress
+from echo_embeddings.core import job, manifest, progress
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.progress import Progress
+from echo_embeddings.tools import slurm, status
 
 REGISTRY = {"m": {"resolution": 256}}
 

@@ -4,19 +4,19 @@ import pickle
 import pytest
 import torch
 
-from echo_embeddings import store
-from echo_embeddings.files import UserError
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.vectors import _map, merge_vectors, read_vectors, write_vectors
 
 
 def put(path, vectors):
-    store.write(path, list(vectors), torch.tensor(list(vectors.values()), dtype=torch.float32))
+    write_vectors(path, list(vectors), torch.tensor(list(vectors.values()), dtype=torch.float32))
 
 
 def test_written_files_open_as_the_guide_says(tmp_path):
     path = tmp_path / "vitl_embeddings_p10.pt"
     matrix = torch.randn(300, 64)
     keys = [f"s{i:03d}/x.mp4" for i in reversed(range(300))]
-    store.write(path, keys, matrix)
+    write_vectors(path, keys, matrix)
     embeddings = torch.load(path)
     assert list(embeddings) == sorted(keys)
     for filename, emb in embeddings.items():
@@ -29,10 +29,10 @@ def test_written_files_open_as_the_guide_says(tmp_path):
 def test_read_gives_the_matrix_of_ours_and_of_separate_tensors(tmp_path):
     matrix = torch.randn(5, 8)
     keys = [f"k{i}" for i in range(5)]
-    store.write(tmp_path / "ours.pt", keys, matrix)
+    write_vectors(tmp_path / "ours.pt", keys, matrix)
     torch.save({key: row.clone() for key, row in zip(keys, matrix, strict=True)}, tmp_path / "theirs.pt")
     for name in ("ours.pt", "theirs.pt"):
-        found, read = store.read(tmp_path / name)
+        found, read = read_vectors(tmp_path / name)
         assert found == keys
         assert torch.equal(read, matrix)
 
@@ -40,10 +40,10 @@ def test_read_gives_the_matrix_of_ours_and_of_separate_tensors(tmp_path):
 def test_read_maps_the_file_and_builds_no_tensor_for_a_row(tmp_path, monkeypatch):
     put(tmp_path / "x.pt", {"b": [1.0, 2], "a": [3.0, 4]})
     monkeypatch.setattr(torch, "load", None)
-    keys, matrix = store.read(tmp_path / "x.pt")
+    keys, matrix = read_vectors(tmp_path / "x.pt")
     assert (keys, matrix.tolist()) == (["a", "b"], [[3, 4], [1, 2]])
     matrix[0, 0] = 9  # a copy of that page, not the file
-    assert store.read(tmp_path / "x.pt")[1][0, 0] == 3
+    assert read_vectors(tmp_path / "x.pt")[1][0, 0] == 3
 
 
 def test_a_file_whose_rows_lie_otherwise_is_read_too(tmp_path):
@@ -55,7 +55,7 @@ def test_a_file_whose_rows_lie_otherwise_is_read_too(tmp_path):
         {"a": matrix[0, :2], "b": matrix[1, 2:]},
     ):
         torch.save(vectors, tmp_path / "x.pt")
-        keys, found = store.read(tmp_path / "x.pt")
+        keys, found = read_vectors(tmp_path / "x.pt")
         assert keys == ["a", "b"]
         assert torch.equal(found, torch.stack([vectors["a"], vectors["b"]]))
 
@@ -67,23 +67,23 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 
     torch.save({"a": Bad()}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="cannot be read as an embedding file"):
-        store.read(tmp_path / "x.pt")
+        read_vectors(tmp_path / "x.pt")
 
 
 def test_a_slice_is_written_without_what_lies_around_it(tmp_path):
     big = torch.randn(10000, 8)
-    store.write(tmp_path / "x.pt", ["a", "b"], big[500:502])
+    write_vectors(tmp_path / "x.pt", ["a", "b"], big[500:502])
     assert os.path.getsize(tmp_path / "x.pt") < 4000
-    assert torch.equal(store.read(tmp_path / "x.pt")[1], big[500:502])
+    assert torch.equal(read_vectors(tmp_path / "x.pt")[1], big[500:502])
     for keys, rows in ((["a", "a"], 2), (["a"], 2)):
         with pytest.raises(ValueError, match="keys"):
-            store.write(tmp_path / "y.pt", keys, big[:rows])
+            write_vectors(tmp_path / "y.pt", keys, big[:rows])
 
 
 def test_empty_file(tmp_path):
-    store.write(tmp_path / "e.pt", [], torch.empty(0, 8))
-    assert store.read(tmp_path / "e.pt")[0] == []
-    assert store.merge({"p10": tmp_path / "e.pt"}, tmp_path / "all.pt", 8) == 0
+    write_vectors(tmp_path / "e.pt", [], torch.empty(0, 8))
+    assert read_vectors(tmp_path / "e.pt")[0] == []
+    assert merge_vectors({"p10": tmp_path / "e.pt"}, tmp_path / "all.pt", 8) == 0
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_empty_file(tmp_path):
 def test_what_is_no_embedding_file(tmp_path, content, message):
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(UserError, match=message):
-        store.read(tmp_path / "x.pt")
+        read_vectors(tmp_path / "x.pt")
 
 
 def test_truncated_and_absent_files(tmp_path):
     put(tmp_path / "x.pt", {"a": [1.0] * 100})
     os.truncate(tmp_path / "x.pt", 500)
     with pytest.raises(UserError, match="cannot be read as an embedding file"):
-        store.read(tmp_path / "x.pt")
+        read_vectors(tmp_path / "x.pt")
     with pytest.raises(UserError, match="no such embedding file"):
-        store.read(tmp_path / "absent.pt")
+        read_vectors(tmp_path / "absent.pt")
 
 
 @pytest.mark.parametrize("name", ["ours.pt", "theirs.pt"])
@@ -116,7 +116,7 @@ def test_a_damaged_file_is_named_in_one_line_or_read(tmp_path, name):
     """Each byte turned over that is not a number's, and the file cut off at each place."""
     matrix = torch.full((3, 8), float("inf"))
     if name == "ours.pt":
-        store.write(tmp_path / name, ["a", "b", "c"], matrix)
+        write_vectors(tmp_path / name, ["a", "b", "c"], matrix)
     else:
         torch.save({key: row.clone() for key, row in zip("abc", matrix, strict=True)}, tmp_path / name)
     content = (tmp_path / name).read_bytes()
@@ -127,7 +127,7 @@ def test_a_damaged_file_is_named_in_one_line_or_read(tmp_path, name):
     for change in damaged:
         (tmp_path / name).write_bytes(change)
         try:
-            keys, found = store.read(tmp_path / name)
+            keys, found = read_vectors(tmp_path / name)
             assert len(keys) == len(found) <= 3
         except UserError as error:
             refused += 1
@@ -141,20 +141,20 @@ def test_calls_of_other_names_and_other_types_are_left_to_torch(tmp_path):
     for vector in (torch.zeros(2, dtype=torch.float64), torch.nn.Parameter(torch.zeros(2)), torch.zeros(2).to_sparse()):
         torch.save({"a": vector}, tmp_path / "x.pt")
         with pytest.raises(pickle.UnpicklingError):
-            store._map(tmp_path / "x.pt")
+            _map(tmp_path / "x.pt")
 
 
 def test_merge_keeps_every_vector(tmp_path):
     put(tmp_path / "p10.pt", {"b": [1.0, 2], "a": [3.0, 4]})
     put(tmp_path / "p11.pt", {"c": [5.0, 6]})
     parts = {"p10": tmp_path / "p10.pt", "p11": tmp_path / "p11.pt"}
-    assert store.merge(parts, tmp_path / "all.pt", 2) == 3
+    assert merge_vectors(parts, tmp_path / "all.pt", 2) == 3
     assert {k: v.tolist() for k, v in torch.load(tmp_path / "all.pt").items()} == {
         "a": [3, 4],
         "b": [1, 2],
         "c": [5, 6],
     }
-    store.merge(parts, tmp_path / "all.pt", 2, prefix_folder=True)
+    merge_vectors(parts, tmp_path / "all.pt", 2, prefix_folder=True)
     assert list(torch.load(tmp_path / "all.pt")) == ["p10/a", "p10/b", "p11/c"]
 
 
@@ -173,5 +173,5 @@ def test_merge_stops_with_one_line_and_writes_nothing(tmp_path, second, message)
     if second:
         put(tmp_path / "p11.pt", second)
     with pytest.raises(UserError, match=message):
-        store.merge({"p10": tmp_path / "p10.pt", "p11": tmp_path / "p11.pt"}, tmp_path / "all.pt", 2)
+        merge_vectors({"p10": tmp_path / "p10.pt", "p11": tmp_path / "p11.pt"}, tmp_path / "all.pt", 2)
     assert not (tmp_path / "all.pt").exists()

@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from echo_embeddings import collection, inventory, manifest, selection, tables
-from echo_embeddings.files import UserError
-from echo_embeddings.manifest import Row
-from echo_embeddings.settings import Table, Tables
+from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.core import manifest
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.settings import Table, Tables
+from echo_embeddings.tables import inventory, selection
+from echo_embeddings.tables.join import files_table, join_tables, selected_mask
 
 FILES = [
     Row("p100/s1/1_0001.dcm", "p100/s1/1_0001.mp4", "converted", "", 40, kind="bmode", mtime_ns=2**62 + 1),
@@ -24,7 +27,7 @@ FILES = [
 @pytest.fixture
 def files(tmp_path):
     manifest.write(tmp_path / "p10.manifest.tsv", FILES)
-    return tables.files({"p10": tmp_path / "p10.manifest.tsv"})
+    return files_table({"p10": tmp_path / "p10.manifest.tsv"})
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_identifiers_come_from_paths_that_have_the_form(files, tmp_path):
     assert files["mtime_ns"][0] == 2**62 + 1
     assert files["file_path"].isna().tolist() == [False, False, True, False, False]
     manifest.write(tmp_path / "site.manifest.tsv", [Row("x/IM1", "x/IM1.mp4", "converted", "", 20)])
-    other = tables.files({"site": tmp_path / "site.manifest.tsv"})
+    other = files_table({"site": tmp_path / "site.manifest.tsv"})
     assert other[["subject_id", "study_id", "dicom_id"]].isna().all(axis=None)
 
 
@@ -75,7 +78,7 @@ def test_lists_join_one_to_one_and_repeated_paths_are_named(files, write):
         write("echo-record-list.csv", RECORDS, of="record_list"),
         write("echo-study-list.csv.gz", STUDIES, "study", "study_id", of="study_list"),
     )
-    joined, joins = tables.join(files, known)
+    joined, joins = join_tables(files, known)
     assert joined["path"].tolist() == files["path"].tolist()
     assert joined["dicom_filepath"].tolist()[:3] == [f"files/p10/{FILES[i].path}" for i in range(3)]
     assert pd.isna(joined["dicom_filepath"][3])
@@ -106,7 +109,7 @@ def test_further_tables_by_path_study_and_patient(files, write, form):
         write(f"measured.{form}", content["measured"], "study", "study_id", of="tables.1"),
         write(f"people.{form}", content["people"], "patient", "subject_id", of="tables.2"),
     ))  # fmt: skip
-    joined, joins = tables.join(files, known)
+    joined, joins = join_tables(files, known)
     assert joined["view"].fillna("-").tolist() == ["A4C", "PLAX", "-", "A2C", "A4C"]
     assert joined["ef"].fillna(0).tolist() == [55.5, 55.5, 60, 60, 0]
     assert joined["male"].fillna(False).tolist() == [True, True, True, True, False]
@@ -120,7 +123,7 @@ def test_joins_equal_a_pandas_merge_on_shuffled_rows(files, write, seed):
     rows = [f"files/p10/{row.path.replace('%25', '%')}" for row in FILES for _ in range(rng.integers(1, 4))]
     table = pd.DataFrame({"dicom_filepath": rng.permutation(rows)})
     table["label"] = rng.integers(0, 1000, len(table))
-    joined, _ = tables.join(files, Tables(others=(write("t.csv", table.to_csv(index=False)),)))
+    joined, _ = join_tables(files, Tables(others=(write("t.csv", table.to_csv(index=False)),)))
     left = pd.DataFrame({"dicom_filepath": ["files/p10/" + row.path.replace("%25", "%") for row in FILES]})
     expected = left.merge(table.drop_duplicates("dicom_filepath"), how="left", validate="1:1")
     assert joined["label"].tolist() == expected["label"].tolist()
@@ -128,16 +131,16 @@ def test_joins_equal_a_pandas_merge_on_shuffled_rows(files, write, seed):
 
 def test_a_record_list_gives_identifiers_that_paths_do_not_say(tmp_path, write):
     manifest.write(tmp_path / "m.tsv", [Row(f"x/IM{i}", f"x/IM{i}.mp4", "converted", "", 20) for i in range(3)])
-    files = tables.files({"site": tmp_path / "m.tsv"})
+    files = files_table({"site": tmp_path / "m.tsv"})
     records = "dicom_filepath,subject_id,study_id\nsite/x/IM0,7,71\nx/IM1,P-8,81\n"
     known = Tables(
         write("r.csv", records, of="record_list"), write("s.csv", "study_id,ward\n71,A\n", "study", "study_id")
     )
-    joined, _ = tables.join(files, known)
+    joined, _ = join_tables(files, known)
     assert joined["subject_id"].fillna("-").tolist() == ["7", "P-8", "-"]
     assert joined["study_id"].fillna(0).tolist() == [71, 81, 0]
     assert joined["ward"].fillna("-").tolist() == ["A", "-", "-"]
-    assert tables.selected(joined, "study_id == 71 and subject_id == '7'").tolist() == [True, False, False]
+    assert selected_mask(joined, "study_id == 71 and subject_id == '7'").tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,7 @@ def test_a_record_list_gives_identifiers_that_paths_do_not_say(tmp_path, write):
 )
 def test_a_wrong_table_is_one_line(files, write, table, message):
     with pytest.raises(UserError, match=message) as error:
-        tables.join(files, Tables(others=(write(*table),)))
+        join_tables(files, Tables(others=(write(*table),)))
     assert "\n" not in str(error.value)
 
 
@@ -164,7 +167,7 @@ def test_a_gzip_that_grows_out_of_all_proportion_is_one_line(files, write, monke
     table = write("t.csv.gz", text)
     limit = 100 * Path(table.file).stat().st_size
     with pytest.raises(UserError, match=rf"t\.csv\.gz: unpacks to more than {limit:,} bytes") as error:
-        tables.join(files, Tables(others=(table,)))
+        join_tables(files, Tables(others=(table,)))
     assert "\n" not in str(error.value)
 
 
@@ -181,20 +184,20 @@ def test_a_damaged_gzip_is_one_line(files, write, at):
         content[at : at + 3] = bytes(255 - byte for byte in content[at : at + 3])
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"t\.csv\.gz") as error:
-        tables.join(files, Tables(others=(table,)))
+        join_tables(files, Tables(others=(table,)))
     assert "\n" not in str(error.value)
 
 
 def test_columns_can_be_chosen_where_names_clash(files, write):
     table = write("t.csv", "dicom_filepath,frames,view\np100/s1/1_0001,1,A4C\n", columns=("view",))
-    joined, _ = tables.join(files, Tables(others=(table,)))
+    joined, _ = join_tables(files, Tables(others=(table,)))
     assert joined["frames"].tolist()[0] == 40
     assert joined["view"][0] == "A4C"
 
 
 def test_values_that_are_no_dates_are_counted(files, write):
     records = RECORDS.replace("2110-05-01 10:00:00", "yesterday")
-    joined, (join,) = tables.join(files, Tables(write("r.csv", records, of="record_list")))
+    joined, (join,) = join_tables(files, Tables(write("r.csv", records, of="record_list")))
     assert pd.isna(joined["acquisition_datetime"][0])
     assert join.notes == ("1 values of acquisition_datetime are no dates",)
 
@@ -206,7 +209,7 @@ def test_values_that_are_no_dates_are_counted(files, write):
 def joined(files, write):
     views = write("views.csv", "dicom_filepath,view,E wave\np100/s1/1_0001,A4C,0.8\np100/s1/1_0002,PLAX,\n")
     known = Tables(others=(views,))
-    return tables.join(files, known)[0], known
+    return join_tables(files, known)[0], known
 
 
 @pytest.mark.parametrize(
@@ -229,9 +232,9 @@ def test_expressions(joined, expression, rows):
     frame, _ = joined
     if rows is None:
         with pytest.raises(UserError, match="no column 'index_'"):
-            tables.selected(frame, expression)
+            selected_mask(frame, expression)
     else:
-        assert np.flatnonzero(tables.selected(frame, expression)).tolist() == rows
+        assert np.flatnonzero(selected_mask(frame, expression)).tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -259,11 +262,11 @@ def test_a_wrong_expression_is_one_line_with_the_columns(joined, expression, mes
     frame, known = joined
     tables_with = Tables(others=known.others, select=expression)
     if message is None:
-        assert tables.selected(frame, expression).all()
+        assert selected_mask(frame, expression).all()
         return
     with pytest.raises(UserError, match=message) as error:
         selection.check(tables_with, ["default"])
-        tables.selected(frame, expression)
+        selected_mask(frame, expression)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("config: select: ")
 
@@ -305,7 +308,7 @@ def disk(tmp_path, write):
 def test_differences_are_named_and_counted(disk, tmp_path):
     dicom_dir, record_list = disk
     summary = tmp_path / "record_list/summary.tsv"
-    folders = collection.folders(str(dicom_dir), [])
+    folders = find_folders(str(dicom_dir), [])
     inventory.check(record_list, folders, summary, everything=True, require_complete=False)
     counts = pd.read_csv(summary, sep="\t", index_col="folder")
     assert counts.loc["p10"].tolist() == [2, 1, 1, 1]
@@ -324,7 +327,7 @@ def test_differences_are_named_and_counted(disk, tmp_path):
 def test_an_incomplete_collection_is_an_error_where_it_must_be_complete(disk, tmp_path):
     dicom_dir, record_list = disk
     summary = tmp_path / "record_list/summary.tsv"
-    chosen = collection.folders(str(dicom_dir), ["p10"])
+    chosen = find_folders(str(dicom_dir), ["p10"])
     with pytest.raises(UserError, match=r"1 of them are not on the disk, 1 files of .*stand in .*differences\.tsv"):
         inventory.check(record_list, chosen, summary, everything=False, require_complete=True)
     assert not summary.exists()

@@ -7,9 +7,14 @@ import torch
 
 import oracle
 from conftest import SETTINGS
-from echo_embeddings import checkpoint, clip, convert, embed, manifest, video
-from echo_embeddings.manifest import Row
-from echo_embeddings.settings import Model
+from echo_embeddings.convert import video
+from echo_embeddings.convert.folder import convert_file
+from echo_embeddings.core import manifest
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.settings import Model
+from echo_embeddings.embed import sampling
+from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.encoders import checkpoint
 from test_dicom import path_of
 
 
@@ -20,7 +25,7 @@ def videos(tmp_path_factory):
     names = {"large": "pydicom-data/color3d_jpeg_baseline.dcm", "small": "pydicom/test_files/examples_ybr_color.dcm"}
     found = {}
     for name, path in names.items():
-        row = convert.convert_file(path_of(path), name, directory / f"{name}.mp4", SETTINGS)
+        row = convert_file(path_of(path), name, directory / f"{name}.mp4", SETTINGS)
         found[name] = (directory / f"{name}.mp4", row.frames)
     return found
 
@@ -48,12 +53,10 @@ def relative(a, b):
 def test_the_stage_gives_the_vectors_of_the_oracle(videos, reference, weights, tmp_path, precision, bound):
     path, frames = videos["large"]
     manifest.write(tmp_path / "m.tsv", [Row("large.dcm", path.name, "converted", "", frames)])
-    places = embed.Places(
-        path.parent, tmp_path / "m.tsv", weights, tmp_path / "state", tmp_path / "d", tmp_path / "v.pt"
-    )
+    places = EmbedPaths(path.parent, tmp_path / "m.tsv", weights, tmp_path / "state", tmp_path / "d", tmp_path / "v.pt")
     model = Model("vitl", "vit_large", 256, 1024, "encoder", 16, precision)
-    means = embed.Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=10)
-    embed.embed_folder("p10", places, model, means, max_failed_fraction=0)
+    means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=10)
+    embed_folder("p10", places, model, means, max_failed_fraction=0)
     vector = torch.load(places.vectors)[path.name]
     assert vector.dtype == torch.float32
     assert relative(vector, reference["large"]) < bound
@@ -72,18 +75,18 @@ def test_the_stage_gives_the_vectors_of_the_oracle(videos, reference, weights, t
     ],
 )
 def test_frame_indices(frames, indices):
-    assert clip.frame_indices(frames, 16).tolist() == indices
-    assert np.array_equal(clip.frame_indices(frames, 16), np.linspace(0, frames - 1, 16, dtype=int))
+    assert sampling.frame_indices(frames, 16).tolist() == indices
+    assert np.array_equal(sampling.frame_indices(frames, 16), np.linspace(0, frames - 1, 16, dtype=int))
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (240, 320), (300, 200)])
 def test_preprocessing_keeps_the_aspect_and_crops_the_centre(height, width):
     clips = torch.randint(0, 256, (2, 4, height, width, 3), dtype=torch.uint8)
-    out = clip.preprocess(clips, 224)
+    out = sampling.preprocess(clips, 224)
     assert out.shape == (2, 3, 4, 224, 224)
     assert out.dtype == torch.float32
-    constant = clip.preprocess(torch.full((1, 2, height, width, 3), 255, dtype=torch.uint8), 224)
-    expected = (1 - torch.tensor(clip.MEAN)) / torch.tensor(clip.STD)
+    constant = sampling.preprocess(torch.full((1, 2, height, width, 3), 255, dtype=torch.uint8), 224)
+    expected = (1 - torch.tensor(sampling.MEAN)) / torch.tensor(sampling.STD)
     torch.testing.assert_close(constant.amax(dim=(0, 2, 3, 4)), expected)
     torch.testing.assert_close(constant.amin(dim=(0, 2, 3, 4)), expected)
 

@@ -8,11 +8,13 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from echo_embeddings import checkpoint, settings, verify
-from echo_embeddings.architectures import ARCHITECTURES
-from echo_embeddings.files import UserError
-from echo_embeddings.recipe import RECIPES, Recipe
-from echo_embeddings.settings import Model
+from echo_embeddings.core import settings
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.recipe import RECIPES, Recipe
+from echo_embeddings.core.settings import Model
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES
+from echo_embeddings.tools import verify
 
 ENTRY = {
     "constructor": "vit_tiny",

@@ -7,9 +7,9 @@ import torch
 
 import oracle
 import slow_vjepa
-from echo_embeddings import checkpoint
-from echo_embeddings.architectures import ARCHITECTURES, FAMILIES, architecture
-from echo_embeddings.vjepa import Encoder, rotary_tables, rotate
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES, FAMILIES, architecture
+from echo_embeddings.encoders.vjepa import Encoder, rotary_tables, rotate
 
 
 def small_weights(size):

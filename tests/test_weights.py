@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY, run_demo, run_snakemake
-from echo_embeddings import demo
+from echo_embeddings.tools import demo
 from server import File, serving
 
 ABOUT = {"constructor": "vit_tiny", "resolution": 256, "embed_dim": 192, "batch_size": 4, "entry": "encoder"}

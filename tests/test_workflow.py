@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from conftest import REPOSITORY, run_demo, run_snakemake
-from echo_embeddings import manifest
+from echo_embeddings.core import manifest
 
 
 def pending(directory, *arguments, **options) -> set[str]:

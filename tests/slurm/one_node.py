@@ -24,7 +24,8 @@ import yaml
 from pydicom.encaps import encapsulate, generate_frames
 
 from conftest import REPOSITORY, run_snakemake
-from echo_embeddings import demo, progress
+from echo_embeddings.core import progress
+from echo_embeddings.tools import demo
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 PROFILE = ("--profile", str(REPOSITORY / "profiles/slurm"))

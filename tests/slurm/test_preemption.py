@@ -22,7 +22,7 @@ from one_node import (
     write_world,
 )
 
-from echo_embeddings import progress
+from echo_embeddings.core import progress
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures(cluster.__name__)]
 

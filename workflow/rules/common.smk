@@ -11,23 +11,29 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
-from echo_embeddings import collection, estimate, selection, settings, slurm
-from echo_embeddings.architectures import architecture
-from echo_embeddings.files import UserError, free_bytes
+from echo_embeddings.collection.folders import collection_source, find_folder, find_folders
+from echo_embeddings.core import settings
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.files import free_bytes
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.encoders.architectures import architecture
+from echo_embeddings.tables import selection
+from echo_embeddings.tools import estimate, slurm
 
 try:
     settings.check_files(workflow.configfiles)
     REGISTRY = settings.check(config)
-    TOP, KIND = collection.source(config)
+    TOP, KIND = collection_source(config)
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])
     SELECTING = selection.used(TABLES)
 except UserError as error:
     sys.exit(str(error))
 
+RESULTS = Layout()
 FOLDERS, NO_FOLDERS = {}, ""
 try:
-    FOLDERS = collection.folders(TOP, config["folders"], KIND)
+    FOLDERS = find_folders(TOP, config["folders"], KIND)
 except UserError as error:
     # Right before the target physionet has fetched them; whoever asks for more is told by the rule merge.
     NO_FOLDERS = f"{error}; `snakemake physionet` fetches what physionet.include names"
@@ -46,7 +52,7 @@ wildcard_constraints:
 def survey(folder):
     """What the folder looks like now: its fingerprint and its number of files."""
     try:
-        return collection.find(TOP, folder, KIND).survey()
+        return find_folder(TOP, folder, KIND).survey()
     except UserError as error:
         sys.exit(str(error))
 
@@ -85,7 +91,7 @@ def folder_vectors(wildcards):
     """The folders' embedding files of a model."""
     if NO_FOLDERS:
         sys.exit(NO_FOLDERS)
-    return [f"results/embeddings/{wildcards.model}_embeddings_{folder}.pt" for folder in FOLDERS]
+    return [RESULTS.vectors(wildcards.model, folder) for folder in FOLDERS]
 
 
 def files_of(tables):
@@ -120,12 +126,12 @@ def check_slurm():
 
 def manifest_digest(model, folder):
     """The file that changes when the manifest does that the model's clips stand in."""
-    return f"results/mp4/{REGISTRY[model]['resolution']}/{folder}.manifest.sha256"
+    return RESULTS.manifest_digest(REGISTRY[model]["resolution"], folder)
 
 
 # What `embed` makes besides vectors.
 POOL = config["embed"]["pool"]
-FEATURES = {} if POOL == "mean" else {"features": f"results/features/{POOL}/{{model}}/{{folder}}.index.tsv"}
+FEATURES = {} if POOL == "mean" else {"features": RESULTS.feature_index(POOL, "{model}", "{folder}")}
 
 
 def features(wildcards):
@@ -139,7 +145,7 @@ def say_features():
         name: estimate.feature_bytes(clips(*FOLDERS), settings.model(config, REGISTRY, name), POOL)
         for name in config["models"]
     }
-    free = free_bytes("results/features", "results", ".")
+    free = free_bytes(RESULTS.features(POOL).parent, RESULTS.root, ".")
     logger.info(estimate.features_line(POOL, sizes, clips(*FOLDERS), free))
 
 

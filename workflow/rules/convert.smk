@@ -4,12 +4,12 @@
 
 rule convert:
     output:
-        manifest="results/mp4/{size}/{folder}.manifest.tsv",
-        digest="results/mp4/{size}/{folder}.manifest.sha256",
+        manifest=RESULTS.manifest("{size}", "{folder}"),
+        digest=RESULTS.manifest_digest("{size}", "{folder}"),
     log:
-        "results/logs/convert/{size}/{folder}.log",
+        RESULTS.log("convert", "{size}", "{folder}"),
     benchmark:
-        "results/benchmarks/convert/{size}/{folder}.tsv"
+        RESULTS.benchmark("convert", "{size}", "{folder}")
     conda:
         "../envs/echo-embeddings.yaml"
     threads: config["convert"]["workers"]

@@ -9,11 +9,11 @@ rule embed:
         tables=selecting_files,
     output:
         **FEATURES,
-        vectors="results/embeddings/{model}_embeddings_{folder}.pt",
+        vectors=RESULTS.vectors("{model}", "{folder}"),
     log:
-        "results/logs/embed/{model}/{folder}.log",
+        RESULTS.log("embed", "{model}", "{folder}"),
     benchmark:
-        "results/benchmarks/embed/{model}/{folder}.tsv"
+        RESULTS.benchmark("embed", "{model}", "{folder}")
     conda:
         "../envs/echo-embeddings.yaml"
     # On a CPU the encoder takes all cores of the machine, or 8 where a cluster has no such number.

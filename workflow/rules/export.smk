@@ -7,19 +7,19 @@
 
 rule export:
     input:
-        expand("results/parquet/{model}/README.md", model=config["models"]),
+        expand(RESULTS.card("{model}"), model=config["models"]),
     localrule: True
 
 
 rule export_studies:
     input:
-        expand("results/study/{model}.parquet", model=config["models"]),
+        expand(RESULTS.study_vectors("{model}"), model=config["models"]),
     localrule: True
 
 
 rule export_matrices:
     input:
-        expand("results/embeddings/{model}_embeddings_all.npy", model=config["models"]),
+        expand(RESULTS.matrix("{model}"), model=config["models"]),
     localrule: True
 
 
@@ -29,12 +29,14 @@ rule export_parquet:
         parts=folder_vectors,
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
         tables=joining_files,
-        complete=settings.RECORD_LIST_SUMMARY if config["require_complete"] else [],
+        complete=RESULTS.record_list_summary() if config["require_complete"] else [],
     output:
-        shards=[f"results/parquet/{{model}}/train-{i:05d}-of-{len(FOLDERS):05d}.parquet" for i in range(len(FOLDERS))],
-        card="results/parquet/{model}/README.md",
+        shards=[
+            RESULTS.parquet("{model}") / f"train-{i:05d}-of-{len(FOLDERS):05d}.parquet" for i in range(len(FOLDERS))
+        ],
+        card=RESULTS.card("{model}"),
     log:
-        "results/logs/export_parquet/{model}.log",
+        RESULTS.log("export_parquet", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
@@ -61,11 +63,11 @@ rule export_study:
         parts=folder_vectors,
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
         tables=joining_files,
-        complete=settings.RECORD_LIST_SUMMARY if config["require_complete"] else [],
+        complete=RESULTS.record_list_summary() if config["require_complete"] else [],
     output:
-        "results/study/{model}.parquet",
+        RESULTS.study_vectors("{model}"),
     log:
-        "results/logs/export_study/{model}.log",
+        RESULTS.log("export_study", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
@@ -83,12 +85,12 @@ rule export_study:
 
 rule export_matrix:
     input:
-        "results/embeddings/{model}_embeddings_all.pt",
+        RESULTS.merged("{model}"),
     output:
-        matrix="results/embeddings/{model}_embeddings_all.npy",
-        names="results/embeddings/{model}_embeddings_all.keys.tsv",
+        matrix=RESULTS.matrix("{model}"),
+        names=RESULTS.matrix_keys("{model}"),
     log:
-        "results/logs/export_matrix/{model}.log",
+        RESULTS.log("export_matrix", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
     resources:

@@ -4,11 +4,11 @@
 rule merge:
     input:
         parts=folder_vectors,
-        complete=settings.RECORD_LIST_SUMMARY if config["require_complete"] else [],
+        complete=RESULTS.record_list_summary() if config["require_complete"] else [],
     output:
-        "results/embeddings/{model}_embeddings_all.pt",
+        RESULTS.merged("{model}"),
     log:
-        "results/logs/merge/{model}.log",
+        RESULTS.log("merge", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
     resources:

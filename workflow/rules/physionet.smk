@@ -6,9 +6,9 @@
 # On the machine where Snakemake runs: nodes of a cluster often have no way to the internet.
 rule physionet:
     output:
-        "results/physionet.tsv",
+        RESULTS.physionet(),
     log:
-        "results/logs/physionet.log",
+        RESULTS.log("physionet"),
     localrule: True
     conda:
         "../envs/echo-embeddings.yaml"

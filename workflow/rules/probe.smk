@@ -3,12 +3,12 @@
 
 rule probe:
     output:
-        manifest="results/mp4/{size}/{folder}.manifest.tsv",
-        digest="results/mp4/{size}/{folder}.manifest.sha256",
+        manifest=RESULTS.manifest("{size}", "{folder}"),
+        digest=RESULTS.manifest_digest("{size}", "{folder}"),
     log:
-        "results/logs/probe/{size}/{folder}.log",
+        RESULTS.log("probe", "{size}", "{folder}"),
     benchmark:
-        "results/benchmarks/probe/{size}/{folder}.tsv"
+        RESULTS.benchmark("probe", "{size}", "{folder}")
     conda:
         "../envs/echo-embeddings.yaml"
     threads: config["convert"]["workers"]

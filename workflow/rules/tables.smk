@@ -7,9 +7,9 @@ if config["record_list"]:
         input:
             record_list,
         output:
-            settings.RECORD_LIST_SUMMARY,
+            RESULTS.record_list_summary(),
         log:
-            "results/logs/check_record_list.log",
+            RESULTS.log("check_record_list"),
         # First of all: an incomplete collection is to be known before hours are spent on it.
         priority: 100
         conda:

@@ -18,7 +18,7 @@ for path, model in ABSENT_WEIGHTS.items():
             # "update": not deleted beforehand, should another run have fetched it in the meantime.
             update(path),
         log:
-            f"results/logs/download_weights/{model}.log",
+            RESULTS.log("download_weights", model),
         priority: 1
         localrule: True
         conda:

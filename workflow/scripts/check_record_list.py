@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from echo_embeddings import collection, inventory, job, settings
+from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.core import job, settings
+from echo_embeddings.tables import inventory
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):
         config = snakemake.config
         inventory.check(
             settings.tables(config).record_list,
-            collection.folders(config["dicom_dir"], config["folders"]),
+            find_folders(config["dicom_dir"], config["folders"]),
             Path(snakemake.output[0]),
             everything=not config["folders"],
             require_complete=snakemake.params.require_complete,

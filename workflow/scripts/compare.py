@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from echo_embeddings import command, qc
+from echo_embeddings import qc
+from echo_embeddings.tools import command
 
 if __name__ == "__main__":
     parser = command.parser(__doc__)
@@ -10,6 +11,6 @@ if __name__ == "__main__":
     parser.add_argument("b", type=Path, help="another, of the same clips")
     parser.add_argument("--output", type=Path, default=Path("compare.html"), help="the page; its numbers beside it")
     arguments = parser.parse_args()
-    with command.told():
+    with command.exit_on_user_error():
         qc.make_comparison(arguments.a, arguments.b, arguments.output)
     print(f"{arguments.output} and {arguments.output.with_suffix('.json')}")

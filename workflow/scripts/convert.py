@@ -1,22 +1,17 @@
 """Rule convert: a folder of DICOM to a tree of MP4 files and its manifest."""
 
-from pathlib import Path
-
-from echo_embeddings import collection, convert, job
-from echo_embeddings.settings import ConvertSettings
+from echo_embeddings.collection.folders import find_folder
+from echo_embeddings.convert.folder import convert_folder
+from echo_embeddings.core import job
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.settings import ConvertSettings
 
 if __name__ == "__main__":  # worker processes import this file
     with job.logged(snakemake.log[0]) as terminal:
-        size, folder = snakemake.wildcards.size, snakemake.wildcards.folder
         keys = snakemake.config["convert"]
-        convert.convert_folder(
-            collection.find(snakemake.config["dicom_dir"], folder),
-            convert.Places(
-                tree=Path("results/mp4", size, folder),
-                state=Path("results/state/convert", size, folder),
-                table=Path(snakemake.output.manifest),
-                digest=Path(snakemake.output.digest),
-            ),
+        convert_folder(
+            find_folder(snakemake.config["dicom_dir"], snakemake.wildcards.folder),
+            Layout(),
             ConvertSettings(**snakemake.params.settings),
             limit=snakemake.params.limit,
             workers=snakemake.threads,

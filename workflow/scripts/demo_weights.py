@@ -1,6 +1,7 @@
 """Rule demo_weights: a checkpoint with random weights in the official format."""
 
-from echo_embeddings import demo, job
+from echo_embeddings.core import job
+from echo_embeddings.tools import demo
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):

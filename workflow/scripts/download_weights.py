@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from echo_embeddings import download, job
+from echo_embeddings.core import job
+from echo_embeddings.fetch import download
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]) as terminal:

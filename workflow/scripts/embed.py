@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from echo_embeddings import collection, embed, job, settings
+from echo_embeddings.collection.folders import mp4_tree
+from echo_embeddings.core import job, settings
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
 
 if __name__ == "__main__":  # worker processes import this file
     with job.logged(snakemake.log[0]) as terminal:
@@ -10,10 +13,10 @@ if __name__ == "__main__":  # worker processes import this file
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
         size = str(model.resolution)
-        embed.embed_folder(
+        embed_folder(
             folder,
-            embed.Places(
-                tree=collection.tree(snakemake.config, size, folder),
+            EmbedPaths(
+                tree=mp4_tree(snakemake.config, Layout(), size, folder),
                 table=Path("results/mp4", size, f"{folder}.manifest.tsv"),
                 checkpoint=Path(snakemake.input.checkpoint),
                 state=Path("results/state/embed", model.name, folder),
@@ -21,7 +24,7 @@ if __name__ == "__main__":  # worker processes import this file
                 vectors=Path(snakemake.output.vectors),
             ),
             model,
-            embed.Means(
+            Means(
                 device=keys["device"],
                 batch_size=settings.batch_size(snakemake.config, settings.check(snakemake.config), model.name),
                 auto=keys["batch_size"] == "auto",

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from echo_embeddings import export, job
+from echo_embeddings.core import job
+from echo_embeddings.tables import export
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):

@@ -1,9 +1,10 @@
 """Rule merge: the folders' embedding files into one."""
 
-from echo_embeddings import job, store
+from echo_embeddings.core import job
+from echo_embeddings.core.vectors import merge_vectors
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):
         parts = dict(zip(snakemake.params.folders, snakemake.input.parts, strict=True))
-        vectors = store.merge(parts, snakemake.output[0], snakemake.params.embed_dim, snakemake.params.prefix_folder)
+        vectors = merge_vectors(parts, snakemake.output[0], snakemake.params.embed_dim, snakemake.params.prefix_folder)
         print(f"{vectors} vectors of {len(parts)} folders")

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from echo_embeddings import job, qc
+from echo_embeddings import qc
+from echo_embeddings.core import job
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0]):

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from echo_embeddings import command, rekey
-from echo_embeddings.settings import KEY_COLUMNS, Table
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.settings import KEY_COLUMNS, Table
+from echo_embeddings.tools import command, rekey
 
 if __name__ == "__main__":
     parser = command.parser(__doc__)
@@ -14,8 +15,8 @@ if __name__ == "__main__":
     parser.add_argument("--renamed", type=Path, help="CSV with the columns old and new: paths")
     arguments = parser.parse_args()
     record_list = Table(arguments.record_list, "path", KEY_COLUMNS["path"], name="record_list")
-    with command.told():
+    with command.exit_on_user_error():
         report = rekey.rekey(arguments.old, arguments.new, record_list, arguments.dicom_dir, arguments.renamed)
     for what, files in report["what"].value_counts().items():
         print(f"{files:,} files: {what}")
-    print(f"their names: {arguments.new / 'results/rekey.tsv'}")
+    print(f"their names: {Layout(arguments.new / Layout().root).rekeyed()}")

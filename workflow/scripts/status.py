@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from echo_embeddings import collection, command, settings, status
+from echo_embeddings.collection.folders import collection_source, find_folders
+from echo_embeddings.core import settings
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.tools import command, status
 
 
 def seconds(text: str) -> float:
@@ -19,15 +21,15 @@ if __name__ == "__main__":
     parser = command.configured("How far the workflow is, from the files that its jobs leave.")
     parser.add_argument("--watch", nargs="?", type=seconds, const=5.0, metavar="SECONDS", help="refresh it (5)")
     arguments = parser.parse_args()
-    with command.told():
+    with command.exit_on_user_error():
         config = command.configuration(arguments)
         registry = settings.check(config)
 
         def look() -> Iterator[status.Line]:
             """The table's lines, as things are now."""
-            top, kind = collection.source(config)
-            folders = collection.folders(top, config["folders"], kind)
-            return status.collect(Path("results"), folders, config["models"], registry)
+            top, kind = collection_source(config)
+            folders = find_folders(top, config["folders"], kind)
+            return status.collect(Layout(), folders, config["models"], registry)
 
         if arguments.watch is None:
             print(status.table(look()))

@@ -5,15 +5,16 @@ import os
 
 import torch
 
-from echo_embeddings import command, models, settings, verify
-from echo_embeddings.files import UserError
+from echo_embeddings.core import settings
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.tools import command, models, verify
 
 if __name__ == "__main__":
     parser = command.configured("Embed one known clip and compare its vector with the recorded one.")
     parser.add_argument("model", help="a name in the registry")
     parser.add_argument("--device", choices=["cuda", "cpu"], help="by default a GPU where there is one")
     arguments = parser.parse_args()
-    with command.told():
+    with command.exit_on_user_error():
         config = command.configuration(arguments)
         registry = settings.check(config, data=False)
         if arguments.model not in registry:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from .. import manifest
-from ..inventory import differences_of
+from ..core import manifest
+from ..tables.inventory import differences_of
 from .base import NAMED, Check, Naming, count, named
 from .tables import NO_FOLDER
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.cluster import KMeans
 
-from .. import video
-from ..files import UserError, one_line
+from ..convert import video
+from ..core.errors import UserError
+from ..core.names import one_line
 from .base import PICTURE, SAMPLE, SEED, THREADS, Floats, Integers, Naming, Vectors, sample
 from .components import Components
 from .health import Health

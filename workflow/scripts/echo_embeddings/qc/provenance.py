@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..tables import read_run
+from ..tables.join import read_run
 from .base import Check, Level, named
 from .tables import FolderFiles
 

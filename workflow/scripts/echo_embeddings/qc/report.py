@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from .. import store
-from ..settings import Tables
+from ..core.settings import Tables
+from ..core.vectors import read_vectors
 from . import accounting, components, health, moments, pictures, provenance, similarity, statistics, tables
 from .accounting import Accounting
 from .base import PICTURE, SAMPLE, Check, Floats, Level, Naming, Vectors, hashed, plain, sample, worst
@@ -93,7 +93,7 @@ def measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], op
 
 def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], options: Options) -> Report:
     naming = options.naming
-    keys, tensor = store.read(embeddings)
+    keys, tensor = read_vectors(embeddings)
     matrix: Floats = tensor.numpy()
     origin = provenance.read(folders, options.training)
     files = tables.read_files(folders, options.prefix_folder, options.tables)

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .. import manifest
-from .. import tables as known
-from ..files import UserError, one_line
-from ..settings import Tables
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.layout import Layout
+from ..core.names import one_line
+from ..core.settings import Tables
+from ..tables.join import read_manifest, wanted_keys
 
 NO_FOLDER = "(in no manifest)"
 UNKNOWN = "unknown"
@@ -29,6 +31,19 @@ class FolderFiles:
     failed: Path  # columns `key` and `reason`, tab-separated; absent means that no clip failed
 
 
+def folder_files(layout: Layout, model: str, size: int | str, trees: Mapping[str, Path]) -> dict[str, FolderFiles]:
+    """What the folders left behind; `trees` are their MP4 files."""
+    return {
+        folder: FolderFiles(
+            manifest=layout.manifest(size, folder),
+            tree=tree,
+            run=layout.run_record(model, folder),
+            failed=layout.failed_clips(model, folder),
+        )
+        for folder, tree in trees.items()
+    }
+
+
 def read_files(folders: Mapping[str, FolderFiles], prefix_folder: bool, selecting: Tables) -> pd.DataFrame:
     """Every file of every folder, one row each.
 
@@ -36,7 +51,7 @@ def read_files(folders: Mapping[str, FolderFiles], prefix_folder: bool, selectin
     (converted, and not selected) and `embed_reason` (why it was not embedded, NaN where it is not listed as failed).
     """
     manifests = {folder: files.manifest for folder, files in folders.items()}
-    wanted = known.wanted(manifests, selecting) if selecting.select else {}
+    wanted = wanted_keys(manifests, selecting) if selecting.select else {}
     tables = [_read_folder(folder, files, prefix_folder, wanted.get(folder)) for folder, files in folders.items()]
     return pd.concat(tables, ignore_index=True) if tables else _empty()
 
@@ -47,7 +62,7 @@ def _empty() -> pd.DataFrame:
 
 def _read_folder(folder: str, files: FolderFiles, prefix_folder: bool, wanted: Collection[str] | None) -> pd.DataFrame:
     prefix = f"{folder}/" if prefix_folder else ""
-    table = known.read_manifest(files.manifest)[USED]
+    table = read_manifest(files.manifest)[USED]
     table["frames"] = table["frames"].fillna(0).astype(int)
     table = table.fillna("").astype({name: object for name in USED if name != "frames"})
     # The other file of a collision is named in the manifest: here it would make a reason of its own of each, and tell a

@@ -1,0 +1,1 @@
+"""Which folders a collection has, and which files a folder holds."""

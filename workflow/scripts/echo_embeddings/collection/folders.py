@@ -1,0 +1,230 @@
+"""Which folders a collection has, of DICOM or of MP4 files, and which files a folder holds."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.layout import Layout
+from ..core.names import decode_name, encode_name
+from ..dicom.archives import unpack_command
+from ..dicom.mark import has_dicom_mark
+
+MP4_SUFFIX = ".mp4"  # in any case
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder looks like from outside.
+
+    `fingerprint` changes when a file is added to or removed from it, at any depth, and not when one is rewritten
+    in place; `files` is how many there are, DICOM or not.
+    """
+
+    fingerprint: str  # of the names and modification times (ns) of its directories
+    files: int
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of the collection: one job a stage.
+
+    `name` is safe in tables and file names; `path` is where the DICOM lie. A folder that is not
+    `deep` is the files lying directly in `dicom_dir`, without its sub-folders.
+    """
+
+    name: str
+    path: str
+    deep: bool = True
+
+    def survey(self) -> Survey:
+        """Look through the folder: directories only, so that half a million files are not touched one by one."""
+        digest = hashlib.sha256()
+        if not self.deep:  # the directory's time also changes with its sub-folders
+            listed = list_files(self)
+            for path in listed:
+                digest.update(os.fsencode(path) + b"\0")
+            return Survey(digest.hexdigest(), len(listed))
+        number = 0
+        for directory, found in sorted(_walk(self.path), key=lambda pair: os.fsencode(pair[0])):
+            relative = os.path.relpath(directory, self.path)
+            time = os.stat(directory).st_mtime_ns
+            digest.update(os.fsencode(relative) + b"\0" + str(time).encode() + b"\0")
+            number += len(found)
+        return Survey(digest.hexdigest(), number)
+
+
+def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each directory below and including `top` with the paths in it that are no directories.
+
+    Symbolic links are followed, but never back into a directory that they lie in. Raises `UserError` if one
+    cannot be listed.
+    """
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
+    while pending:
+        directory, above = pending.pop()
+        seen = os.stat(directory)
+        identity = (seen.st_dev, seen.st_ino)
+        if identity in above:
+            continue
+        found = []
+        for entry in _entries(directory):
+            if _is_directory(entry):
+                pending.append((entry.path, above | {identity}))
+            else:
+                found.append(entry.path)
+        yield directory, found
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UserError(
+            f"cannot list {directory}: {error.strerror}; make it readable, or say in config: folders which to work on"
+        ) from error
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, say: it is listed, and the reader says why it fails
+        return False
+
+
+def _holds_dicom(paths: list[str]) -> bool:
+    for path in paths:
+        try:
+            if has_dicom_mark(path):
+                return True
+        except OSError:  # unreadable files get their row when their folder is converted
+            continue
+    return False
+
+
+def _holds_mp4(paths: list[str]) -> bool:
+    return any(path.lower().endswith(MP4_SUFFIX) for path in paths)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a collection is made of."""
+
+    key: str  # of the configuration: where it lies
+    name: str
+    sign: str  # by which its files are known
+    holds: Callable[[list[str]], bool]  # whether one of the paths is such a file
+    archives: bool  # whether archives of it are looked for, and refused
+
+
+DICOM = Kind("dicom_dir", "DICOM", "the mark 'DICM' at byte 128", _holds_dicom, archives=True)
+MP4 = Kind("mp4_dir", "MP4", f"names that end with {MP4_SUFFIX}", _holds_mp4, archives=False)
+
+
+def collection_source(config: Mapping[str, Any]) -> tuple[str, Kind]:
+    """Where the collection lies, and what it is made of: MP4 files, if the configuration has some, or else DICOM."""
+    return (config["mp4_dir"], MP4) if config["mp4_dir"] else (config["dicom_dir"], DICOM)
+
+
+def mp4_tree(config: Mapping[str, Any], layout: Layout, size: int | str, folder: str) -> Path:
+    """Where the MP4 files of a folder lie: those converted to `size` x `size` pixels, or those that were there."""
+    if config["mp4_dir"]:
+        return Path(find_folder(config["mp4_dir"], folder, MP4).path)
+    return layout.mp4(size, folder)
+
+
+def find_folders(top: str, chosen: list[str], kind: Kind = DICOM) -> dict[str, Folder]:
+    """The folders of the collection in byte order, by name.
+
+    A folder is a direct sub-folder of `top` with at least one file of the kind at any depth; those lying
+    directly in `top` form one more, named after it. `chosen` are the names wanted, percent-encoded
+    where need be; none means all. Raises `UserError` where there are none, or a chosen one is not there,
+    or a name is not usable.
+    """
+    if chosen:
+        found = [find_folder(top, name, kind) for name in sorted(set(chosen), key=os.fsencode)]
+    else:
+        below = sorted((e.path for e in _entries(top) if _is_directory(e)), key=os.fsencode)
+        found = [Folder(encode_name(os.path.basename(p)), p) for p in below if _is_folder(p, kind)]
+        direct = list_files(_direct(top), full=True)
+        if kind.holds(direct):
+            found.append(_direct(top))
+        elif kind.archives:
+            _refuse_archives(direct)
+    if not found:
+        raise UserError(
+            f"config: {kind.key}: no {kind.name} below {top!r} (looked for {kind.sign}); "
+            f"set {kind.key} to the directory whose sub-folders hold {kind.name} files"
+        )
+    names = [folder.name for folder in found]
+    for name in names:
+        if name == "all" or set(name) & set("{}"):
+            raise UserError(f"config: {kind.key}: rename the folder {name!r}: 'all', {{ and }} are reserved")
+        if names.count(name) > 1:
+            raise UserError(
+                f"config: {kind.key}: {kind.name} lie directly in {top!r} and in its sub-folder {name!r}; "
+                "move the former into a sub-folder of their own, or name the folder you want in 'folders'"
+            )
+    return {folder.name: folder for folder in found}
+
+
+def _direct(top: str) -> Folder:
+    return Folder(encode_name(os.path.basename(os.path.abspath(top))), top, deep=False)
+
+
+def _is_folder(path: str, kind: Kind) -> bool:
+    """Whether there is a file of the kind below. Raises `UserError` if there is, and all of it in archives."""
+    if any(kind.holds(paths) for _, paths in _walk(path)):
+        return True
+    for _, paths in _walk(path) if kind.archives else ():
+        _refuse_archives(paths)
+    return False
+
+
+def _refuse_archives(paths: Iterable[str]) -> None:
+    for path in sorted(paths, key=os.fsencode):
+        with contextlib.suppress(OSError):  # unreadable: no archive that anybody could unpack
+            if command := unpack_command(path):
+                raise UserError(f"{path}: DICOM in an archive; unpack it, and others like it: {command}")
+
+
+def find_folder(top: str, name: str, kind: Kind = DICOM) -> Folder:
+    """The folder `name` of the collection. Raises `UserError` if it is not there or holds no file of the kind."""
+    raw = decode_name(name)
+    if raw in ("", ".", "..") or "/" in raw:
+        raise UserError(f"folder {name!r}: not the name of a direct sub-folder of {kind.key} {top!r}")
+    path = os.path.join(top, raw)
+    if os.path.isdir(path):
+        if _is_folder(path, kind):
+            return Folder(name, path)
+        raise UserError(f"folder {name!r}: no {kind.name} below {path} (looked for {kind.sign})")
+    direct = _direct(top)
+    if name == direct.name and kind.holds(list_files(direct, full=True)):
+        return direct
+    raise UserError(f"folder {name!r}: there is none in {kind.key} {top!r}")
+
+
+def list_files(folder: Folder, full: bool = False) -> list[str]:
+    """Every path in the folder that is no directory, relative to it (or `full`), in byte order."""
+    found: list[str] = []
+    for _, paths in _walk(folder.path):
+        found += paths
+        if not folder.deep:
+            break
+    if not full:
+        found = [os.path.relpath(path, folder.path) for path in found]
+    return sorted(found, key=os.fsencode)
+
+
+def mp4_name(path: str) -> str:
+    """The MP4 name of the DICOM at `path`, both relative to the folder; percent-encoded.
+
+    One final `.dcm` (any case) is taken off and nothing else: `1.2.840.55` and `1.2.840.56` stay two.
+    """
+    stem = path[:-4] if path.lower().endswith(".dcm") else path
+    return encode_name(stem) + ".mp4"

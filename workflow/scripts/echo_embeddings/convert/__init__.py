@@ -1,0 +1,1 @@
+"""Clips to a tree of MP4 files and its manifest."""

@@ -1,0 +1,337 @@
+"""A folder of DICOM to a tree of MP4 files and its manifest.
+
+What has been done is remembered, row by row, in a journal that no rule declares, so that a job that is
+killed and started again does only what is missing. An MP4 file has its final name only once it is whole.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..collection.folders import Folder, list_files, mp4_name
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.files import PART, atomic_write
+from ..core.layout import Layout
+from ..core.locks import exclusive_lock
+from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
+from ..core.names import decode_name, encode_name
+from ..core.progress import Progress
+from ..core.settings import ConvertSettings
+from ..core.workers import outcome, spawned
+from ..dicom.frames import decode_frames
+from ..dicom.header import Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
+from ..dicom.mark import has_dicom_mark
+from . import video
+
+WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
+FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states none
+
+
+# --- one file ---------------------------------------------------------------------------------------
+
+
+def convert_file(source: str, path: str, target: Path, settings: ConvertSettings) -> Row:
+    """Convert the file at `source` to the MP4 `target` if it is a clip; returns its row.
+
+    `path` is its name in the manifest. Whatever is wrong with the file ends in the row's reason. Raises
+    `OSError` for what is wrong with the output (a full disk, say).
+    """
+    try:
+        status = os.stat(source)
+    except OSError as error:
+        return Row(path, "", FAILED, f"cannot be opened: {error.strerror}")
+    facts: dict[str, Any] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
+    part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
+    try:
+        dataset, offset = read_header(source)
+        facts.update(describe_header(dataset))
+        clip = check_clip(source, dataset, offset, settings.modalities)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        small = _small_frames(clip, settings.size)
+        fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
+        frames = video.write(part, small, settings, float(fps))
+        size = part.stat().st_size
+        os.replace(part, target)
+    except Skip as reason:
+        return Row(path, "", SKIPPED, str(reason), **facts)
+    except (Unreadable, video.VideoError) as reason:
+        return Row(path, "", FAILED, str(reason), **facts)
+    finally:
+        part.unlink(missing_ok=True)
+    key = mp4_name(decode_name(path))
+    return Row(path, key, CONVERTED, "", frames=frames, mp4_bytes=size, **facts)
+
+
+def _small_frames(clip: Clip, size: int) -> Iterator[NDArray[np.uint8]]:
+    """The clip's frames as the encoder is to see them: RGB uint8 [size, size, 3].
+
+    Each frame is resized by area averaging, then all are stretched linearly from the minimum and maximum
+    over all full-size frames and channels to 0..255, truncated as the reference does; a clip of one
+    value becomes black. Both steps are linear, so the full-size clip never has to be in memory.
+    """
+    low, high = np.inf, -np.inf
+    shape: tuple[int, ...] = ()
+    with tempfile.SpooledTemporaryFile(max_size=WAITING_MEMORY) as waiting:
+        for frame in decode_frames(clip):
+            low, high = min(low, int(frame.min())), max(high, int(frame.max()))
+            small = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
+            shape, dtype = small.shape, small.dtype
+            waiting.write(small.tobytes())
+        waiting.seek(0)
+        # Divided before it is multiplied, as the reference does: so the maximum becomes 255 and not 254.99.
+        span = np.float32(max(high - low, 1))
+        length = int(np.prod(shape)) * dtype.itemsize
+        while data := waiting.read(length):
+            small = np.frombuffer(data, dtype).reshape(shape)
+            stretched = ((small.astype(np.float32) - np.float32(low)) / span * np.float32(255)).astype(np.uint8)
+            if clip.photometric == "MONOCHROME1":
+                stretched = 255 - stretched
+            yield stretched if stretched.ndim == 3 else np.repeat(stretched[..., None], 3, axis=2)
+
+
+# --- one folder -------------------------------------------------------------------------------------
+
+
+def convert_folder(
+    folder: Folder,
+    layout: Layout,
+    settings: ConvertSettings,
+    *,
+    limit: int,
+    workers: int,
+    timeout: float,
+    max_failed_fraction: float,
+    terminal: TextIO | None = None,
+) -> None:
+    """Convert every clip of `folder` into its MP4 tree and write its manifest.
+
+    `limit` > 0 looks at the files up to and including the first `limit` multi-frame ones only. `timeout`
+    is in seconds a file, `terminal` is for a live line. Raises `UserError` if another run has the folder,
+    ffmpeg does not take the settings, or more than `max_failed_fraction` of the clips failed: failed /
+    (converted + failed). Raises `OSError` if the disk is full.
+    """
+    started = time.monotonic()
+    tree = layout.mp4(settings.size, folder.name)
+    state = layout.state("convert", settings.size, folder.name)
+    with exclusive_lock(state, folder.name):
+        _sweep(tree)
+        listed = list_files(folder)
+        chosen = _first_clips(folder, listed, limit) if limit else listed
+        journal = Journal(state / "rows.jsonl", settings.fingerprint(), {encode_name(path) for path in listed})
+        rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
+        collisions = _collisions(folder, chosen)
+        rows |= {
+            path: _failed(folder, path, f"name collision with {encode_name(other)}")
+            for path, other in collisions.items()
+        }
+        todo = [path for path in chosen if path not in rows]
+        print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
+        before = len(chosen) - len(todo)
+        with (
+            journal,
+            Progress(folder.name, len(todo), "files", terminal, state=state, before=before) as progress,
+        ):
+            if todo:
+                video.check(settings)
+            for path, row in _convert_all(folder, tree, todo, settings, workers, timeout):
+                rows[path] = row
+                journal.add(row)
+                progress.step(failed=row.status == FAILED)
+        _prune(tree, listed, rows.values())
+        made = list(rows.values())
+        manifest.write(state / "manifest.tsv", made)
+        _summarize(folder.name, made, time.monotonic() - started)
+        _judge(folder.name, made, state / "manifest.tsv", max_failed_fraction)
+        table = layout.manifest(settings.size, folder.name)
+        manifest.write(table, made)
+        manifest.write_digest(table, layout.manifest_digest(settings.size, folder.name))
+
+
+def _first_clips(folder: Folder, listed: list[str], limit: int) -> list[str]:
+    """The files up to the `limit`-th multi-frame one."""
+    clips = 0
+    for i, path in enumerate(listed):
+        try:
+            dataset, _ = read_header(os.path.join(folder.path, path))
+            clips += number_of_frames(dataset) > 1
+        except (Skip, Unreadable):
+            continue
+        if clips == limit:
+            return listed[: i + 1]
+    return listed
+
+
+def _collisions(folder: Folder, listed: Iterable[str]) -> dict[str, str]:
+    """Of the DICOM files that would give one MP4 name: each with another of them."""
+    by_name = collections.defaultdict(list)
+    for path in listed:
+        by_name[mp4_name(path)].append(path)
+    found: dict[str, str] = {}
+    for paths in by_name.values():
+        marked = [path for path in paths if len(paths) > 1 and _has_mark(os.path.join(folder.path, path))]
+        if len(marked) > 1:
+            found |= {path: marked[0 if i else 1] for i, path in enumerate(marked)}
+    return found
+
+
+def _has_mark(path: str) -> bool:
+    try:
+        return has_dicom_mark(path)
+    except OSError:  # it gets its own row, with the reason
+        return False
+
+
+def _failed(folder: Folder, path: str, reason: str) -> Row:
+    """The row of a file that no worker could report on."""
+    try:
+        status = os.stat(os.path.join(folder.path, path))
+    except OSError as error:
+        return Row(encode_name(path), "", FAILED, f"{reason}; {error.strerror}")
+    return Row(encode_name(path), "", FAILED, reason, bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def _convert_all(
+    folder: Folder, tree: Path, paths: list[str], settings: ConvertSettings, number: int, timeout: float
+) -> Iterator[tuple[str, Row]]:
+    """Convert files in `number` worker processes that can be killed; yield each with its row as it is done.
+
+    A file that takes longer than `timeout` seconds or ends its worker is a failed row.
+    """
+    if not paths:
+        return
+    queue = iter(paths)
+    running: dict[Any, str] = {}
+    try:
+        with spawned(min(number, len(paths))) as pool:
+            while True:
+                for path in queue:
+                    source, target = os.path.join(folder.path, path), tree / mp4_name(path)
+                    arguments = (source, encode_name(path), target, settings)
+                    running[pool.schedule(convert_file, args=arguments, timeout=timeout)] = path
+                    if len(running) >= 4 * number:
+                        break
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    path = running.pop(future)
+                    made = outcome(future, timeout)
+                    yield path, made if isinstance(made, Row) else _failed(folder, path, made)
+    finally:
+        _sweep(tree)
+
+
+class Journal:
+    """What became of each file, one JSON object a line, added as it is made.
+
+    Each row is kept with the fingerprint of the settings that it was made under: under others it does not
+    count, and is not lost either. Of rows of one file the last counts. A last line that a kill cut short
+    does not.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, listed: set[str]) -> None:
+        """Read the journal at `path`, forget files that are not in `listed`, and open it for more."""
+        self._fingerprint = fingerprint
+        self._records: dict[str, dict[str, Any]] = {}
+        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+            try:
+                record = json.loads(line)
+                row = Row(**record["row"])
+            except (ValueError, TypeError, KeyError):  # cut short, or of an older version: done again
+                continue
+            if row.path in listed:
+                self._records[row.path] = record
+        with atomic_write(path) as part:
+            part.write_text("".join(json.dumps(r) + "\n" for r in self._records.values()), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+
+    def row(self, path: str) -> Row | None:
+        """The row of the file, if it was made under these settings."""
+        record = self._records.get(path)
+        return Row(**record["row"]) if record and record["settings"] == self._fingerprint else None
+
+    def add(self, row: Row) -> None:
+        """Append a row; from here on it survives whatever becomes of this process."""
+        record = {"settings": self._fingerprint, "row": dataclasses.asdict(row)}
+        self._records[row.path] = record
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _kept(journal: Journal, folder: Folder, tree: Path, path: str) -> Row | None:
+    """The row made before, if the file and its MP4 are still what they were; failures are tried again."""
+    row = journal.row(encode_name(path))
+    if row is None or row.status == FAILED:
+        return None
+    try:
+        status = os.stat(os.path.join(folder.path, path))
+        if (status.st_size, status.st_mtime_ns) != (row.bytes, row.mtime_ns):
+            return None
+        if row.status == CONVERTED and (tree / row.mp4).stat().st_size != row.mp4_bytes:
+            return None
+    except OSError:
+        return None
+    return row
+
+
+def _sweep(tree: Path) -> None:
+    """Delete what a killed run left half-written."""
+    for part in tree.rglob("*" + PART):
+        if part.is_file():
+            part.unlink(missing_ok=True)
+
+
+def _prune(tree: Path, listed: Iterable[str], rows: Iterable[Row]) -> None:
+    """Delete every MP4 whose DICOM is gone or is no clip any more. Those of DICOM beyond `limit` stay."""
+    wanted = {mp4_name(path) for path in listed}
+    wanted -= {mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
+    for path in tree.rglob("*.mp4"):
+        if path.is_file() and path.relative_to(tree).as_posix() not in wanted:
+            path.unlink()
+
+
+def _summarize(name: str, rows: list[Row], seconds: float) -> None:
+    """Print what became of the files."""
+    counts = collections.Counter(row.status for row in rows)
+    for status in (SKIPPED, FAILED):
+        for reason, n in collections.Counter(r.reason for r in rows if r.status == status).most_common():
+            print(f"{name}: {status}: {n} x {reason}")
+    converted = [row for row in rows if row.status == CONVERTED]
+    frames = sum(row.frames or 0 for row in converted)
+    hours = sum((row.frames or 0) / (row.fps or FPS) for row in converted) / 3600
+    read, written = (sum(getattr(r, name) or 0 for r in converted) / 1e9 for name in ("bytes", "mp4_bytes"))
+    print(
+        f"{name}: {counts[CONVERTED]} converted ({frames} frames, {hours:.2f} h of video, {read:.2f} GB in, "
+        f"{written:.2f} GB out), {counts[SKIPPED]} skipped, {counts[FAILED]} failed in {seconds:.0f} s",
+        flush=True,
+    )
+
+
+def _judge(name: str, rows: list[Row], saved: Path, max_failed_fraction: float) -> None:
+    """Raise `UserError` if too large a share of the clips failed; `saved` is the manifest that says why."""
+    tried = sum(row.status in (CONVERTED, FAILED) for row in rows)
+    failed = sum(row.status == FAILED for row in rows)
+    if tried and failed / tried > max_failed_fraction:
+        raise UserError(
+            f"{name}: {failed} of {tried} clips failed, more than convert.max_failed_fraction "
+            f"({max_failed_fraction:g}) allows; the reasons are in {saved}; "
+            "repair or remove those files, or raise it"
+        )

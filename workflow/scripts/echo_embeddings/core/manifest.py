@@ -1,0 +1,105 @@
+"""The ledger: one row for every file of a folder, as a tab-separated table."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .files import atomic_write
+from .names import one_line
+
+CONVERTED, SKIPPED, FAILED = "converted", "skipped", "failed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one file. The fields are the table's columns, in its order; None is empty."""
+
+    path: str  # the file, relative to its folder, percent-encoded
+    mp4: str  # the key: the MP4's path relative to its tree; empty unless converted
+    status: str  # converted, skipped or failed
+    reason: str  # why not converted; empty when converted
+    frames: int | None = None  # in the MP4
+    rows: int | None = None  # of the DICOM, pixels
+    columns: int | None = None  # of the DICOM, pixels
+    fps: float | None = None  # the rate the DICOM states, frames a second
+    photometric: str | None = None  # PhotometricInterpretation
+    transfer_syntax: str | None = None  # TransferSyntaxUID
+    bytes: int | None = None  # of the DICOM
+    mtime_ns: int | None = None  # of the DICOM, since the epoch
+    mp4_bytes: int | None = None
+    manufacturer: str | None = None  # Manufacturer
+    manufacturer_model_name: str | None = None  # ManufacturerModelName
+    ultrasound_color_data_present: int | None = None  # UltrasoundColorDataPresent: 0 or 1
+    region_data_types: str | None = None  # RegionDataType of each ultrasound region, ascending, by comma
+    tissue_box: str | None = None  # of the tissue region: first and last column and row, `x0,y0,x1,y1`, pixels
+    heart_rate: int | None = None  # HeartRate, beats a minute
+    kind: str | None = None  # bmode, colour, spectral or unknown
+
+
+COLUMNS = [field.name for field in dataclasses.fields(Row)]
+INTEGERS = (
+    "frames",
+    "rows",
+    "columns",
+    "bytes",
+    "mtime_ns",
+    "mp4_bytes",
+    "ultrasound_color_data_present",
+    "heart_rate",
+)
+_TYPES: dict[str, type] = dict.fromkeys(INTEGERS, int) | {"fps": float}
+_MAY_BE_NONE = {field.name for field in dataclasses.fields(Row) if field.default is None}
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if name in ("path", "mp4"):
+        return str(value)  # percent-encoded, so printable; spaces count
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return one_line(value) if value != "" else ""
+
+
+def write(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
+    """Write the table at `path`, whole, its rows in byte order of the DICOM's path."""
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("\t".join(COLUMNS) + "\n")
+        for row in sorted(rows, key=lambda r: r.path.encode()):
+            file.write("\t".join(_cell(name, getattr(row, name)) for name in COLUMNS) + "\n")
+
+
+def write_digest(path: str | os.PathLike[str], digest_path: str | os.PathLike[str]) -> None:
+    """Write the SHA-256 of the table at `path`: a small file that changes only if the table does.
+
+    Snakemake compares the contents of inputs below 1 MB only; the table of a real folder has 10 MB.
+    """
+    with atomic_write(digest_path) as part:
+        part.write_text(hashlib.sha256(Path(path).read_bytes()).hexdigest() + "\n")
+
+
+def read(path: str | os.PathLike[str]) -> list[Row]:
+    """The rows of the table at `path`. Raises `UserError` if it is not such a table."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error
+    if lines[0].split("\t")[: len(COLUMNS)] != COLUMNS or lines[-1] != "":
+        raise UserError(f"{path}: not a whole manifest; delete it and run again")
+    rows = []
+    for number, line in enumerate(lines[1:-1], start=2):
+        cells = dict(zip(COLUMNS, line.split("\t"), strict=False))
+        try:
+            record: dict[str, Any] = {
+                name: None if cell == "" and name in _MAY_BE_NONE else _TYPES.get(name, str)(cell)
+                for name, cell in cells.items()
+            }
+            rows.append(Row(**record))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: line {number} is not a manifest row: {one_line(error)}") from error
+    return rows

@@ -1,0 +1,1 @@
+"""One DICOM file: its mark, its header, its frames."""

@@ -1,0 +1,1 @@
+"""An MP4 tree and an encoder to one vector a clip, and features where they are asked for."""

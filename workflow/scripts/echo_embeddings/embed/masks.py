@@ -1,0 +1,130 @@
+"""What of a picture the encoder gets to see: masks, and the shape that the DICOM had.
+
+All of it is done to the squeezed frames of the MP4, which models of one resolution share: the manifest has what
+else is needed.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.manifest import Row
+from ..core.recipe import Recipe
+
+Keep = NDArray[np.bool_]  # [height, width]: True where the picture stays
+
+# EchoJEPA's boxes, painted black in their training: x, y, width, height, as fractions of the picture. They were
+# measured on one layout of 640 x 480 pixels, and were painted whatever the layout.
+BOXES = (
+    *((0, 0, 1, 35 / 480), (0, 1 - 90 / 480, 1, 120 / 480)),  # top and bottom
+    *((0, 0, 60 / 640, 1), (0, 0, 90 / 640, 0.55), (0, 0, 77 / 640, 0.62), (0, 0, 130 / 640, 0.3)),  # left
+    *((0, 0, 150 / 640, 0.26), (0, 0, 220 / 640, 0.20), (0, 0.72, 105 / 640, 0.3)),
+    *((1 - 220 / 640, 0, 220 / 640, 0.20), (1 - 145 / 640, 0, 120 / 640, 0.49)),  # right
+    *((1 - 130 / 640, 0, 120 / 640, 0.51), (1 - 115 / 640, 0, 120 / 640, 0.53)),
+    *((1 - 90 / 640, 0, 120 / 640, 1), (1 - 105 / 640, 0.68, 105 / 640, 0.3), (1 - 115 / 640, 0.72, 105 / 640, 0.3)),
+)
+
+OVERVIEW = 24  # frames, spread over the clip, from which the sector is found
+# Of the search for the sector, in grey levels of 0..255 and fractions of the picture's edge.
+MOVES = 1.0  # standard deviation over time from which on a pixel certainly moves
+STIRS = 0.2  # from which on it may; the codec smooths weaker noise away
+LIT = 3.0  # mean over time of what is lit: tissue in shadow hardly moves
+CROWD = 0.6  # share of a pixel's neighbours that stir with it
+THIN = 1 / 24  # what is thinner than this is a trace or a letter
+FELLOW = 0.2  # a second sector has this share of the first one's moving pixels, or more
+
+
+class NoSectorError(Exception):
+    """No sector can be found in a clip; the message says why."""
+
+
+def boxes(height: int, width: int) -> Keep:
+    """What EchoJEPA's boxes leave: corners are int(fraction * edge), cut to the picture."""
+    keep = np.ones((height, width), bool)
+    for x, y, w, h in BOXES:
+        keep[int(y * height) : int((y + h) * height), int(x * width) : int((x + w) * width)] = False
+    return keep
+
+
+def box(height: int, width: int, tissue_box: str, rows: int, columns: int) -> Keep:
+    """The box `x0,y0,x1,y1` of a DICOM of `rows` x `columns`, ends included, in a picture squeezed to another size."""
+    x0, y0, x1, y1 = (int(part) for part in tissue_box.split(","))
+    keep = np.zeros((height, width), bool)
+    top, bottom = int(y0 * height / rows), int(np.ceil((y1 + 1) * height / rows))
+    left, right = int(x0 * width / columns), int(np.ceil((x1 + 1) * width / columns))
+    keep[top:bottom, left:right] = True
+    return keep
+
+
+def sector(frames: NDArray[np.uint8]) -> Keep:
+    """Where pixels move in `frames`, uint8 [n, height, width, 3] spread over a clip: the sector, or several.
+
+    Pixels that stir together or are lit, less whatever is as thin as letters and traces, fall into patches. Those in
+    which much moves are sectors; each is filled up to its convex hull. Raises `NoSectorError` if nothing moves.
+    """
+    grey = frames.astype(np.float32).mean(axis=3)
+    moves, mean = grey.std(axis=0), grey.mean(axis=0)
+    crowd = cv2.blur((moves > STIRS).astype(np.float32), (5, 5), borderType=cv2.BORDER_CONSTANT)
+    lit = ((crowd > CROWD) | (mean > LIT)).astype(np.uint8)
+    lit = cv2.morphologyEx(lit, cv2.MORPH_OPEN, _disc(int(min(lit.shape) * THIN)))
+    count, patch = cv2.connectedComponents(lit)
+    moving = np.bincount(patch[moves > MOVES], minlength=count)
+    moving[0] = 0  # the background
+    if not moving.any():
+        raise NoSectorError("no sector found: nothing moves")
+    keep = np.zeros_like(lit)
+    for i in np.flatnonzero(moving > FELLOW * moving.max()):
+        points = cv2.findNonZero((patch == i).astype(np.uint8))
+        cv2.fillConvexPoly(keep, cv2.convexHull(points), 1)
+    return np.asarray(cv2.dilate(keep, _disc(3)), bool)
+
+
+def _disc(diameter: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter | 1, diameter | 1)), np.uint8)
+
+
+def overview(recipe: Recipe, row: Row) -> list[int]:
+    """The frames of a clip that `keep` wants to see: none unless it looks for movement."""
+    if recipe.mask != "sector" or row.tissue_box:
+        return []
+    frames = row.frames or 1
+    return [int(i) for i in np.linspace(0, frames - 1, min(frames, OVERVIEW))]
+
+
+def keep(recipe: Recipe, shape: tuple[int, int], seen: NDArray[np.uint8], row: Row) -> Keep | None:
+    """What stays of a clip's pictures of `shape`, None for all of them; `seen` are the frames of `overview`.
+
+    Raises `NoSectorError`.
+    """
+    if recipe.mask == "none":
+        return None
+    if recipe.mask == "echojepa-boxes":
+        return boxes(*shape)
+    if row.tissue_box and row.rows and row.columns:
+        return box(*shape, row.tissue_box, row.rows, row.columns)
+    return sector(seen)
+
+
+def letterbox(frames: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+    """`frames`, uint8 [n, height, width, 3], squeezed from `rows` x `columns`, in that shape again.
+
+    They become uint8 [n, size, size, 3], size the longer edge of `frames`, with black around.
+    """
+    size = max(frames.shape[1:3])
+    height, width = (max(1, round(size * edge / max(rows, columns))) for edge in (rows, columns))
+    top, left = (size - height) // 2, (size - width) // 2
+    out = np.zeros((len(frames), size, size, 3), np.uint8)
+    for frame, target in zip(frames, out, strict=True):
+        small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+        target[top : top + height, left : left + width] = small
+    return out
+
+
+def show(frames: NDArray[np.uint8], recipe: Recipe, seen: NDArray[np.uint8], row: Row) -> NDArray[np.uint8]:
+    """A clip's `frames`, uint8 [n, size, size, 3], as the recipe shows them; the rest is as for `keep`."""
+    kept = keep(recipe, (frames.shape[1], frames.shape[2]), seen, row)
+    if kept is not None:
+        frames = frames * kept[None, :, :, None]
+    if recipe.aspect == "letterboxed" and row.rows and row.columns:
+        frames = letterbox(frames, row.rows, row.columns)
+    return frames

@@ -1,0 +1,86 @@
+"""The record of how a folder's vectors were made, which lies beside them."""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..core.files import atomic_write
+from ..core.settings import REPOSITORY, Model
+from ..encoders import checkpoint
+
+# Of the record: where and how fast the vectors were made.
+SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
+
+
+def write(
+    path: Path,
+    model: Model,
+    weights: Path,
+    digest: str,
+    counts: Mapping[str, int],
+    seconds: float,
+    speed: Mapping[str, object],
+    features: Mapping[str, object] | None,
+) -> None:
+    """Write the record to `path`.
+
+    `weights` is the checkpoint and `digest` its SHA-256; `speed` has the keys `SPEED`, or is empty if all vectors
+    were there; `features` says what is kept of the tokens besides the vectors, if anything is.
+    """
+    how = {
+        **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
+        "model": model.name,
+        "checkpoint_sha256": digest,
+    }
+    record = {
+        **how,
+        "checkpoint": str(weights),
+        "weights": checkpoint.note(weights),
+        "preprocessing": model.recipe.says(model.num_frames, model.resolution),
+        "features": features,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "commit": _commit(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        **(speed or _speed_before(path, how)),
+        "counts": counts,
+    }
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _speed_before(path: Path, how: dict[str, object]) -> dict[str, object]:
+    """What an earlier record says of device and speed, if it is of the same vectors."""
+    if not path.exists():
+        return {}
+    before = json.loads(path.read_text())
+    same = all(before.get(key) == value for key, value in how.items())
+    return {key: before[key] for key in SPEED if key in before} if same else {}
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that make a vector, those that are here under their usual name."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the workflow, None where it is no git checkout or there is no git."""
+    try:
+        result = subprocess.run(
+            ["git", "-C", os.fspath(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

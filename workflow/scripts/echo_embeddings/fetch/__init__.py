@@ -1,0 +1,1 @@
+"""Files from the internet: checkpoints, and tables and DICOM of PhysioNet."""

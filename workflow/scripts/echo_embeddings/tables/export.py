@@ -1,0 +1,207 @@
+"""Embedding files and tables -> Parquet for other tools, and a memory-mapped matrix."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.files import atomic_write
+from ..core.layout import Layout
+from ..core.manifest import CONVERTED
+from ..core.settings import Table, Tables
+from ..core.vectors import read_vectors
+from . import selection
+from .join import Join, files_table, identifier_columns, join_tables, selected_mask
+from .selection import ALL, DEFAULT, IDENTIFIERS
+
+EMBEDDING = "embedding"
+FIRST = (
+    *(*IDENTIFIERS, "file_path", "acquisition_datetime", "study_datetime"),
+    *("note_id", "note_seq", "note_charttime"),
+)
+# What holds no identifier or date beyond what the paths hold; a file's time may be when the patient was examined.
+HARMLESS = {"folder", "file_path", *IDENTIFIERS, "dicom_filepath", *manifest.COLUMNS} - {"mtime_ns"}
+ROWS = 8192  # of a row group: 32 MB of vectors of ViT-L
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an export reads of one folder."""
+
+    vectors: Path  # its embedding file
+    manifest: Path
+    run: Path  # the record of how the vectors were made; may be absent
+
+    def read(self, dim: int) -> tuple[list[str], npt.NDArray[np.float32]]:
+        """The N keys and the mapped vectors [N, dim]. Raises `UserError` if they have another dimension."""
+        keys, matrix = read_vectors(self.vectors)
+        if keys and matrix.shape[1] != dim:
+            raise UserError(f"{self.vectors}: vectors of dimension {matrix.shape[1]}, the model's is {dim}")
+        return keys, matrix.numpy().reshape(len(keys), dim)
+
+
+def parts(layout: Layout, model: str, size: str, folders: Sequence[str]) -> dict[str, Part]:
+    """What an export of `model`, whose clips have `size` pixels, reads of each folder."""
+    return {
+        folder: Part(
+            vectors=layout.vectors(model, folder),
+            manifest=layout.manifest(size, folder),
+            run=layout.run_record(model, folder),
+        )
+        for folder in folders
+    }
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of all folders, with what the tables say of them."""
+
+    table: pd.DataFrame  # see `join_tables`
+    joins: list[Join]  # how each table went onto them
+    chosen: npt.NDArray[np.bool_]  # which are converted clips that the configuration selects
+    left_out: int  # converted clips that it does not
+
+    def rows(self, folder: str, keys: Sequence[str]) -> npt.NDArray[np.intp]:
+        """Where the clips stand that have vectors in a folder's embedding file.
+
+        Raises `UserError` if one of them is none that is selected.
+        """
+        places = np.flatnonzero((self.table["folder"] == folder).to_numpy() & self.chosen)
+        names = pd.Index(self.table["mp4"].iloc[places].to_numpy(dtype=object))
+        at = names.get_indexer(pd.Index(np.array(keys, dtype=object)))
+        if (at < 0).any():
+            stray = keys[int(np.argmin(at))]
+            raise UserError(f"{folder}: {stray!r} has a vector and is no selected clip of the manifest; run again")
+        found: npt.NDArray[np.intp] = places[at]
+        return found
+
+
+def read(parts: Mapping[str, Part], known: Tables) -> Files:
+    """What manifests and tables say of all files. Raises `UserError` if one is broken."""
+    files = files_table({folder: part.manifest for folder, part in parts.items()})
+    files, joins = join_tables(files, known)
+    converted = (files["status"] == CONVERTED).to_numpy()
+    chosen = selected_mask(files, known.select) & converted
+    for join in joins:
+        print(join, flush=True)
+    return Files(files, joins, chosen, int(converted.sum() - chosen.sum()))
+
+
+def columns(wanted: Collection[str], known: Tables) -> list[str]:
+    """The names of the columns that leave, in order; `wanted` is export.columns. Raises `UserError` on others."""
+    names = selection.columns(known)
+    selection.check_names("export.columns", set(wanted) - {ALL, DEFAULT}, names)
+    lists = {known.record_list, known.study_list} - {None}
+
+    def place(name: str) -> int:
+        if name in FIRST:
+            return FIRST.index(name)
+        table: Table | None = names[name]
+        return len(FIRST) + (0 if table in lists else 1 if table is None else 2)
+
+    leaving = [n for n in names if n in wanted or ALL in wanted or (DEFAULT in wanted and n in HARMLESS)]
+    return sorted(leaving, key=place)
+
+
+def without_identifiers(frame: pd.DataFrame, wanted: Collection[str]) -> pd.DataFrame:
+    """The clips without the identifiers that only the record list knows, unless `wanted` names them."""
+    if ALL in wanted:
+        return frame
+    own = identifier_columns(frame)
+    return frame.assign(**{name: own[name] for name in IDENTIFIERS if name not in wanted})
+
+
+def to_arrow(frame: pd.DataFrame) -> pa.Table:
+    """The table with types that every reader knows."""
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+    plain = [f.with_type(pa.string()) if f.type in (pa.large_string(), pa.null()) else f for f in table.schema]
+    return table.cast(pa.schema(plain)).combine_chunks()
+
+
+def write_parquet(
+    path: Path, table: pa.Table, matrix: npt.NDArray[np.float32], empty: npt.NDArray[np.bool_] | None = None
+) -> None:
+    """Write `table` and, as its last column, the rows of `matrix` [N, D]; whole. A row is null where `empty` [N]."""
+    field = pa.field(EMBEDDING, pa.list_(pa.float32(), matrix.shape[1]))
+    names = table.schema.names
+    packing = dict.fromkeys(names, "zstd") | {f"{EMBEDDING}.list.element": "none"}  # floats do not shrink
+    with (
+        atomic_write(path) as part,
+        parquet.ParquetWriter(
+            part, table.schema.append(field), use_dictionary=names, write_statistics=names, compression=packing
+        ) as writer,
+    ):
+        for start in range(0, max(1, len(matrix)), ROWS):
+            block = matrix[start : start + ROWS]
+            mask = None if empty is None else pa.array(empty[start : start + ROWS])
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), matrix.shape[1], mask=mask)
+            writer.write_table(table.slice(start, len(block)).append_column(field, vectors))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a data set card tells of the Parquet files."""
+
+    schema: pa.Schema
+    nulls: dict[str, int]  # by column
+    rows: dict[str, int]  # by folder
+    joins: list[Join]
+    found: dict[str, int]  # by name of a table's key in the configuration: exported rows that it knows
+    left_out: int
+    patients: int
+    studies: int
+
+
+def write_shards(
+    parts: Mapping[str, Part], shards: Sequence[Path], known: Tables, wanted: Collection[str], dim: int
+) -> Exported:
+    """Write the clips that have vectors [dim], one file a folder, in the order of the folders' embedding files.
+
+    Files of an earlier export in the same directory that are none of `shards` are deleted: a reader of the directory
+    would take them for a part. Raises `UserError` if a file is broken or no column of a name is known.
+    """
+    files = read(parts, known)
+    names = columns(wanted, known)
+    content = to_arrow(without_identifiers(files.table, wanted)[names])
+    taken, rows = [], {}
+    for (folder, part), shard in zip(parts.items(), shards, strict=True):
+        keys, matrix = part.read(dim)
+        at = files.rows(folder, keys)
+        write_parquet(shard, content.take(at), matrix)
+        taken.append(at)
+        rows[folder] = len(keys)
+        print(f"{folder}: {len(keys):,} rows in {shard}", flush=True)
+    for stale in set(shards[0].parent.glob("train-*.parquet")) - set(shards):
+        stale.unlink()
+    every = np.concatenate(taken)
+    written = files.table.iloc[every]
+    exported = content.take(every)
+    return Exported(
+        parquet.read_schema(shards[0]),
+        {name: exported[name].null_count for name in names},
+        rows,
+        files.joins,
+        {join.table.name: int(join.found[every].sum()) for join in files.joins},
+        files.left_out,
+        written["subject_id"].nunique(),
+        len(written[["subject_id", "study_id"]].dropna(subset="study_id").drop_duplicates()),
+    )
+
+
+def write_matrix(merged: Path, path: Path, keys_path: Path) -> None:
+    """Write a merged file's vectors as NumPy's float32 [N, D], and its keys as a table with `row` and `key`."""
+    keys, matrix = read_vectors(merged)
+    with atomic_write(keys_path) as part:
+        text = "".join(f"{i}\t{key}\n" for i, key in enumerate(keys))
+        part.write_text("row\tkey\n" + text, encoding="utf-8")
+    with atomic_write(path) as part, open(part, "wb") as file:
+        np.save(file, matrix.numpy())
+    print(f"{len(keys):,} vectors, {os.path.getsize(path):,} bytes", flush=True)

@@ -1,0 +1,303 @@
+"""What is known of clips, joined: manifests, record list, study list and further tables; and which are selected.
+
+The rows are those of the manifests, one a file, whatever the tables hold: a table's row is looked up for each.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.manifest import CONVERTED
+from ..core.names import encode_name, one_line
+from ..core.settings import KEY_COLUMNS, Table, Tables
+from . import selection
+
+# As MIMIC-IV-Echo names patient, study and file.
+MIMIC_PATH = r"(?:^|/)p(?P<subject_id>\d+)/s(?P<study_id>\d+)/(?P<dicom_id>[^/]+)$"
+_NUMBERS = dict.fromkeys(manifest.INTEGERS, "Int64") | {"fps": "Float64"}
+SHOWN = 20  # names in a log
+
+
+@dataclass(frozen=True)
+class Join:
+    """How a table went onto the clips."""
+
+    table: Table
+    rows: int
+    repeated: list[str]  # keys with more than one row; the first row of each counts
+    found: npt.NDArray[np.bool_]  # for each file, whether the table has it
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.table.name} ({self.table.file}): {self.rows:,} rows by {self.table.by}, found for "
+            f"{int(self.found.sum()):,} of {len(self.found):,} files"
+        )
+        if self.repeated:
+            more = f" and {len(self.repeated) - SHOWN:,} more" if len(self.repeated) > SHOWN else ""
+            text += (
+                f"; {len(self.repeated):,} keys have more than one row, of which the first counts: "
+                f"{', '.join(self.repeated[:SHOWN])}{more}"
+            )
+        return "; ".join((text, *self.notes))
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+def read_run(path: Path) -> dict[str, Any] | None:
+    """A folder's run record, None where there is none. Raises `UserError` if it is not a JSON object."""
+    if not path.exists():
+        return None
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a run record: {one_line(error)}") from error
+    if not isinstance(run, dict):
+        raise UserError(f"{path}: holds a {type(run).__name__}, not a run record")
+    return run
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """A manifest as a table; empty cells are missing. Raises `UserError` if it is not a whole one."""
+    try:
+        with path.open("rb") as file:
+            names = file.readline().decode().rstrip("\n").split("\t")
+            if file.seek(0, 2) == 0 or file.seek(-1, 2) < 0 or file.read(1) != b"\n":
+                names = []
+        if names[: len(manifest.COLUMNS)] != manifest.COLUMNS:
+            raise UserError(f"{path}: not a whole manifest; delete it and run again")
+        return pd.read_csv(
+            path, sep="\t", usecols=manifest.COLUMNS, dtype={n: _NUMBERS.get(n, "string") for n in manifest.COLUMNS},
+            keep_default_na=False, na_values=[""], quoting=3, encoding="utf-8",
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error
+
+
+def read_table(table: Table, columns: Iterable[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Columns of a CSV or Parquet file, the key as text; and a sentence for each column with values that are no dates.
+
+    Columns that end in `datetime` or `charttime` become dates. Raises `UserError` if it cannot be read.
+    """
+    wanted = list(dict.fromkeys([table.key, *columns]))
+    try:
+        if selection.is_parquet(table.file):
+            frame = pd.read_parquet(table.file, columns=wanted, dtype_backend="numpy_nullable")
+        else:
+            names = dict.fromkeys({table.key, *selection.IDENTIFIERS} & set(wanted), "string")
+            with selection.open_csv(table.file) as file:
+                frame = pd.read_csv(
+                    file, usecols=wanted, dtype=names, dtype_backend="numpy_nullable", encoding="utf-8-sig"
+                )
+    except (OSError, ValueError) as error:
+        raise UserError(f"config: {table.name}: {table.file} cannot be read: {one_line(error)[:200]}") from error
+    notes = []
+    for name in wanted:
+        if re.search(r"(datetime|charttime)$", name) and not pd.api.types.is_datetime64_any_dtype(frame[name]):
+            dates = pd.to_datetime(frame[name], errors="coerce", format="ISO8601")
+            wrong = int((dates.isna() & frame[name].notna()).sum())
+            if wrong:
+                notes.append(f"{wrong:,} values of {name} are no dates")
+            frame[name] = dates
+    frame[table.key] = frame[table.key].astype("string")
+    return frame[wanted], notes
+
+
+# --- keys -------------------------------------------------------------------------------------------
+
+
+def clip_names(paths: pd.Series, folders: Iterable[str]) -> pd.Series:
+    """The names by which a table's paths are compared: `folder/path` without `.dcm` or `.mp4`, percent-encoded.
+
+    What stands before the first part that is a folder's name goes; where none is, the path stays whole. Names of
+    MP4 files are percent-encoded already.
+    """
+    return folder_paths(paths, folders).str.replace(r"\.(?:dcm|mp4)$", "", regex=True, case=False)
+
+
+def folder_paths(paths: pd.Series, folders: Iterable[str]) -> pd.Series:
+    """The same, `.dcm` and `.mp4` kept."""
+    known = frozenset(folders)
+    return paths.map({path: _folder_path(path, known) for path in paths.dropna().unique()}).astype("string")
+
+
+def _folder_path(path: str, folders: frozenset[str]) -> str:
+    if path[-4:].lower() != ".mp4":
+        path = encode_name(path)
+    parts = path.split("/")
+    at = next((i for i, part in enumerate(parts[:-1]) if part in folders), 0)
+    return "/".join(parts[at:])
+
+
+def _stem(frame: pd.DataFrame) -> pd.Series:
+    """The files' paths in their folders, without `.dcm`."""
+    return frame["path"].str.replace(r"\.dcm$", "", regex=True, case=False)
+
+
+def _identifier(values: pd.Series) -> pd.Series:
+    """Numbers of patients or studies as they compare: without the p or s of a path, or the .0 of a column with gaps."""
+    text = values.astype("string").str.strip()
+    return text.str.replace(r"^[ps](?=\d+$)", "", regex=True).str.replace(r"(?<=\d)\.0$", "", regex=True)
+
+
+def _as_numbers(values: pd.Series) -> pd.Series:
+    """Int64 where every value is a number as one writes it, else text."""
+    text = values.dropna()
+    return values.astype("Int64") if text.str.fullmatch(r"0|[1-9]\d{0,17}").all() else values
+
+
+# --- joining ----------------------------------------------------------------------------------------
+
+
+def files_table(manifests: Mapping[str, Path]) -> pd.DataFrame:
+    """Every file of every folder, one row each, in the order of the manifests.
+
+    Columns: `folder`, `file_path` (the clip's key, as in the folder's embedding file), `subject_id` and `study_id`
+    (numbers), `dicom_id`, as the path says where it has MIMIC-IV-Echo's form, and those of the manifest.
+    """
+    frames = []
+    for folder, path in manifests.items():
+        frame = read_manifest(path)
+        frame.insert(0, "folder", pd.Series([folder] * len(frame), dtype="string"))
+        frames.append(frame)
+    frame = pd.concat(frames, ignore_index=True)
+    frame.insert(1, "file_path", frame["mp4"])
+    for at, (name, values) in enumerate(identifier_columns(frame).items()):
+        frame.insert(2 + at, name, values)
+    return frame
+
+
+def identifier_columns(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """`subject_id`, `study_id` and `dicom_id` of files, by `folder` and `path`: missing where these do not say them."""
+    parts = (frame["folder"] + "/" + _stem(frame)).str.extract(MIMIC_PATH)
+    return {name: parts[name] if name == "dicom_id" else parts[name].astype("Int64") for name in selection.IDENTIFIERS}
+
+
+def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list[Join]]:
+    """The files of `frame` (see `files_table`) with what the tables say of each, and how that went.
+
+    With tables by study and patient alone, the rows may be anything that has a `subject_id` and a `study_id`.
+
+    The number of rows and their order stay: of a key that a table has more than once the first row counts.
+    `subject_id` and `study_id` that the path does not say come from the record list. Raises `UserError` on a
+    table that is broken.
+    """
+    selection.columns(tables)
+    joins = []
+    for table in tables.all:
+        names = selection.taken(table)
+        is_record_list = table is tables.record_list
+        extra = [n for n in ("subject_id", "study_id") if is_record_list and n in selection.header(table)]
+        content, notes = read_table(table, [*names, *extra])
+        content = content[content[table.key].notna()]
+        if table.by == "path":
+            keys = clip_names(content[table.key], frame["folder"].unique())
+            looked_up = [frame["folder"] + "/" + _stem(frame), _stem(frame)]
+        else:
+            keys = _identifier(content[table.key])
+            looked_up = [frame[KEY_COLUMNS[table.by]].astype("string")]
+        repeated = keys.duplicated()
+        index = pd.Index(keys[~repeated].to_numpy(dtype=object))
+        at = _places(index, looked_up)
+        found = content[~repeated].reset_index(drop=True).reindex(pd.Index(at)).set_axis(frame.index)
+        twice = sorted(set(content.loc[repeated, table.key]))
+        joins.append(Join(table, len(content), twice, at >= 0, tuple(notes)))
+        frame = pd.concat([frame, found[names]], axis=1)
+        for name in extra:
+            frame[name] = _filled(frame[name], found[name], content[name])
+    return frame, joins
+
+
+def _places(index: pd.Index, keys: Iterable[pd.Series]) -> npt.NDArray[np.intp]:
+    """Where the keys stand in the index, -1 where they do not: those of the first series, or else of the next."""
+    at: npt.NDArray[np.intp] | None = None
+    for series in keys:
+        more = index.get_indexer(pd.Index(series.to_numpy(dtype=object)))
+        more[series.isna().to_numpy()] = -1
+        at = more if at is None else np.where(at >= 0, at, more)
+    assert at is not None
+    return at
+
+
+def _filled(own: pd.Series, found: pd.Series, column: pd.Series) -> pd.Series:
+    """Identifiers from the path, or else the record list; text if its whole `column` holds other than numbers."""
+    if _as_numbers(_identifier(column)).dtype == "Int64":
+        return own.fillna(_identifier(found).astype("Int64"))
+    return own.astype("string").fillna(_identifier(found))
+
+
+def studies_table(frame: pd.DataFrame, tables: Tables, everything: bool) -> pd.DataFrame:
+    """The studies of the files of `frame`, one row each: `subject_id` and `study_id`, in order.
+
+    With `everything` those of the record list and the study list too, whose files need not be there.
+    """
+    identity = ["subject_id", "study_id"]
+    found = [frame[identity].astype("string")]
+    for table in (tables.record_list, tables.study_list) if everything else ():
+        if table:
+            content, _ = read_table(table, [name for name in identity if name in selection.header(table)])
+            if table.by == "path":
+                said = content[table.key].str.replace(r"\.dcm$", "", regex=True, case=False).str.extract(MIMIC_PATH)
+                content = content.assign(**{n: content.get(n, said[n]) for n in identity})
+            found.append(pd.DataFrame({n: _identifier(content[n]) for n in identity if n in content}))
+    every = pd.concat(found, ignore_index=True).dropna(subset="study_id").drop_duplicates()
+    # The study list may not say whose a study is.
+    owned = set(every.loc[every["subject_id"].notna(), "study_id"])
+    every = every[every["subject_id"].notna() | ~every["study_id"].isin(owned)]
+    return every.apply(_as_numbers).sort_values(identity, ignore_index=True)
+
+
+# --- selecting --------------------------------------------------------------------------------------
+
+
+def selected_mask(frame: pd.DataFrame, expression: str | None) -> npt.NDArray[np.bool_]:
+    """Which rows of `frame` the expression is true of, as `pandas.DataFrame.query` has it; all where there is none.
+
+    Of a missing value `!=` and `not in` are true, all other comparisons false. Raises `UserError` on an expression
+    that names no column, does not go with a column's type, or is neither true nor false.
+    """
+    if not expression:
+        return np.ones(len(frame), bool)
+    names = sorted(selection.parse(expression))
+    selection.check_names("select", names, frame.columns)
+    plain = pd.DataFrame({name: _plain(frame[name]) for name in names}, index=frame.index)
+    try:
+        result = plain.eval(expression.strip(), engine="python")
+    except Exception as error:  # pandas has many words for an expression that makes no sense
+        raise UserError(f"config: select: {expression!r} cannot be worked out: {one_line(error)[:200]}") from error
+    if not (isinstance(result, pd.Series) and result.dtype == bool and len(result) == len(frame)):
+        raise UserError(
+            f"config: select: {expression!r} is neither true nor false of each clip; compare something: frames >= 16"
+        )
+    return result.to_numpy()
+
+
+def _plain(values: pd.Series) -> pd.Series:
+    """A column whose missing values are NaN: they compare as the docstring of `selected_mask` says."""
+    if pd.api.types.is_bool_dtype(values):
+        return values.astype(object).where(values.notna(), np.nan) if values.isna().any() else values.astype(bool)
+    if pd.api.types.is_numeric_dtype(values):
+        return pd.Series(values.to_numpy(np.float64, na_value=np.nan), index=values.index)
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return values
+    return values.astype(object).where(values.notna(), np.nan)
+
+
+def wanted_keys(manifests: Mapping[str, Path], tables: Tables) -> dict[str, set[str]]:
+    """Of each folder, the keys of those of its converted clips that the configuration selects."""
+    frame, joins = join_tables(files_table(manifests), selection.used(tables))
+    for one in joins:
+        print(one, flush=True)
+    chosen = frame[selected_mask(frame, tables.select) & (frame["status"] == CONVERTED).to_numpy()]
+    keys: dict[str, set[str]] = {folder: set() for folder in manifests}
+    return keys | {str(folder): set(group) for folder, group in chosen.groupby("folder")["mp4"]}

@@ -1,0 +1,217 @@
+"""Which clips: one expression over the columns of manifest and tables, checked before any table is read."""
+
+import ast
+import csv
+import dataclasses
+import difflib
+import gzip
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from ..core import manifest
+from ..core.errors import UserError
+from ..core.names import one_line
+from ..core.settings import Table, Tables
+
+IDENTIFIERS = ("subject_id", "study_id", "dicom_id")
+OF_A_CLIP = ("folder", "file_path", *IDENTIFIERS)  # besides the manifest's columns
+NOT_TAKEN = {*OF_A_CLIP, "dicom_filepath"}  # of a table: they say which row it is, and stand with the clips already
+# What a gzip file may unpack to: bytes, and that many times its size if that is more. Rows with a key of their own are
+# far below it. 256 MB of the shortest rows take 2 GB of memory.
+UNPACKED, RATIO = 2**28, 100
+ALL, DEFAULT = "all", "default"  # in export.columns
+
+_BACKTICKS = re.compile(r"`([^`]*)`")
+# Comparisons, and, or, not, arithmetic, lists: nothing that calls or reaches into an object.
+_ALLOWED = (
+    *(ast.Expression, ast.Compare, ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Name, ast.Constant, ast.List, ast.Tuple),
+    *(ast.And, ast.Or, ast.Not, ast.Invert, ast.USub, ast.UAdd, ast.BitAnd, ast.BitOr, ast.Load),
+    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod),
+    *(ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn),
+)
+
+
+def parse(expression: str, known: Iterable[str] = ()) -> set[str]:
+    """The columns that an expression names, as `pandas.DataFrame.query` understands it.
+
+    Names with blanks stand in backticks. Raises `UserError` if it is not made of comparisons, `in`, `and`, `or`,
+    `not`, arithmetic, columns, numbers, texts and lists alone; it tells the `known` columns, where there are some.
+    """
+    quoted: dict[str, str] = {}
+    hint = f"; columns: {', '.join(known)}" if known else ""
+
+    def stand_in(found: re.Match[str]) -> str:
+        name = f"_quoted_{len(quoted)}"
+        quoted[name] = found[1]
+        return name
+
+    try:
+        tree = ast.parse(_BACKTICKS.sub(stand_in, expression.strip()), mode="eval")
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise UserError(f"config: select: {expression!r} is no expression: {one_line(error)}{hint}") from error
+    for node in ast.walk(tree):
+        if not isinstance(node, _ALLOWED) or (isinstance(node, ast.Constant) and not _is_value(node.value)):
+            raise UserError(
+                f"config: select: {ast.unparse(node)!r} is not allowed: only comparisons, in, and, or, not, "
+                f"+ - * / // %, columns, numbers, texts and lists{hint}"
+            )
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return {quoted.get(name, name) for name in names}
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, str | int | float)  # bool is an int
+
+
+def header(table: Table) -> list[str]:
+    """The columns of a CSV (gzip or not) or Parquet file. Raises `UserError` if it is neither, or names one twice."""
+    path = Path(table.file)
+    try:
+        if is_parquet(table.file):
+            # pyarrow is slow to import, and most workflows are read without it.
+            from pyarrow import parquet  # noqa: PLC0415
+
+            names = list(parquet.read_schema(path).names)
+        else:
+            with io.TextIOWrapper(open_csv(table.file), encoding="utf-8-sig", newline="") as file:
+                names = next(csv.reader(file), [])
+    except FileNotFoundError as error:
+        raise UserError(f"config: {table.name}: no file {table.file!r} in {Path.cwd()}") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"config: {table.name}: {path} is neither CSV nor Parquet: {one_line(error)[:200]}") from error
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"config: {table.name}: {path} has two columns {twice[0]!r}; rename one")
+    return names
+
+
+def is_parquet(path: str) -> bool:
+    """Whether the file begins as Parquet does."""
+    return _beginning(path, 4) == b"PAR1"
+
+
+def open_csv(path: str) -> BinaryIO:
+    """The content of a CSV file, unpacked if it is gzip.
+
+    Reading raises `OSError` where the gzip is damaged, and `UserError` where it unpacks to more than a table can hold.
+    """
+    return io.BufferedReader(_Unpacked(path)) if _beginning(path, 2) == b"\x1f\x8b" else open(path, "rb")
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip file holds, unpacked as it is read, up to a limit: a decompression bomb would fill the memory."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._file = path, gzip.open(path)  # noqa: SIM115 (`close` closes it)
+        self._limit = self._left = max(UNPACKED, RATIO * os.path.getsize(path))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            count = self._file.readinto(buffer)
+        except (EOFError, zlib.error) as error:
+            raise OSError(f"the gzip is damaged: {one_line(error)}") from error
+        self._left -= count
+        if self._left < 0:
+            raise UserError(
+                f"{self._path}: unpacks to more than {self._limit:,} bytes, {RATIO} times its size or more: no table "
+                "does; fetch it again from where you trust, or unpack it yourself and name the unpacked file"
+            )
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _beginning(path: str, length: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(length)
+
+
+def taken(table: Table) -> list[str]:
+    """The columns of a table that join the clips. Raises `UserError` if one that it should have is not there."""
+    names = header(table)
+    for name in (table.key, *table.columns):
+        if name not in names:
+            raise UserError(f"config: {table.name}: {table.file}: no column {name!r}; it has: {', '.join(names)}")
+    if table.columns:
+        return list(table.columns)
+    own = {table.key} if table.name == "record_list" else set()
+    return [name for name in names if name in own or name not in {table.key, *NOT_TAKEN}]
+
+
+def columns(tables: Tables) -> dict[str, Table | None]:
+    """Every column that a clip has: the table it comes from, None for the manifest and the clip's path.
+
+    Raises `UserError` if a table is not there or broken, or two have a column of one name.
+    """
+    known: dict[str, Table | None] = dict.fromkeys((*OF_A_CLIP, *manifest.COLUMNS))
+    for table in tables.all:
+        for name in taken(table):
+            if name in known:
+                other = known[name]
+                raise UserError(
+                    f"config: {table.name}: {table.file}: the column {name!r} is known from "
+                    f"{other.file if other else 'the manifest'}; say in 'columns' which ones are to join, or rename it"
+                )
+            known[name] = table
+    return known
+
+
+def used(tables: Tables) -> Tables:
+    """Of the tables, those that decide the selection; all where some are not there to be asked.
+
+    Raises `UserError` if the selection names a column that none has.
+    """
+    if not tables.select:
+        return Tables()
+    if absent(tables):
+        return tables
+    known = columns(tables)
+    names = parse(tables.select, known)
+    check_names("select", names, known)
+    wanted = {known[name] for name in names} - {None}
+    by_identifier = any(table and table.by != "path" for table in wanted)
+    if tables.record_list and (by_identifier or names & set(IDENTIFIERS)):  # it may know what the path does not say
+        wanted.add(tables.record_list)
+    return dataclasses.replace(
+        tables,
+        record_list=tables.record_list if tables.record_list in wanted else None,
+        study_list=tables.study_list if tables.study_list in wanted else None,
+        others=tuple(table for table in tables.others if table in wanted),
+    )
+
+
+def absent(tables: Tables) -> list[Table]:
+    """The tables whose files are not there."""
+    return [table for table in tables.all if not Path(table.file).is_file()]
+
+
+def check(tables: Tables, export: Sequence[str]) -> None:
+    """Check the selection and the names in export.columns as far as tables are there. Raises `UserError`."""
+    if absent(tables):
+        if tables.select:
+            parse(tables.select)
+        return
+    used(tables)
+    check_names("export.columns", set(export) - {ALL, DEFAULT}, columns(tables))
+
+
+def check_names(key: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `UserError` if one of the names is not known."""
+    known = list(known)
+    for name in sorted(names):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            if key == "select" and not near:
+                hint = "a text stands in quotes; "
+            raise UserError(f"config: {key}: no column {name!r}; {hint}columns: {', '.join(known)}")

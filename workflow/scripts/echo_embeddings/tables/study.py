@@ -1,0 +1,79 @@
+"""One vector a study: the mean over its clips."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from ..core.errors import UserError
+from ..core.settings import Tables
+from . import export
+from .export import Part
+from .join import join_tables, studies_table
+
+IDENTITY = ["subject_id", "study_id"]
+
+
+def write(
+    parts: Mapping[str, Part], path: Path, known: Tables, wanted: Collection[str], dim: int, *, everything: bool
+) -> None:
+    """Write one row a study: `subject_id`, `study_id`, what tables by study or patient add, `n_clips`, `embedding`.
+
+    The embedding is the mean of the vectors [dim] of the study's selected clips, summed in float64, or null where it
+    has none. Studies are those of the manifests, and where the folders are `everything` there is, those of the
+    record list and study list too. `wanted` is export.columns, of which those apply that say something of a study.
+    Raises `UserError` if a file is broken or no study is known.
+    """
+    files = export.read(parts, known)
+    studies = studies_table(files.table, known, everything)
+    if studies.empty:
+        raise UserError(
+            "study: no study is known: paths have not the form p10002221/s94106955/94106955_0001.dcm; give a "
+            "record_list with the columns dicom_filepath and study_id"
+        )
+    code = pd.Index(_key(studies)).get_indexer(pd.Index(_key(files.table)))
+    sums, counts = _sums(parts, files, code, len(studies), dim)
+    by_study = Tables(study_list=known.study_list, others=tuple(t for t in known.others if t.by != "path"))
+    studies, joins = join_tables(studies, by_study)
+    for join in joins:
+        print(f"studies: {join}", flush=True)
+    names = [name for name in export.columns({*wanted, *IDENTITY}, known) if name in studies.columns]
+    content = export.to_arrow(studies[names].assign(n_clips=counts))
+    mean = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    export.write_parquet(path, content, mean, counts == 0)
+    print(f"{len(studies):,} studies, {int((counts == 0).sum()):,} of them without a clip", flush=True)
+
+
+def _key(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
+    """Patient and study of each row as one text."""
+    subject, study = (frame[name].astype("string").fillna("") for name in ("subject_id", "study_id"))
+    return (subject + "/" + study).to_numpy(dtype=object)
+
+
+def _sums(
+    parts: Mapping[str, Part], files: export.Files, code: npt.NDArray[np.intp], studies: int, dim: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Of each study the sum of its vectors, float64 [studies, dim], and their number.
+
+    `code` is each file's study, -1 where it is not known; such clips are counted in the log.
+    """
+    sums, counts = np.zeros((studies, dim)), np.zeros(studies, np.int64)
+    unknown = 0
+    for folder, part in parts.items():
+        keys, matrix = part.read(dim)
+        of_folder = code[files.rows(folder, keys)]
+        for start in range(0, len(keys), export.ROWS):
+            block = matrix[start : start + export.ROWS]
+            of_block = of_folder[start : start + export.ROWS]
+            known = np.flatnonzero(of_block >= 0)
+            unknown += len(block) - len(known)
+            local, inverse = np.unique(of_block[known], return_inverse=True)
+            which = sparse.csr_matrix((np.ones(len(known)), (inverse, known)), shape=(len(local), len(block)))
+            sums[local] += which @ block.astype(np.float64)
+            counts[local] += np.bincount(inverse, minlength=len(local))
+    if unknown:
+        print(f"{unknown:,} clips belong to no known study", flush=True)
+    return sums, counts

@@ -1,0 +1,1 @@
+"""What users run beside the workflow, and what the workflow asks of a cluster."""

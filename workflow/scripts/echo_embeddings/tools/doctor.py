@@ -1,0 +1,450 @@
+"""Is everything there that a run needs, and what will the run cost?
+
+Each check says what it found, green, amber or red, and how to mend it. None changes anything.
+"""
+
+import collections
+import importlib.metadata
+import itertools
+import netrc
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydicom import uid
+
+from ..collection.folders import MP4, Folder, Kind, collection_source, find_folders, list_files, mp4_name
+from ..convert import probe, video
+from ..core import settings
+from ..core.errors import UserError
+from ..core.files import free_bytes
+from ..core.layout import Layout
+from ..core.manifest import CONVERTED, FAILED
+from ..core.names import one_line
+from ..core.settings import REPOSITORY
+from ..dicom.header import Skip, Unreadable, check_clip, read_header
+from ..encoders import checkpoint
+from ..encoders.architectures import architecture
+from ..tables import inventory
+from . import estimate, models
+
+GREEN, AMBER, RED = "green", "amber", "red"
+SAMPLE = 200  # files whose header is read
+SAMPLE_MP4 = 40  # MP4 files that are read
+SHOWN = 5  # reasons and the like
+PYTHON = (3, 11)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    level: str  # green, amber (a run may go well) or red (it cannot)
+    what: str
+    says: str
+    mend: str = ""  # the line that mends it
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the headers of some files of the collection say, and what follows for all of them."""
+
+    files: int  # in the collection
+    looked_at: int
+    clips: int  # of those looked at
+    failed: int  # of those looked at: what cannot be read
+    frames: float  # of a clip, on average
+    bytes: int  # of those looked at
+    outcomes: Mapping[str, int]  # clip, or why not
+    syntaxes: Mapping[str, int]  # of the clips
+
+    @property
+    def all_clips(self) -> int:
+        """About how many clips the collection has."""
+        return round(self.files * self.clips / max(1, self.looked_at))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage of a full run costs here, about."""
+
+    stage: str
+    hours: float
+    gigabytes: float
+
+
+# --- the machine ------------------------------------------------------------------------------------
+
+
+def software() -> Iterator[Finding]:
+    """Python, and the packages against their pins."""
+    here = platform.python_version()
+    if sys.version_info < PYTHON:
+        yield Finding(RED, "Python", f"{here}; 3.11 or newer is needed", "make install PYTHON=python3.12")
+    else:
+        yield Finding(GREEN, "Python", here)
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (REPOSITORY / "requirements/run.txt").read_text(), re.MULTILINE))
+    missing, other = [], []
+    for name, pinned in pins.items():
+        try:
+            found = importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+        else:
+            if found != pinned:
+                other.append(f"{name} {found} (pinned: {pinned})")
+    if missing:
+        yield Finding(RED, "packages", f"missing: {', '.join(missing)}", "make install")
+    elif other:
+        yield Finding(AMBER, "packages", f"tested with others: {', '.join(other)}", "make install")
+    else:
+        yield Finding(GREEN, "packages", f"all {len(pins)} as pinned")
+
+
+def encoder_of_video(config: Mapping[str, Any]) -> Finding:
+    """Whether ffmpeg writes what the configuration asks for."""
+    try:
+        video.check(settings.convert_settings(config, 256))
+    except UserError as error:
+        return Finding(RED, "ffmpeg", str(error), "set convert.codec, quality and encoder_options to what ffmpeg takes")
+    return Finding(GREEN, "ffmpeg", f"writes {config['convert']['codec']}")
+
+
+def cards(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Finding]:
+    """The GPUs, their driver, and their memory against the models."""
+    if config["embed"]["device"] == "cpu":
+        yield Finding(GREEN, "GPU", "none asked for (embed.device is cpu)")
+        return
+    if not torch.cuda.is_available():
+        if shutil.which("sbatch"):
+            yield Finding(AMBER, "GPU", "none here; the cluster's nodes have their own, see profiles/slurm/config.yaml")
+        else:
+            yield Finding(RED, "GPU", f"torch sees none: {_why_no_card()}", "embed: {device: cpu}, or mend the driver")
+        return
+    smallest = min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    yield Finding(GREEN, "GPU", f"{names}; torch {torch.__version__} for CUDA {torch.version.cuda}")
+    for name in config["models"]:
+        model = settings.model(config, registry, name)
+        needed = estimate.card_bytes(model, architecture(model.constructor, model.family))
+        if needed > smallest:
+            says = f"{name} takes about {needed / 1e9:.0f} GB, a card here has {smallest / 1e9:.0f}"
+            yield Finding(AMBER, "GPU memory", says, "take a smaller model, or embed: {precision: bf16}")
+        else:
+            yield Finding(GREEN, "GPU memory", f"{name} takes {needed / 1e9:.1f} of {smallest / 1e9:.0f} GB and more")
+
+
+def _why_no_card() -> str:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built for the CPU"
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        return "no driver answers (nvidia-smi)"
+    return (
+        f"driver {driver[0] if driver else 'unknown'} does not go with torch {torch.__version__} for CUDA "
+        f"{torch.version.cuda}; README says which torch does (When something fails)"
+    )
+
+
+def cluster() -> Iterator[Finding]:
+    """SLURM, and the partitions that the profile names."""
+    if not shutil.which("sbatch"):
+        yield Finding(GREEN, "SLURM", "none here: run without --profile, or on a node of the cluster")
+        return
+    try:
+        listed = subprocess.run(["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, check=True)
+    except subprocess.CalledProcessError as error:
+        says = f"sinfo does not answer: {one_line(error.stderr.strip().rpartition(chr(10))[2])}"
+        yield Finding(AMBER, "SLURM", says, "run this on a node of the cluster")
+        return
+    profile = yaml.safe_load((REPOSITORY / "profiles/slurm/config.yaml").read_text())
+    wanted = dict(part.split("=", 1) for part in profile["default-resources"]).get("slurm_partition")
+    named = {wanted, *(rule.get("slurm_partition") for rule in profile.get("set-resources", {}).values())} - {None}
+    if absent := sorted(str(name) for name in named - set(listed.stdout.split())):
+        says = f"profiles/slurm names {', '.join(absent)}; there are {', '.join(sorted(set(listed.stdout.split())))}"
+        yield Finding(AMBER, "SLURM", says, "change slurm_partition in a copy of profiles/slurm; see docs/slurm.md")
+    else:
+        yield Finding(GREEN, "SLURM", f"has the profile's partitions: {', '.join(sorted(map(str, named)))}")
+
+
+def credentials() -> Finding:
+    """Whether there are credentials for PhysioNet; never which."""
+    if os.environ.get("PHYSIONET_USERNAME") and os.environ.get("PHYSIONET_PASSWORD"):
+        return Finding(GREEN, "credentials", "for PhysioNet in the environment")
+    try:
+        known = netrc.netrc().authenticators("physionet.org")
+    except FileNotFoundError:
+        known = None
+    except (netrc.NetrcParseError, OSError) as error:
+        return Finding(AMBER, "credentials", f"~/.netrc cannot be read: {error}", "chmod 600 ~/.netrc")
+    if known:
+        return Finding(GREEN, "credentials", "for PhysioNet in ~/.netrc")
+    return Finding(GREEN, "credentials", "none for PhysioNet; needed only to fetch from there")
+
+
+# --- the collection and the models ------------------------------------------------------------------
+
+
+def _choose(folders: Sequence[Folder], number: int) -> tuple[int, list[str]]:
+    """How many files there are, and the paths of up to `number`, spread evenly over the folders and over each."""
+    each = max(1, number // len(folders))
+    files = 0
+    chosen: list[str] = []
+    for folder in folders:
+        found = list_files(folder, full=True)
+        files += len(found)
+        chosen += found[:: max(1, len(found) // each)][:each]
+    return files, chosen
+
+
+def sample_mp4(folders: Sequence[Folder]) -> Sample:
+    """Look into up to `SAMPLE_MP4` files as `probe` does."""
+    files, chosen = _choose(folders, SAMPLE_MP4)
+    rows = [probe.probe_file(*os.path.split(path)) for path in chosen]
+    frames = [row.frames or 0 for row in rows if row.status == CONVERTED]
+    outcomes = collections.Counter("clip" if row.status == CONVERTED else row.reason for row in rows)
+    average = statistics.mean(frames) if frames else 0.0
+    size = sum(row.bytes or 0 for row in rows)
+    failed = sum(row.status == FAILED for row in rows)
+    return Sample(files, len(rows), len(frames), failed, average, size, outcomes, {"MP4": len(frames)})
+
+
+def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
+    """Look at the headers of up to `SAMPLE` files."""
+    files, chosen = _choose(folders, SAMPLE)
+    outcomes: collections.Counter[str] = collections.Counter()
+    syntaxes: collections.Counter[str] = collections.Counter()
+    frames, size, failed = [], 0, 0
+    for path in chosen:
+        try:
+            size += os.path.getsize(path)
+            clip = check_clip(path, *read_header(path), modalities)
+        except Skip as why:
+            outcomes[str(why)] += 1
+        except Unreadable as why:
+            failed += 1
+            outcomes[str(why)] += 1
+        except OSError as error:
+            failed += 1
+            outcomes[error.strerror or "cannot be read"] += 1
+        else:
+            outcomes["clip"] += 1
+            syntaxes[uid.UID(clip.transfer_syntax).name] += 1
+            frames.append(clip.number_of_frames)
+    average = statistics.mean(frames) if frames else 0.0
+    return Sample(files, len(chosen), len(frames), failed, average, size, outcomes, syntaxes)
+
+
+def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -> Iterator[Finding]:
+    """What the collection seems to hold."""
+    share = found.looked_at / max(1, found.files)
+    gigabytes = found.bytes / max(share, 1e-9) / 1e9
+    says = f"{folders} folders, {found.files:,} files, about {gigabytes:,.1f} GB and {found.all_clips:,} clips"
+    if not found.clips:
+        mend = f"see {kind.key}" if kind is MP4 else "see convert.modalities"
+        yield Finding(RED, kind.name, f"{says}: none of {found.looked_at} looked at is a clip", mend)
+    else:
+        syntaxes = ", ".join(f"{name} {count}" for name, count in most_common(found.syntaxes))
+        yield Finding(GREEN, kind.name, f"{says} of {found.frames:.0f} frames; clips looked at: {syntaxes}")
+    others = {why: count for why, count in found.outcomes.items() if why != "clip"}
+    if others:
+        reasons = ", ".join(f"{why} {count}" for why, count in most_common(others))
+        more = f", and {len(others) - SHOWN} other reasons" if len(others) > SHOWN else ""
+        yield Finding(GREEN, "no clips", f"of {found.looked_at} looked at: {reasons}{more}")
+    tried = found.failed + found.clips
+    if tried and found.failed / tried > max_failed_fraction:
+        says = (
+            f"{found.failed} of {tried} clips looked at cannot be read: more than {max_failed_fraction:.0%} of a folder"
+        )
+        mend = "mend or remove them, or raise convert.max_failed_fraction: a folder's job fails above it"
+        yield Finding(AMBER, "broken files", says, mend)
+
+
+def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind) -> Iterator[Finding]:
+    """Clips of two folders that share a key, which `merge` refuses after all of them were embedded."""
+    if config["merge"]["prefix_folder"]:
+        return
+    modalities = tuple(config["convert"]["modalities"])
+    first: dict[str, tuple[Folder, str]] = {}
+    left = SAMPLE
+    for folder in folders:
+        for path in list_files(folder):
+            key = path if kind is MP4 else mp4_name(path)
+            other, twin = first.setdefault(key, (folder, path))
+            if other is folder:
+                continue
+            if not left:
+                says = (
+                    f"folders share names; of {SAMPLE} such pairs none is of two clips, the others were not looked at"
+                )
+                yield Finding(AMBER, "keys", says, "merge: {prefix_folder: true} is the safe choice")
+                return
+            left -= 1
+            if kind is not MP4 and not _is_clip(os.path.join(other.path, twin), modalities):
+                first[key] = (folder, path)  # the next one of this name is held against this one
+            elif kind is MP4 or _is_clip(os.path.join(folder.path, path), modalities):
+                says = f"folders {other.name} and {folder.name} share the key {key!r}: their files cannot be merged"
+                mend = "merge: {prefix_folder: true}, which puts the folder's name before every key"
+                yield Finding(RED, "keys", says, mend)
+                return
+
+
+def _is_clip(path: str, modalities: tuple[str, ...]) -> bool:
+    try:
+        check_clip(path, *read_header(path), modalities)
+    except (Skip, Unreadable, OSError):
+        return False
+    return True
+
+
+def complete(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator[Finding]:
+    """The disk against the record list, where one is given."""
+    record_list = settings.tables(config).record_list
+    if record_list is None:
+        return
+    try:
+        differences, listed = inventory.compare(record_list, folders, everything=not config["folders"])
+    except UserError as error:
+        yield Finding(RED, "record list", str(error), "set record_list to echo-record-list.csv or its like")
+        return
+    off = differences["what"].value_counts()
+    absent, unlisted = (int(off.get(what, 0)) for what in (inventory.NOT_FOUND, inventory.NOT_LISTED))
+    says = f"{listed.sum():,} files listed: {absent:,} of them are not on the disk, {unlisted:,} there are not listed"
+    level = RED if config["require_complete"] else AMBER
+    mend = f"fetch what is missing; names: snakemake {Layout().record_list_summary()}, and differences.tsv beside it"
+    yield Finding(level if absent or unlisted else GREEN, "record list", says, mend)
+
+
+def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The largest few."""
+    return collections.Counter(counts).most_common(SHOWN)
+
+
+def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether each model's checkpoint is there and fits."""
+    for name in config["models"]:
+        entry = registry[name]
+        path = models.place(config, entry)
+        if not path.is_file():
+            if entry["url"]:
+                mend = f"nothing: a run fetches {entry['url']}; or set weights_dir or checkpoints to where it lies"
+                yield Finding(AMBER, "weights", f"{name}: no {path}", mend)
+            else:
+                mend = f"get it ({models.origin(entry)}), or set weights_dir or checkpoints"
+                yield Finding(RED, "weights", f"{name}: no {path}", mend)
+            continue
+        try:
+            checkpoint.load(path, name, entry["constructor"], entry["embed_dim"], entry["entry"], entry["family"])
+        except UserError as error:
+            yield Finding(RED, "weights", str(error), "take the file that the registry names")
+        else:
+            yield Finding(GREEN, "weights", f"{name}: {path} fits {entry['constructor']}")
+
+
+# --- what it will cost ------------------------------------------------------------------------------
+
+
+def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample, folders: int) -> list[Cost]:
+    """Hours and gigabytes of each stage for the whole collection, on the cores and cards of this machine."""
+    clips, cores = found.all_clips, os.cpu_count() or 1
+    if config["limit"]:
+        clips = min(clips, config["limit"] * folders)
+    device = config["embed"]["device"]
+    machines = max(1, torch.cuda.device_count()) if device == "cuda" else 1
+    made = []
+    sizes = set() if config["mp4_dir"] else {registry[name]["resolution"] for name in config["models"]}
+    for edge in sorted(sizes):
+        hundreds = round(clips * found.frames / 100)
+        seconds = estimate.convert_seconds(hundreds, cores)
+        made.append(
+            Cost(f"convert {edge}", seconds / 3600, estimate.mp4_bytes(round(clips * found.frames), edge) / 1e9)
+        )
+    for name in config["models"]:
+        model = settings.model(config, registry, name)
+        seconds = estimate.embed_seconds(
+            clips, model, architecture(model.constructor, model.family), device=device, threads=cores
+        )
+        vectors = estimate.vector_bytes(clips, model.embed_dim)
+        features = estimate.feature_bytes(clips, model, config["embed"]["pool"])
+        made.append(Cost(f"embed {name}", seconds / machines / 3600, (vectors + features) / 1e9))
+    return made
+
+
+def disk(made: Sequence[Cost], directory: str) -> Finding:
+    """Disk needed against disk free below the working directory."""
+    needed = 1e9 * sum(cost.gigabytes for cost in made)
+    results = Path(directory).absolute() / Layout().root
+    free = free_bytes(results, directory)
+    words = map(estimate.bytes_in_words, (needed, free))
+    says = "a full run takes about {}, {} are free for {}".format(*words, results)
+    if needed > free:
+        return Finding(RED, "disk", says, "run elsewhere: snakemake --directory DIR")
+    return Finding(AMBER if 2 * needed > free else GREEN, "disk", says)
+
+
+# --- all of it --------------------------------------------------------------------------------------
+
+
+def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
+    """Every check in turn, from the working directory; a check that cannot be made says why."""
+    yield from software()
+    yield from cluster()
+    yield credentials()
+    try:
+        registry = settings.check(config)
+    except UserError as error:
+        for line in str(error).splitlines():
+            yield Finding(RED, "configuration", line, "config/README.md explains every key")
+        return
+    yield Finding(GREEN, "configuration", f"models {', '.join(config['models'])}")
+    yield encoder_of_video(config)
+    yield from cards(config, registry)
+    yield from weights(config, registry)
+    top, kind = collection_source(config)
+    try:
+        by_name = find_folders(top, config["folders"], kind)
+        folders = list(by_name.values())
+        found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
+    except UserError as error:
+        yield Finding(RED, kind.name, str(error))  # which says how to mend it
+        return
+    yield from complete(config, by_name)
+    yield from files(found, len(folders), kind, config["convert"]["max_failed_fraction"])
+    yield from shared_keys(config, folders, kind)
+    made = costs(config, registry, found, len(folders))
+    yield disk(made, ".")
+    yield from made
+
+
+_COLOURS = {GREEN: "\x1b[32m", AMBER: "\x1b[33m", RED: "\x1b[31m"}
+
+
+def page(found: Sequence[Finding | Cost], colour: bool) -> str:
+    """What was found, as text for a terminal."""
+    findings = [one for one in found if isinstance(one, Finding)]
+    lines = []
+    for what, group in itertools.groupby(findings, key=lambda finding: finding.what):
+        for i, finding in enumerate(group):
+            level = f"{_COLOURS[finding.level]}{finding.level:5}\x1b[0m" if colour else f"{finding.level:5}"
+            lines.append(f"{level}  {'' if i else what:13}  {finding.says}")
+            if finding.mend and finding.level != GREEN:
+                lines.append(f"{'':5}  {'':13}  -> {finding.mend}")
+    costs = [one for one in found if isinstance(one, Cost)]
+    if costs:
+        lines += ["", f"A full run, about{'':9}hours       GB"]
+        lines += [f"  {cost.stage:20}  {cost.hours:8,.1f} {cost.gigabytes:8,.1f}" for cost in costs]
+    reds = sum(finding.level == RED for finding in findings)
+    lines += ["", f"{reds} to mend before a run" if reds else "nothing stands in the way of a run"]
+    return "\n".join(lines)

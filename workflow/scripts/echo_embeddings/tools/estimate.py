@@ -1,0 +1,132 @@
+"""What a job will ask of a cluster, estimated from its work: megabytes of memory and minutes.
+
+Three times what we expect, because a job that asks for too little is killed, and one that asks for too much only
+waits longer. A killed job goes on where it was, and asks for more at its next attempt.
+"""
+
+import math
+from collections.abc import Mapping
+
+from ..core.layout import Layout
+from ..core.settings import Model
+from ..embed.limits import SHARD_BYTES
+from ..encoders.architectures import PATCH, TUBELET, Architecture
+
+CAUTION = 3
+START_MINUTES = 30  # a slow network disk: 16 GB of checkpoint read once, libraries loaded, directories listed
+CONVERT_SECONDS = 0.5  # CPU seconds a clip of 100 frames; docs/benchmarks.md
+FRAME_BYTES = 6000  # of an MP4 frame of 256 x 256 pixels
+CUDA_BYTES = 1.5e9
+DECODE_SECONDS = 0.1  # CPU seconds to read a clip's MP4
+MERGED_BYTES = 10e6  # bytes of vectors a second that the quality page takes, and merging too; docs/benchmarks.md
+# Operations a second. On an L40S the reference embeds 27 to 30 clips a second with ViT-L in bf16; a core of a
+# server without a GPU does 0.05e12.
+L40S = {"bf16": 45e12, "fp32": 12e12}
+CORE = 0.05e12
+WORKER_MB = 500  # a process that decodes; torch is most of it
+TORCH_MB = 6000  # libraries, and what CUDA keeps in main memory
+
+
+def convert_mb(files: int, workers: int) -> int:
+    """Memory of converting a folder of `files` files: a worker takes 200 MB, and a row of the manifest 2 kB."""
+    return 1000 + 500 * workers + files // 100
+
+
+def convert_seconds(clips: int, workers: int) -> float:
+    """Time of converting `clips` clips of 100 frames, as we expect it."""
+    return clips * CONVERT_SECONDS / workers
+
+
+def convert_minutes(files: int, workers: int) -> int:
+    """Time of converting a folder, as if every file were a clip."""
+    return START_MINUTES + math.ceil(CAUTION * convert_seconds(files, workers) / 60)
+
+
+def mp4_bytes(frames: int, size: int) -> int:
+    """Size of MP4 files with so many frames of `size` x `size` pixels in all; half or twice that, by what they show."""
+    return frames * FRAME_BYTES * size**2 // 256**2
+
+
+def vector_bytes(clips: int, embed_dim: int) -> int:
+    """Size of a model's vectors: the folders' files, the merged one, and what the jobs keep."""
+    return 3 * clips * embed_dim * 4
+
+
+def feature_bytes(clips: int, model: Model, pool: str) -> int:
+    """Size of the features of `clips` clips that `pool`, one of `pooling.POOLS`, keeps besides the vectors."""
+    tubelets, places = model.num_frames // TUBELET, (model.resolution // PATCH) ** 2
+    numbers = {"mean": 0, "clips": 4, "time": 4 * tubelets, "tokens": 2 * tubelets * places}[pool]
+    return clips * model.recipe.clips_per_video * model.embed_dim * numbers
+
+
+def features_line(pool: str, sizes: Mapping[str, int], clips: int, free: int) -> str:
+    """What is said of features before a run: `sizes` are bytes by model, `free` those of the disk."""
+    each = ", ".join(f"{name} {bytes_in_words(size)}" for name, size in sizes.items())
+    return (
+        f"embed.pool: {pool}: features of at most {clips:,} clips take about {bytes_in_words(sum(sizes.values()))} in "
+        f"{Layout().features(pool)} ({each}); {bytes_in_words(free)} are free there"
+    )
+
+
+def bytes_in_words(number: float) -> str:
+    """A size with a unit that leaves one to three digits before the point."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def embed_mb(
+    clips: int, model: Model, architecture: Architecture, *, device: str, batch_size: int, num_workers: int, pool: str
+) -> int:
+    """Memory of embedding `clips` clips: the weights twice, decoded batches that wait, the vectors, the features.
+
+    Two batches wait, and up to 64 clips for each process that decodes: 32 read ahead, and their page-locked copies.
+    On a CPU the encoder's activations count too.
+    """
+    frames = model.num_frames * model.recipe.clips_per_video
+    waiting = (64 * num_workers + 2 * batch_size) * frames * model.resolution**2 * 3
+    vectors = 4 * clips * model.embed_dim * 4
+    total = 2 * 4 * architecture.parameters() + waiting + vectors
+    if pool != "mean":  # of the batches under way, one of them copied; what is being saved, and one batch more, twice
+        total += 4 * feature_bytes(batch_size, model, pool)
+        total += 2 * (SHARD_BYTES + feature_bytes(batch_size, model, pool))
+    if device == "cpu":
+        tokens = frames // TUBELET * (model.resolution // PATCH) ** 2
+        total += 12 * 4 * batch_size * tokens * model.embed_dim
+    return TORCH_MB + WORKER_MB * num_workers + math.ceil(total / 1e6)
+
+
+def embed_minutes(
+    clips: int, model: Model, architecture: Architecture, *, device: str, num_workers: int, threads: int
+) -> int:
+    """Time of embedding `clips` clips on one L40S, or on `threads` cores where `device` is cpu."""
+    decoding = clips * DECODE_SECONDS / max(1, num_workers)
+    seconds = embed_seconds(clips, model, architecture, device=device, threads=threads) + decoding
+    return START_MINUTES + math.ceil(CAUTION * seconds / 60)
+
+
+def embed_seconds(clips: int, model: Model, architecture: Architecture, *, device: str, threads: int) -> float:
+    """Time of the encoder for `clips` clips, as we expect it."""
+    speed = L40S[model.precision] if device == "cuda" else CORE * threads
+    work = model.recipe.clips_per_video * architecture.flop(model.num_frames, model.resolution)
+    return clips * work / speed
+
+
+def card_bytes(model: Model, architecture: Architecture) -> float:
+    """Memory of a GPU for one clip at a time: weights, a few copies of the widest layer, CUDA itself."""
+    number = {"bf16": 2, "fp32": 4}[model.precision]
+    tokens = model.recipe.clips_per_video * (model.num_frames // TUBELET) * (model.resolution // PATCH) ** 2
+    widest = 3 * tokens * architecture.mlp_ratio * architecture.embed_dim
+    return number * (architecture.parameters() + widest) + CUDA_BYTES
+
+
+def merged_mb(clips: int, embed_dim: int) -> int:
+    """Memory of a job that works on all vectors at once, and makes a few copies of them."""
+    return 4000 + math.ceil(5 * clips * embed_dim * 4 / 1e6)
+
+
+def merged_minutes(clips: int, embed_dim: int) -> int:
+    """Time of a job that works on all vectors at once."""
+    return START_MINUTES + math.ceil(CAUTION * clips * embed_dim * 4 / MERGED_BYTES / 60)

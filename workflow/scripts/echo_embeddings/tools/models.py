@@ -1,0 +1,60 @@
+"""The model registry as a table: which checkpoints are there, which are missing, and what each costs a clip."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core import settings
+from ..encoders.architectures import architecture
+
+HEADER = (
+    "model",
+    "family",
+    "size",
+    "pixels",
+    "vector",
+    "recipe",
+    "TFLOP/clip",
+    "pretrained on",
+    "licence",
+    "checkpoint",
+)
+
+
+def place(config: Mapping[str, Any], entry: Mapping[str, Any]) -> Path:
+    """Where the checkpoint of a registry entry is looked for."""
+    return Path(config["weights_dir"], entry["checkpoint"])
+
+
+def table(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line a model of `registry`; a missing checkpoint says where it comes from."""
+    rows = [HEADER, *(_row(config, registry, name) for name in registry)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER) - 1)]
+    lines = ["  ".join([*map(str.ljust, row, widths), row[-1]]).rstrip() for row in rows]
+    there = sum(place(config, entry).is_file() for entry in registry.values())
+    return "\n".join([*lines, f"{there} of {len(registry)} checkpoints are there"])
+
+
+def _row(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, ...]:
+    entry, model = registry[name], settings.model(config, registry, name)
+    size = architecture(model.constructor, model.family)
+    tflop = model.recipe.clips_per_video * size.flop(model.num_frames, model.resolution) / 1e12
+    path = place(config, entry)
+    there = f"{path} ({path.stat().st_size / 1e9:.1f} GB)" if path.is_file() else f"missing: {origin(entry)}"
+    return (
+        name,
+        size.family.name,
+        entry["constructor"],
+        str(entry["resolution"]),
+        str(entry["embed_dim"]),
+        entry["recipe"],
+        f"{tflop:.2f}",
+        ", ".join(entry["pretrained_on"]) or "not stated",
+        entry["license"] or "not stated",
+        there,
+    )
+
+
+def origin(entry: Mapping[str, Any]) -> str:
+    """Where the checkpoint of a registry entry comes from, in words."""
+    return str(entry["url"] or entry["obtain"] or "the registry does not say where from")
