@@ -184,7 +184,9 @@ up = time.time() - began
 import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from echo_embeddings import checkpoint, embed, extract, settings
+from echo_embeddings import checkpoint, embed, extract
+from echo_embeddings.recipe import Recipe
+from echo_embeddings.settings import Model
 
 def says(module, name, words):
     real = getattr(module, name)
@@ -204,7 +206,7 @@ if __name__ == "__main__":
     top = Path({top!r})
     places = embed.Places(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
     means = embed.Means({device!r}, 1, False, 1, {threads}, 1000)
-    embed.embed_folder("benchmark", places, settings.model_of({model!r}), means, max_failed_fraction=0)
+    embed.embed_folder("benchmark", places, {model!r}, means, max_failed_fraction=0)
 """
 
 
@@ -223,7 +225,7 @@ def startup(model: Model, device: str, entries: int) -> None:
                     began=time.time(),
                     paths=[str(REPOSITORY / "workflow/scripts")],
                     top=str(top),
-                    model=dataclasses.asdict(model),
+                    model=model,
                     device=device,
                     threads=os.cpu_count(),
                 )

@@ -12,7 +12,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
 from echo_embeddings.collection.folders import collection_source, find_folder, find_folders
-from echo_embeddings.core import settings
+from echo_embeddings.core import corrections, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.layout import Layout

@@ -18,7 +18,9 @@ rule convert:
         runtime=lambda wildcards, threads, attempt: attempt * estimate.convert_minutes(clips(wildcards.folder), threads),
     params:
         source=lambda wildcards: survey(wildcards.folder).fingerprint,
-        settings=lambda wildcards: asdict(settings.convert_settings(config, int(wildcards.size))),
+        # These two are there for Snakemake alone: it runs a job again if they changed.
+        fingerprint=lambda wildcards: settings.convert_settings(config, int(wildcards.size)).fingerprint(),
+        corrections=corrections.names(corrections.CONVERT),
         limit=config["limit"],
     script:
         "../scripts/convert.py"

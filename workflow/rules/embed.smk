@@ -23,7 +23,9 @@ rule embed:
         mem_mb=lambda wildcards, attempt: attempt * embed_mb(wildcards),
         runtime=lambda wildcards, threads, attempt: attempt * embed_minutes(wildcards, threads),
     params:
-        model=lambda wildcards: asdict(settings.model(config, REGISTRY, wildcards.model)),
+        # All are there for Snakemake alone: it runs a job again if they changed. A corrected MP4 may have its old size.
+        fingerprint=lambda wildcards: settings.model(config, REGISTRY, wildcards.model).fingerprint(),
+        corrections=corrections.names(corrections.CONVERT + corrections.EMBED),
         selecting=asdict(SELECTING),
     script:
         "../scripts/embed.py"

@@ -2,9 +2,8 @@
 
 from echo_embeddings.collection.folders import find_folder
 from echo_embeddings.convert.folder import convert_folder
-from echo_embeddings.core import job
+from echo_embeddings.core import job, settings
 from echo_embeddings.core.layout import Layout
-from echo_embeddings.core.settings import ConvertSettings
 
 if __name__ == "__main__":  # worker processes import this file
     with job.logged(snakemake.log[0]) as terminal:
@@ -12,7 +11,7 @@ if __name__ == "__main__":  # worker processes import this file
         convert_folder(
             find_folder(snakemake.config["dicom_dir"], snakemake.wildcards.folder),
             Layout(),
-            ConvertSettings(**snakemake.params.settings),
+            settings.convert_settings(snakemake.config, int(snakemake.wildcards.size)),
             limit=snakemake.params.limit,
             workers=snakemake.threads,
             timeout=keys["timeout"],

@@ -9,7 +9,8 @@ from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
 
 if __name__ == "__main__":  # worker processes import this file
     with job.logged(snakemake.log[0]) as terminal:
-        model = settings.model_of(snakemake.params.model)
+        registry = settings.check(snakemake.config)
+        model = settings.model(snakemake.config, registry, snakemake.wildcards.model)
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
         size = str(model.resolution)
@@ -26,7 +27,7 @@ if __name__ == "__main__":  # worker processes import this file
             model,
             Means(
                 device=keys["device"],
-                batch_size=settings.batch_size(snakemake.config, settings.check(snakemake.config), model.name),
+                batch_size=settings.batch_size(snakemake.config, registry, model.name),
                 auto=keys["batch_size"] == "auto",
                 num_workers=min(keys["num_workers"], snakemake.threads),
                 threads=snakemake.threads,

@@ -3,25 +3,26 @@
 import copy
 import difflib
 import functools
-import hashlib
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator, validators
 
+from . import fingerprint
 from .errors import UserError
 from .recipe import GUIDE, RECIPES, Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 SCHEMAS = REPOSITORY / "workflow/schemas"
 
-# Raise these when the code changes what it computes: everything made before is then made again.
+# Raise these when the code changes what it computes of every file: everything made before is then made again. What it
+# changes of some files only is a line in `corrections`.
 CONVERT_VERSION = 1
 EMBED_VERSION = 1
 QC_VERSION = 2  # of the pages: what they say or how they look
@@ -43,12 +44,11 @@ CODECS = {
 
 
 class _Settings:
-    """Base of the frozen dataclasses below: everything in them decides the result."""
+    """Base of the frozen dataclasses below: everything in them but labels decides the result."""
 
     def fingerprint(self) -> str:
-        """A digest of every value: equal fingerprints mean interchangeable results."""
-        text = json.dumps(asdict(self), sort_keys=True)  # type: ignore[call-overload]
-        return hashlib.sha256(text.encode()).hexdigest()
+        """A digest of all that decides results: equal fingerprints mean interchangeable results."""
+        return fingerprint.fingerprint(self)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ConvertSettings(_Settings):
 class Model(_Settings):
     """What decides a vector, besides the weights themselves and the MP4."""
 
-    name: str
+    name: str = field(metadata={"term": None})
     constructor: str  # a key of `architectures.ARCHITECTURES`
     resolution: int  # edge of the square input, pixels
     embed_dim: int
@@ -81,11 +81,6 @@ class Model(_Settings):
     family: str = "vjepa2"  # a key of `architectures.FAMILIES`
     recipe: Recipe = GUIDE  # how it is fed
     version: int = EMBED_VERSION
-
-
-def model_of(record: Mapping[str, Any]) -> Model:
-    """The `Model` of which `record` is the `dataclasses.asdict`."""
-    return Model(**{**record, "recipe": Recipe(**record["recipe"])})
 
 
 KEY_COLUMNS = {"path": "dicom_filepath", "study": "study_id", "patient": "subject_id"}

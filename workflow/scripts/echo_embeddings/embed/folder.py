@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..convert import video
-from ..core import manifest
+from ..core import corrections, fingerprint, manifest
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.locks import exclusive_lock
@@ -102,8 +102,10 @@ def embed_folder(
         rows = _selected(name, places.table, converted, tables)
         digest = checkpoint.sha256(places.checkpoint, places.digests)
         made_by = f"{model.fingerprint()} {digest}"
-        shards = Shards(places.state, made_by)
         indices = {other: places.index(other, model.name, name) for other in POOLS if other != "mean"}
+        for directory in (places.state, *(path.parent / name for path in indices.values())):
+            fingerprint.adopt(directory, made_by, [f"{old} {digest}" for old in fingerprint.model_0_1_0(model)])
+        shards = Shards(places.state, made_by)
         index = indices.pop(keep, None)
         features = Features(index.parent / name, made_by) if index else None
         identities = {row.mp4: identity(places.tree, row, model.recipe) for row in rows}
@@ -318,7 +320,7 @@ def _is_short(row: Row, model: Model) -> bool:
 def identity(tree: Path, row: Row, recipe: Recipe) -> str:
     """What the vector of a clip depends on besides model and settings: the MP4, and what it was made of.
 
-    Of the manifest's row that is what `recipe` asks of it.
+    Of the manifest's row that is what `recipe` asks of it. The corrections that apply to it stand behind.
     """
     try:
         status = (tree / row.mp4).stat()
@@ -330,8 +332,8 @@ def identity(tree: Path, row: Row, recipe: Recipe) -> str:
         facts.append(f"{row.fps:.6g}" if row.fps else None)  # as manifests have it
     if recipe.mask == "sector" or recipe.aspect == "letterboxed":
         facts += [row.rows, row.columns, row.tissue_box]
-    text = json.dumps(facts)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    return digest + corrections.term(corrections.EMBED, row, recipe)
 
 
 def _write_failed(path: Path, failed: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..core import fingerprint
 from ..core.files import atomic_write
 from ..core.settings import REPOSITORY, Model
 from ..encoders import checkpoint
@@ -35,13 +36,11 @@ def write(
     `weights` is the checkpoint and `digest` its SHA-256; `speed` has the keys `SPEED`, or is empty if all vectors
     were there; `features` says what is kept of the tokens besides the vectors, if anything is.
     """
-    how = {
+    record = {
         **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
+        "fingerprint": model.fingerprint(),
         "model": model.name,
         "checkpoint_sha256": digest,
-    }
-    record = {
-        **how,
         "checkpoint": str(weights),
         "weights": checkpoint.note(weights),
         "preprocessing": model.recipe.says(model.num_frames, model.resolution),
@@ -50,19 +49,20 @@ def write(
         "commit": _commit(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
-        **(speed or _speed_before(path, how)),
+        **(speed or _speed_before(path, model, digest)),
         "counts": counts,
     }
     with atomic_write(path) as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _speed_before(path: Path, how: dict[str, object]) -> dict[str, object]:
+def _speed_before(path: Path, model: Model, digest: str) -> dict[str, object]:
     """What an earlier record says of device and speed, if it is of the same vectors."""
     if not path.exists():
         return {}
     before = json.loads(path.read_text())
-    same = all(before.get(key) == value for key, value in how.items())
+    of = before["fingerprint"] if "fingerprint" in before else fingerprint.record_0_1_0(before)
+    same = of in {model.fingerprint(), *fingerprint.model_0_1_0(model)} and before.get("checkpoint_sha256") == digest
     return {key: before[key] for key in SPEED if key in before} if same else {}
 
 
