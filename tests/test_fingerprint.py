@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from conftest import REPOSITORY
-from echo_embeddings.core import fingerprint, settings
+from echo_embeddings.core import configuration, fingerprint, settings
 from echo_embeddings.core.recipe import RECIPES, Recipe
 from echo_embeddings.core.settings import Model
 

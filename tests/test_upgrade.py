@@ -21,7 +21,7 @@ from echo_embeddings.core import configuration, corrections, fingerprint, settin
 from echo_embeddings.core.corrections import Correction
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.settings import Table
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.tools import demo, rekey
 
 LEFT = REPOSITORY / "tests/data/v0_1_0"
@@ -59,14 +59,14 @@ def work(tmp_path, weights, monkeypatch):
     return work
 
 
-def configuration():
+def configured():
     config = configuration.read(".", "config.yaml")
     return config, configuration.check(config)
 
 
 def converted(folder="p10"):
     """Run the job `convert`; returns the MP4 files that it made."""
-    config, _ = configuration()
+    config, _ = configured()
     tree = Layout().mp4(32, folder)
     before = times(tree)
     convert_folder(
@@ -78,17 +78,15 @@ def converted(folder="p10"):
 
 def embedded(name="tiny", pool="mean", folder="p10", **changes):
     """Run the job `embed`; returns how many vectors it computed."""
-    config, registry = configuration()
+    config, registry = configured()
     model = dataclasses.replace(settings.model(config, registry, name), **changes)
-    results = Path("results")
-    places = EmbedPaths(
-        results / f"mp4/32/{folder}", results / f"mp4/32/{folder}.manifest.tsv", Path("weights/tiny.pt"),
-        results / f"state/embed/{name}/{folder}", results / "state/checkpoints",
-        results / f"embeddings/{name}_embeddings_{folder}.pt",
+    layout = Layout()
+    options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
+    embed_folder(
+        folder, model, Path("weights/tiny.pt"), layout.mp4(32, folder), layout, options,
+        max_failed_fraction=0, pooling=pool,
     )  # fmt: skip
-    means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
-    embed_folder(folder, places, model, means, max_failed_fraction=0, keep=pool)
-    counts = json.loads(places.run.read_text())["counts"]
+    counts = json.loads(layout.run_record(name, folder).read_text())["counts"]
     return counts["embedded"] - counts["reused"]
 
 
@@ -140,7 +138,7 @@ def test_version_0_1_0s_results_are_recognised(work, capsys):
 def test_what_is_recognised_stands_under_the_new_fingerprint(work):
     """So the names that 0.1.0 put into its digests can be others from then on."""
     old = {path.name for path in LEFT.rglob("results/**/*-*.*") if path.suffix in (".pt", ".safetensors")}
-    config, registry = configuration()
+    config, registry = configured()
     for folder in ("p10", "p11"):
         converted(folder)
         for model in MODELS:
@@ -173,7 +171,7 @@ def test_a_rate_that_was_written_as_30_0_is_recognised(work):
     """Version 0.1.0 told 30.0 from 30."""
     journal = Path("results/state/convert/32/p10/rows.jsonl")
     Path("config.yaml").write_text(Path("config.yaml").read_text().replace("convert: {", "convert: {fps: 30.0, "))
-    new = settings.convert_settings(configuration()[0], 32)
+    new = settings.convert_settings(configured()[0], 32)
     (digest,) = fingerprint.convert_0_1_0(new) - {new.fingerprint()}
     journal.write_text(journal.read_text().replace(new.fingerprint(), digest))
     assert digest in journal.read_text()

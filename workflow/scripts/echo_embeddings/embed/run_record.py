@@ -17,7 +17,7 @@ from ..core.package import repository
 from ..core.settings import Model
 from ..encoders import checkpoint
 
-# Of the record: where and how fast the vectors were made.
+# Keys of the record that say where and how fast the vectors were made.
 SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
 
@@ -34,8 +34,8 @@ def write(
 ) -> None:
     """Write the record to `path`.
 
-    `weights` is the checkpoint and `digest` its SHA-256; `speed` has the keys `SPEED`, or is empty if all vectors
-    were there; `features` says what is kept of the tokens besides the vectors, if anything is.
+    `weights` is the checkpoint and `digest` its SHA-256. `speed` has the keys `SPEED`; it is empty if all vectors
+    were there already. `features` describes what is kept besides the vectors; None if nothing is.
     """
     record = {
         **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
@@ -68,7 +68,7 @@ def _speed_before(path: Path, model: Model, digest: str) -> dict[str, object]:
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that make a vector, those that are here under their usual name."""
+    """The versions of the packages that make a vector, where they are installed under their usual names."""
     found = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -16,8 +16,8 @@ from ..core.vectors import save_tensors
 class Shards:
     """Vectors in files of the state directory; each file appears whole or not at all.
 
-    Only those made under one fingerprint are seen. Others stay: going back to an earlier setting, or to
-    clips that `limit` hides for a while, costs nothing.
+    Only those made under one fingerprint are read. The others stay: going back to an earlier setting, or to
+    clips that `limit` leaves out for a while, costs nothing.
     """
 
     def __init__(self, state: Path, fingerprint: str) -> None:
@@ -33,7 +33,7 @@ class Shards:
             self._made |= dict(zip(shard["keys"], made, strict=True))
 
     def vectors(self, identities: Mapping[str, str]) -> dict[str, Tensor]:
-        """The vectors, float32 [embed_dim] by key, of those clips that are what they were."""
+        """The vectors that were made of the clips as they are now, float32 [embed_dim] by key."""
         return {
             key: self._made[key][1]
             for key, identity in identities.items()
@@ -41,7 +41,7 @@ class Shards:
         }
 
     def add(self, fresh: Mapping[str, Tensor], identities: Mapping[str, str]) -> None:
-        """Save vectors, float32 [embed_dim] by key, in a shard of their own; those that are there stay as they are."""
+        """Save vectors, float32 [embed_dim] by key, in a new shard, but for those that are there already."""
         there = self.vectors({key: identities[key] for key in fresh})
         made = {key: (identities[key], vector) for key, vector in fresh.items() if key not in there}
         if made:
