@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo status doctor test test-slurm lint format bench screenshot lock clean models verify
+.PHONY: install demo status doctor test test-slow test-slurm lint format bench screenshot lock clean models verify
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -33,6 +33,10 @@ verify: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# What takes longer: all kills, corruptions, encoders of true size. Each has a smaller form in `make test`.
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 # On SLURMs of one node that it starts and stops. Needs root and Debian's packages slurm-wlm and munge, which it
 # does not install; without them the tests are skipped, and say so. Three clusters at a time: see tests/slurm.

@@ -11,8 +11,7 @@ import torch
 from pydicom.data import get_testdata_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# The tests hold the other encoder that ours is measured against.
-sys.path[:0] = [str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "workflow/scripts")]
 
 from echo_embeddings.convert.folder import convert_file  # noqa: E402
 from echo_embeddings.core import settings  # noqa: E402

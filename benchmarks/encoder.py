@@ -18,10 +18,10 @@ import yaml
 from common import REPOSITORY, machine, synchronize
 from torch import Tensor, nn
 
-import oracle
 from echo_embeddings.embed.inference import DTYPES
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES, Architecture
+from testing import oracle
 
 FRAMES = 16
 

@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
-import planted
-from common import machine
+from common import REPOSITORY, machine
+
+from testing import planted
 
 # Runs in a process of its own, as the rule's script does, so that its memory is its own. Mapped pages of the vectors
 # count as resident.
@@ -59,7 +59,7 @@ def main() -> None:
             for name, files in made.folders.items()
         }
         page = Path(top, "qc/vitl.html")
-        scripts = str(Path(__file__).resolve().parents[1] / "workflow/scripts")
+        scripts = str(REPOSITORY / "workflow/scripts")
         command = [sys.executable, "-c", JOB, scripts, str(made.merged), str(page), json.dumps(folders)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds, processor, kilobytes = map(float, done.stdout.split())

@@ -13,14 +13,15 @@ import pydicom
 import pytest
 from pydicom.pixels import pixel_array
 
-from conftest import SETTINGS
 from echo_embeddings.collection.folders import Folder
 from echo_embeddings.convert import folder as convert_module
-from echo_embeddings.convert.folder import ConvertPaths, _small_frames, convert_file, convert_folder
+from echo_embeddings.convert.folder import _small_frames, convert_file
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.dicom.header import check_clip, read_header
-from test_dicom import path_of
+from testing.conversion import SETTINGS, places_in
+from testing.conversion import convert_folder as run
+from testing.corpus import path_of
 
 
 @pytest.fixture
@@ -31,15 +32,7 @@ def folder(collection_dir, tmp_path):
 
 @pytest.fixture
 def places(tmp_path):
-    return ConvertPaths(
-        tmp_path / "mp4/p10", tmp_path / "state", tmp_path / "p10.manifest.tsv", tmp_path / "p10.manifest.sha256"
-    )
-
-
-def run(folder, places, settings=SETTINGS, **changes):
-    options = {"limit": 0, "workers": 2, "timeout": 60, "max_failed_fraction": 1.0} | changes
-    convert_folder(folder, places, settings, **options)
-    return {row.path: row for row in manifest.read(places.table)}
+    return places_in(tmp_path)
 
 
 def tree(places):

@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from conftest import REPOSITORY
 from echo_embeddings.collection.folders import find_folders, list_files
 from echo_embeddings.core import settings
 from echo_embeddings.tools import doctor
+from testing import REPOSITORY
 
 
 def ask(directory, change=None, environment=None):

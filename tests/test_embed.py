@@ -13,48 +13,16 @@ from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.recipe import RECIPES, Recipe
-from echo_embeddings.core.settings import Model, Tables
+from echo_embeddings.core.settings import Tables
 from echo_embeddings.core.vectors import read_vectors
 from echo_embeddings.embed import inference, masks, sampling
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
 from echo_embeddings.encoders import checkpoint
-from echo_embeddings.encoders.architectures import ARCHITECTURES
-
-MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    checkpoint.save(path, {"encoder": checkpoint.draw(ARCHITECTURES["vit_tiny"], 0).state_dict()}, "drawn for a test")
-    return path
+from testing.embedding import MODEL, killed, run
 
 
 @pytest.fixture
-def places(tmp_path, weights, write_video):
-    """Six clips of different content, the third of 9 frames, and their manifest."""
-    rows = []
-    for i in range(6):
-        frames = 9 if i == 2 else 20 + i
-        path = write_video(f"mp4/p10/s{i}/clip.mp4", frames=frames, seed=i)
-        rows.append(Row(f"s{i}/clip.dcm", f"s{i}/clip.mp4", "converted", "", frames, mp4_bytes=path.stat().st_size))
-    rows.append(Row("s0/still.dcm", "", "skipped", "single frame"))
-    manifest.write(tmp_path / "mp4/p10.manifest.tsv", rows)
-    return EmbedPaths(
-        tree=tmp_path / "mp4/p10",
-        table=tmp_path / "mp4/p10.manifest.tsv",
-        checkpoint=weights,
-        state=tmp_path / "state",
-        digests=tmp_path / "digests",
-        vectors=tmp_path / "embeddings/tiny_embeddings_p10.pt",
-    )
-
-
-def run(places, model=MODEL, max_failed_fraction=0.5, tables=None, keep="mean", **changes):
-    means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=2)
-    means = dataclasses.replace(means, **changes)
-    embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction, keep=keep, tables=tables)
-    return torch.load(places.vectors)
+def places(six_clips):
+    return six_clips
 
 
 def record(places):
@@ -128,21 +96,6 @@ def test_a_selection_embeds_its_clips_and_widened_only_the_others(places, monkey
     assert sum(computed) == 6
     with pytest.raises(UserError, match="config: select: no column 'length'"):
         run(places, tables=Tables(select="length > 3"))
-
-
-def killed(monkeypatch, places, **changes):
-    """A run that dies at its second batch."""
-    real, calls = inference.forward, []
-
-    def dies_at_the_second(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(inference, "forward", dies_at_the_second)
-        run(places, batch_size=2, save_every=4, **changes)
 
 
 def test_a_killed_job_keeps_its_shards(places, monkeypatch):

@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import json
-import os
-import subprocess
 
 import pytest
 import torch
@@ -15,14 +13,15 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.recipe import Recipe
 from echo_embeddings.embed import folder as embed_module
 from echo_embeddings.embed import inference
-from test_embed import MODEL, killed, places, run, weights  # noqa: F401
+from testing.embedding import MODEL, killed, run
+from testing.processes import small_disk
 
 TWO = dataclasses.replace(MODEL, recipe=Recipe("two", clips_per_video=2))
 
 
 @pytest.fixture
-def there(places, tmp_path):  # noqa: F811
-    return dataclasses.replace(places, features=tmp_path / "features")
+def there(six_clips, tmp_path):
+    return dataclasses.replace(six_clips, features=tmp_path / "features")
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def computed(monkeypatch):
     return sizes
 
 
-def features(places, pool="tokens"):  # noqa: F811
+def features(places, pool="tokens"):
     """As docs/features.md reads them."""
     found = {}
     index = places.index(pool, "tiny", "p10")
@@ -69,16 +68,16 @@ def test_clips_kept_apart_and_tubelets_average_to_the_vector(there, keep, shape)
     assert not torch.allclose(first, second)  # of two halves of the video
 
 
-def test_vectors_stay_what_they_are(places, there, computed):  # noqa: F811
-    before = run(places)
-    assert json.loads(places.run.read_text())["features"] is None
+def test_vectors_stay_what_they_are(six_clips, there, computed):
+    before = run(six_clips)
+    assert json.loads(six_clips.run.read_text())["features"] is None
     computed.clear()
     after = run(there, keep="tokens")
     assert sum(computed) == 6  # tokens of clips that had a vector and no tokens
     assert all(torch.equal(before[key], after[key]) for key in before)
     computed.clear()
     run(there, keep="tokens")
-    run(places)
+    run(six_clips)
     assert computed == []
 
 
@@ -135,7 +134,7 @@ def test_only_listed_clips_stand_in_the_index(there):
     assert len(features(there)) == 5
 
 
-def files_of(places):  # noqa: F811
+def files_of(places):
     """Every key of every file of features, as often as it stands there."""
     keys = []
     for path in places.features.rglob("*.safetensors"):
@@ -145,18 +144,12 @@ def files_of(places):  # noqa: F811
 
 
 def test_a_full_disk_takes_features_and_leaves_the_vectors(there, computed):
-    there.features.mkdir(parents=True)
-    small = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", there.features]  # room for two clips
-    if os.getuid() != 0 or subprocess.run(small, check=False).returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
+    with small_disk(there.features, "100k"):  # room for two clips
         with pytest.raises(OSError, match="No space left on device"):
             run(there, keep="tokens", batch_size=2, save_every=1000)
         computed.clear()
         assert len(run(there)) == 6  # without features: what was computed is there
         assert computed == []
-    finally:
-        subprocess.run(["umount", "--lazy", there.features], check=True)
 
 
 def test_no_features_are_written_twice(there):

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from conftest import REPOSITORY
 from echo_embeddings.core import settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.encoders.architectures import ARCHITECTURES, FAMILIES
+from testing import REPOSITORY
 
 CONFIG = settings.defaults()
 REGISTRY = settings.check(CONFIG, data=False)

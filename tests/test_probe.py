@@ -9,14 +9,14 @@ import pytest
 import torch
 from pydicom.data import get_testdata_file
 
-import test_mask
-from conftest import REPOSITORY, run_demo
 from echo_embeddings.collection.folders import MP4, find_folder, find_folders
 from echo_embeddings.convert import probe
 from echo_embeddings.core import manifest, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Clip, read_header
+from testing import REPOSITORY, sectors
+from testing.commands import run_demo
 
 
 def rows_as_frames(path, still):
@@ -39,9 +39,9 @@ def tree(tmp_path, write_video):
     shutil.copy(top / "a/one.mp4", top / "100%.mp4")
     (top / "notes.txt").write_text("not a video")
     (top / "empty.mp4").touch()
-    _, picture = test_mask.clip_of("large")
+    _, picture = sectors.clip_of("large")
     for name, frames in (("still.mp4", picture.frames[:1].repeat(12, axis=0)), ("echo.mp4", picture.frames[:20])):
-        test_mask.as_mp4(type(picture)(frames, picture.sector, picture.text), 256, top / name)
+        sectors.as_mp4(type(picture)(frames, picture.sector, picture.text), 256, top / name)
     still = next(decode_frames(_clip(get_testdata_file("examples_rgb_color.dcm"))))
     rows_as_frames(top / "rows.mp4", still)
     return top
@@ -61,7 +61,7 @@ def run(tree, tmp_path, limit=0, max_failed_fraction=0.9):
     table = tmp_path / "results/p10.manifest.tsv"
     probe.probe_folder(
         folder, table, tmp_path / "results/p10.sha256", tmp_path / "state",
-        limit=limit, workers=2, timeout=60, max_failed_fraction=max_failed_fraction,
+        limit=limit, workers=2, timeout=600, max_failed_fraction=max_failed_fraction,
     )  # fmt: skip
     return {row.path: row for row in manifest.read(table)}
 

@@ -1,6 +1,5 @@
 """The report's figures against oracles; planted defects: all are found, and none on a clean set."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from scipy.stats import ks_2samp
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
-from conftest import REPOSITORY
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.vectors import read_vectors, write_vectors
 from echo_embeddings.qc import (
@@ -27,9 +25,7 @@ from echo_embeddings.qc import (
     similarity,
 )
 from echo_embeddings.qc.report import Report, measure
-
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-import planted
+from testing import planted
 
 CLIPS, DIM, PAIRS = 4800, 64, 150
 

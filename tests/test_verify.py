@@ -7,7 +7,6 @@ import sys
 import pytest
 import yaml
 
-from conftest import REPOSITORY
 from echo_embeddings.core import settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.recipe import RECIPES, Recipe
@@ -15,6 +14,7 @@ from echo_embeddings.core.settings import Model
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.tools import verify
+from testing import REPOSITORY
 
 ENTRY = {
     "constructor": "vit_tiny",
