@@ -1,11 +1,8 @@
 """The registry: what every entry says, and its table."""
 
-import subprocess
-import sys
-
 import pytest
 
-from conftest import REPOSITORY
+from conftest import run_command
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.encoders.architectures import ARCHITECTURES, FAMILIES
@@ -42,12 +39,7 @@ def test_a_model_is_six_lines(tmp_path):
 
 
 def command(directory, *arguments):
-    return subprocess.run(
-        [sys.executable, REPOSITORY / "workflow/scripts/models.py", "--directory", directory, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_command("models", "--directory", directory, *arguments)
 
 
 def test_the_table_says_what_is_there_what_is_missing_and_what_it_costs(tmp_path):

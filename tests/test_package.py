@@ -1,30 +1,12 @@
 """The package as a wheel, installed where there is no clone: registry, schemas and pages come with it."""
 
 import os
-import shutil
 import subprocess
 import sys
-
-import pytest
 
 from conftest import REPOSITORY
 from echo_embeddings.core import registry
 from echo_embeddings.core.package import repository
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A directory in which the package's wheel is installed."""
-    directory = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "LICENSE", "workflow"):  # pip builds where the source lies
-        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
-        copy(REPOSITORY / name, directory / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(directory)]
-    subprocess.run([*pip, *build], check=True)
-    (wheel,) = directory.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(directory / "target"), str(wheel)], check=True)
-    return directory / "target"
 
 
 def test_in_a_clone_the_registry_and_the_schemas_are_links_to_what_the_package_comes_with():

@@ -1,13 +1,11 @@
-"""`make verify`: drawn weights, one known clip, and everything that may be wrong with a model's entry."""
+"""`echo-embeddings verify`: drawn weights, one known clip, and everything that may be wrong with a model's entry."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 import yaml
 
-from conftest import REPOSITORY
+from conftest import run_command
 from echo_embeddings.core import configuration
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.recipe import RECIPES, Recipe
@@ -31,23 +29,8 @@ def command(directory, entry=None, name="tiny"):
     if entry is not None:
         (directory / "models.yaml").write_text(yaml.safe_dump({"tiny": entry}))
     (directory / "my.yaml").write_text("models_file: models.yaml\nmodels: [tiny]\nweights_dir: .\n")
-    script = REPOSITORY / "workflow/scripts/verify.py"
-    return subprocess.run(
-        [
-            sys.executable,
-            script,
-            name,
-            "--directory",
-            directory,
-            "--configfile",
-            directory / "my.yaml",
-            "--device",
-            "cpu",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    configfile = directory / "my.yaml"
+    return run_command("verify", name, "--directory", directory, "--configfile", configfile, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -104,4 +87,4 @@ def test_another_file_is_not_known(recorded, tmp_path):
     result = command(tmp_path, entry)
     assert "records none for its SHA-256 (it has 1 of other files)" in result.stdout
     absent = command(tmp_path, entry, name="tinny")
-    assert absent.stderr == "no model 'tinny' in the registry: tiny\n"
+    assert absent.stderr == "echo-embeddings: no model 'tinny' in the registry: tiny\n"

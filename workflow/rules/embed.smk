@@ -17,8 +17,9 @@ rule embed:
     conda:
         "../envs/echo-embeddings.yaml"
     # On a CPU the encoder takes all cores of the machine, or 8 where a cluster has no such number.
-    threads: max(1, config["embed"]["num_workers"]) if config["embed"]["device"] == "cuda" else workflow.resource_settings.cores or 8
+    threads: max(1, config["embed"]["num_workers"]) if config["embed"]["device"] == "cuda" else CORES or 8
     resources:
+        attempt=this_attempt,
         gpu=int(config["embed"]["device"] == "cuda"),
         mem_mb=lambda wildcards, attempt: attempt * embed_mb(wildcards),
         runtime=lambda wildcards, threads, attempt: attempt * embed_minutes(wildcards, threads),

@@ -5,8 +5,8 @@ from echo_embeddings.convert.folder import convert_folder
 from echo_embeddings.core import job, settings
 from echo_embeddings.core.layout import Layout
 
-if __name__ == "__main__":  # worker processes import this file
-    with job.logged(snakemake.log[0]) as terminal:
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         keys = snakemake.config["convert"]
         convert_folder(
             find_folder(snakemake.config["dicom_dir"], snakemake.wildcards.folder),

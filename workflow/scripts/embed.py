@@ -7,8 +7,8 @@ from echo_embeddings.core import configuration, job, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 
-if __name__ == "__main__":  # worker processes import this file
-    with job.logged(snakemake.log[0]) as terminal:
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         registry = configuration.check(snakemake.config)
         model = settings.model(snakemake.config, registry, snakemake.wildcards.model)
         folder = snakemake.wildcards.folder

@@ -14,7 +14,7 @@ import filelock
 import requests
 import urllib3.exceptions
 
-from ..core.errors import UserError
+from ..core.errors import TransientError, UserError
 from ..core.files import FULL, PART, atomic_write, sha256_of
 from ..core.names import one_line
 from ..core.progress import Progress
@@ -87,7 +87,7 @@ def _fetch(url: str, path: Path, sha256: str | None, terminal: TextIO | None) ->
     except TransferError as error:
         if error.final:
             raise UserError(f"{url}: {error}; mend the url, or get the file by hand and put it at {path}") from error
-        raise UserError(
+        raise TransientError(
             f"{url}: cannot be fetched: {error}; {_length(part):,} bytes are kept in {part}: run again where the "
             f"internet can be reached (on a cluster, the login node), or put the file at {path} by hand"
         ) from error
@@ -96,7 +96,7 @@ def _fetch(url: str, path: Path, sha256: str | None, terminal: TextIO | None) ->
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise UserError(
+        raise TransientError(
             f"{part}: {error.strerror}; {_length(part):,} bytes are kept there: make room and run again"
         ) from error
 
@@ -200,7 +200,7 @@ def _receive(
     left = 0 if source.size is None else source.size - have
     free = shutil.disk_usage(part.parent).free
     if left > free:
-        raise UserError(
+        raise TransientError(
             f"{part.parent}: {source.url} takes {left:,} bytes more and {free:,} are free; make room and run again "
             "(what was fetched is kept)"
         )
