@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo status doctor test test-slow test-slurm lint format bench screenshot lock clean models verify
+.PHONY: install demo doctor status models verify compare rekey test test-slow \
+	test-slurm lint format bench screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -15,21 +16,10 @@ demo: $(VENV)/run.stamp
 
 install: $(VENV)/run.stamp
 
-# How far a run is, from any terminal: make status ARGS="--configfile my.yaml --watch"
-status: $(VENV)/run.stamp
-	@$(BIN)/python workflow/scripts/status.py $(ARGS)
-
-# What a run needs and will cost: make doctor ARGS="--configfile my.yaml"
-doctor: $(VENV)/run.stamp
-	@$(BIN)/python workflow/scripts/doctor.py $(ARGS)
-
-# The models that there are, whose checkpoint is missing, and what each costs a clip: make models ARGS="--configfile my.yaml"
-models: $(VENV)/run.stamp
-	@$(BIN)/python workflow/scripts/models.py $(ARGS)
-
-# One known clip through a model, before a full run: make verify MODEL=vitl ARGS="--configfile my.yaml"
-verify: $(VENV)/run.stamp
-	@$(BIN)/python workflow/scripts/verify.py $(MODEL) $(ARGS)
+# The package's commands, which `.venv/bin/echo-embeddings --help` explains: make doctor ARGS="--configfile my.yaml",
+# make verify MODEL=vitl ARGS=...
+doctor status models verify compare rekey: $(VENV)/run.stamp
+	@$(BIN)/echo-embeddings $@ $(if $(filter verify,$@),$(MODEL)) $(ARGS)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -55,15 +45,15 @@ format: $(VENV)/dev.stamp
 	$(BIN)/snakefmt workflow
 
 bench: $(VENV)/dev.stamp
-	$(BIN)/python benchmarks/convert.py speed
-	$(BIN)/python benchmarks/convert.py memory
-	$(BIN)/python benchmarks/convert.py codecs
-	$(BIN)/python benchmarks/encoder.py
-	$(BIN)/python benchmarks/embed.py run
-	$(BIN)/python benchmarks/embed.py startup
-	$(BIN)/python benchmarks/store.py
-	$(BIN)/python benchmarks/qc.py
-	$(BIN)/python benchmarks/export.py
+	$(BIN)/python -m benchmarks.convert speed
+	$(BIN)/python -m benchmarks.convert memory
+	$(BIN)/python -m benchmarks.convert codecs
+	$(BIN)/python -m benchmarks.encoder
+	$(BIN)/python -m benchmarks.embed run
+	$(BIN)/python -m benchmarks.embed startup
+	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.qc
+	$(BIN)/python -m benchmarks.export
 
 # The picture in README.md, of the demo's report; needs Chromium (Debian: apt-get install chromium).
 screenshot: demo $(VENV)/dev.stamp

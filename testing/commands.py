@@ -25,6 +25,12 @@ def run_snakemake(
     )
 
 
+def run_command(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """The command `echo-embeddings` as a user runs it."""
+    command = [sys.executable, "-m", "echo_embeddings.tools.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
 def run_demo(directory, *arguments, change=None, snakefile="workflow/Snakefile"):
     """The demo's run; `change` is YAML to lay over its configuration."""
     files = [str(REPOSITORY / "config/demo.yaml")]
@@ -54,7 +60,7 @@ def pending(directory, *arguments, **options) -> set[str]:
 
 def copy_repository(to: Path) -> None:
     """What a user clones, and beside it the environment in which the tests run, as if `make test` had just made it."""
-    for name in ("Makefile", "README.md", "config", "docs", "profiles", "requirements", "workflow"):
+    for name in ("Makefile", "README.md", "pyproject.toml", "config", "docs", "profiles", "requirements", "workflow"):
         source = REPOSITORY / name
         if source.is_dir():
             shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))

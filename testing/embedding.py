@@ -8,6 +8,7 @@ HOLD it waits until the file TOP/go is there. OPTIONS are those of `run_job`, as
 
 import dataclasses
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,10 +19,11 @@ import torch
 
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Model
 from echo_embeddings.embed import inference
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 
@@ -36,15 +38,34 @@ def write_weights(path: Path) -> None:
     checkpoint.save(path, {"encoder": state}, "drawn for a test")
 
 
-def run(places, model=MODEL, max_failed_fraction=0.5, tables=None, keep="mean", **changes):
-    """Embed the folder; returns its vectors. `changes` are those of the means."""
-    means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=1, save_every=2)
-    means = dataclasses.replace(means, **changes)
-    embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction, keep=keep, tables=tables)
-    return torch.load(places.vectors)
+@dataclasses.dataclass(frozen=True)
+class EmbedPaths:
+    """What the embedding of the folder p10 reads, and where it writes, for tests that look at it."""
+
+    tree: Path
+    checkpoint: Path
+    layout: Layout
+
+    table = property(lambda self: self.layout.manifest(64, "p10"))
+    state = property(lambda self: self.layout.state("embed", "tiny", "p10"))
+    digests = property(lambda self: self.layout.checkpoint_digests())
+    vectors = property(lambda self: self.layout.vectors("tiny", "p10"))
+    run = property(lambda self: self.layout.run_record("tiny", "p10"))
+    failed = property(lambda self: self.layout.failed_clips("tiny", "p10"))
 
 
-def killed(monkeypatch, places, **changes):
+def run(paths, model=MODEL, max_failed_fraction=0.5, tables=None, pooling="mean", **changes):
+    """Embed the folder; returns its vectors. `changes` are those of the compute options."""
+    options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=1, save_every=2)
+    options = dataclasses.replace(options, **changes)
+    embed_folder(
+        "p10", model, paths.checkpoint, paths.tree, paths.layout, options,
+        max_failed_fraction=max_failed_fraction, pooling=pooling, tables=tables,
+    )  # fmt: skip
+    return torch.load(paths.vectors)
+
+
+def killed(monkeypatch, paths, **changes):
     """A run that dies at its second batch."""
     real, calls = inference.forward, []
 
@@ -56,7 +77,7 @@ def killed(monkeypatch, places, **changes):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(inference, "forward", dies_at_the_second)
-        run(places, batch_size=2, save_every=4, **changes)
+        run(paths, batch_size=2, save_every=4, **changes)
 
 
 # --- a job to be killed -----------------------------------------------------------------------------
@@ -80,23 +101,18 @@ def write_source(top: Path) -> None:
     write_weights(top / "tiny.pt")
 
 
-def places_in(source: Path, top: Path) -> EmbedPaths:
+def paths_in(source: Path, top: Path) -> EmbedPaths:
     """What a job reads of `source`, and what it writes below `top`."""
-    return EmbedPaths(
-        tree=source / "mp4/p10",
-        table=source / "mp4/p10.manifest.tsv",
-        checkpoint=source / "tiny.pt",
-        state=top / "state",
-        digests=source / "digests",
-        vectors=top / "tiny_embeddings_p10.pt",
-        features=top / "features",
-    )
+    return EmbedPaths(source / "mp4/p10", source / "tiny.pt", Layout(top))
 
 
-def run_job(source: Path, top: Path, keep: str = "mean", **changes) -> None:
+def run_job(source: Path, top: Path, pooling: str = "mean", **changes) -> None:
     """Embed the clips of `source`, with whatever is there already."""
+    paths = paths_in(source, top)
+    paths.table.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / "mp4/p10.manifest.tsv", paths.table)
     changes = {"batch_size": 2, "save_every": SAVE_EVERY} | changes
-    run(places_in(source, top), max_failed_fraction=0, keep=keep, **changes)
+    run(paths, max_failed_fraction=0, pooling=pooling, **changes)
 
 
 def main(source: Path, top: Path, pause: float, hold: int, options: dict) -> None:

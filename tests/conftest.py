@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,12 +19,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads o
 
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
-from echo_embeddings.embed.folder import EmbedPaths
 from echo_embeddings.tools import demo
+from testing import REPOSITORY
 from testing.commands import copy_repository, environment
 from testing.conversion import SETTINGS
-from testing.embedding import write_weights
+from testing.embedding import EmbedPaths, write_weights
 from testing.qc import Collection
 
 
@@ -76,6 +78,24 @@ def work(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "demo", symlinks=True)
 
 
+def install_wheel(directory: Path) -> None:
+    """Build the package's wheel, and install it into `directory`/target."""
+    for name in ("pyproject.toml", "LICENSE", "workflow"):  # pip builds where the source lies
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        copy(REPOSITORY / name, directory / name)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(directory)]
+    subprocess.run([*pip, *build], check=True)
+    (wheel,) = directory.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(directory / "target"), str(wheel)], check=True)
+
+
+@pytest.fixture(scope="session")
+def installed(made_once) -> Path:
+    """A directory in which the package's wheel is installed."""
+    return made_once("wheel", install_wheel) / "target"
+
+
 @pytest.fixture(scope="session")
 def collection_dir(made_once) -> Path:
     """The demo's collection; copy it before changing it."""
@@ -115,15 +135,9 @@ def six_clips(tmp_path, tiny_weights, write_video) -> EmbedPaths:
         path = write_video(f"mp4/p10/s{i}/clip.mp4", frames=frames, seed=i)
         rows.append(Row(f"s{i}/clip.dcm", f"s{i}/clip.mp4", "converted", "", frames, mp4_bytes=path.stat().st_size))
     rows.append(Row("s0/still.dcm", "", "skipped", "single frame"))
-    manifest.write(tmp_path / "mp4/p10.manifest.tsv", rows)
-    return EmbedPaths(
-        tree=tmp_path / "mp4/p10",
-        table=tmp_path / "mp4/p10.manifest.tsv",
-        checkpoint=tiny_weights,
-        state=tmp_path / "state",
-        digests=tmp_path / "digests",
-        vectors=tmp_path / "embeddings/tiny_embeddings_p10.pt",
-    )
+    paths = EmbedPaths(tmp_path / "mp4/p10", tiny_weights, Layout(tmp_path / "results"))
+    manifest.write(paths.table, rows)
+    return paths
 
 
 @pytest.fixture

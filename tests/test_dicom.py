@@ -26,7 +26,7 @@ from echo_embeddings.dicom.header import (
     read_header,
 )
 from testing import REPOSITORY
-from testing.conversion import SETTINGS, convert_folder, places_in
+from testing.conversion import SETTINGS, convert_folder, paths_in
 from testing.corpus import CINE, PACKAGES, path_of
 
 # path, status, reason, frames of every file of the two packages but Python's own.
@@ -42,15 +42,15 @@ def corpus(tmp_path_factory) -> Path:
 
 
 def test_what_every_file_becomes(corpus, tmp_path):
-    places = places_in(tmp_path)
-    rows = convert_folder(Folder("corpus", str(corpus)), places, dataclasses.replace(SETTINGS, modalities=())).values()
+    paths = paths_in(tmp_path)
+    rows = convert_folder(Folder("corpus", str(corpus)), paths, dataclasses.replace(SETTINGS, modalities=())).values()
     found = [
         [row.path, row.status, row.reason, str(row.frames or "")]
         for row in rows
         if not row.path.endswith((".py", ".pyc"))
     ]
     assert found == TABLE
-    written = {str(p.relative_to(places.tree)) for p in places.tree.rglob("*") if p.is_file()}
+    written = {str(p.relative_to(paths.tree)) for p in paths.tree.rglob("*") if p.is_file()}
     assert written == {row.mp4 for row in rows if row.status == "converted"}
 
 

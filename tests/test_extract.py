@@ -187,7 +187,7 @@ def test_batches_fly_ahead_and_what_is_done_waits_for_no_chunk(encoder, frames, 
     def source():
         nonlocal handed
         for chunk in chunks(frames):
-            handed += len(chunk.places[0])
+            handed += len(chunk.indices[0])
             yield chunk
 
     vectors = []

@@ -22,7 +22,7 @@ from echo_embeddings.core import manifest
 from echo_embeddings.dicom import header
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Unreadable, check_clip, read_header
-from testing.conversion import SETTINGS, convert_folder, places_in
+from testing.conversion import SETTINGS, convert_folder, paths_in
 from testing.corpus import CINE
 from testing.processes import PATIENCE
 
@@ -43,23 +43,23 @@ def convert_all(top: Path, files: dict[str, bytes]) -> dict[str, manifest.Row]:
     for name, content in files.items():
         (top / "dicom" / name).parent.mkdir(parents=True, exist_ok=True)
         (top / "dicom" / name).write_bytes(content)
-    places = places_in(top)
-    rows = convert_folder(Folder("p10", str(top / "dicom")), places)
+    paths = paths_in(top)
+    rows = convert_folder(Folder("p10", str(top / "dicom")), paths)
     assert set(rows) == set(files)
     for row in rows.values():
         assert (row.status == "converted") == (row.reason == ""), row
         assert "Traceback" not in row.reason
         assert len(row.reason) < 400, row
         if row.status == "converted":
-            assert len(video.read(places.tree / row.mp4, range(row.frames), row.frames)) == row.frames
-    written = {str(p.relative_to(places.tree)) for p in places.tree.rglob("*") if p.is_file()}
+            assert len(video.read(paths.tree / row.mp4, range(row.frames), row.frames)) == row.frames
+    written = {str(p.relative_to(paths.tree)) for p in paths.tree.rglob("*") if p.is_file()}
     assert written == {row.mp4 for row in rows.values() if row.mp4}
     return rows
 
 
 @pytest.mark.parametrize(("number", "last"), [(30, 8), pytest.param(220, 30, marks=pytest.mark.slow)])
 def test_truncated_at_any_byte(tmp_path, clip, number, last):
-    """At so many places spread over the file, and at the last bytes of it."""
+    """At so many paths spread over the file, and at the last bytes of it."""
     cuts = sorted({int(len(clip) * i / number) for i in range(number)} | {len(clip) - i for i in range(1, last)})
     assert len(cuts) >= number
     rows = convert_all(tmp_path, {f"{cut:06d}": clip[:cut] for cut in cuts})

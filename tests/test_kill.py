@@ -15,7 +15,7 @@ import pytest
 from echo_embeddings.collection.folders import Folder
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest, workers
-from testing.conversion import SETTINGS, convert_folder, places_in
+from testing.conversion import SETTINGS, convert_folder, paths_in
 from testing.corpus import CINE
 from testing.processes import processes_of, small_disk, start_python, until
 
@@ -37,7 +37,7 @@ def folder(tmp_path) -> Folder:
 
 def finish(folder: Folder, top: Path) -> None:
     """Run in this process, with whatever is there already."""
-    convert_folder(folder, places_in(top), workers=1)
+    convert_folder(folder, paths_in(top), workers=1)
 
 
 def start(folder: Folder, top: Path) -> subprocess.Popen:
@@ -121,7 +121,7 @@ def test_a_full_disk_stops_the_job_with_nothing_half_written(folder, tmp_path):
     disk = tmp_path / "disk"
     with small_disk(disk, "200k") as resize:
         with pytest.raises(OSError, match="No space left on device"):
-            convert_folder(folder, places_in(disk))
+            convert_folder(folder, paths_in(disk))
         half = {p.name for p in disk.rglob("*") if p.is_file()} - {"lock", "owner", "rows.jsonl", "progress.json"}
         assert all(name.endswith(".mp4") for name in half)
         assert not (disk / "m.tsv").exists()

@@ -102,7 +102,7 @@ def test_killed_while_it_keeps_tokens(source, expected, tmp_path, kills):
     landed = 0
     while landed < kills:  # as above
         top = tmp_path / "tokens"
-        process = start(source, top, pause=0.02, keep="tokens")
+        process = start(source, top, pause=0.02, pooling="tokens")
         wanted = 1 + 8 * landed // (kills - 1)
         until(lambda top=top, wanted=wanted: len(list(top.rglob("*.safetensors"))) >= wanted, process)
         time.sleep(draw.uniform(0, 0.05))
@@ -110,7 +110,7 @@ def test_killed_while_it_keeps_tokens(source, expected, tmp_path, kills):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         landed += not (top / "tiny_embeddings_p10.pt").exists()
-        run_job(source, top, keep="tokens")
+        run_job(source, top, pooling="tokens")
         check(top, expected)
         keys = []
         for path in top.rglob("*.safetensors"):

@@ -11,8 +11,9 @@ from pydicom.data import get_testdata_file
 
 from echo_embeddings.collection.folders import MP4, find_folder, find_folders
 from echo_embeddings.convert import probe
-from echo_embeddings.core import manifest, settings
+from echo_embeddings.core import configuration, manifest
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Clip, read_header
 from testing import REPOSITORY, sectors
@@ -58,12 +59,11 @@ def _clip(path):
 
 def run(tree, tmp_path, limit=0, max_failed_fraction=0.9):
     folder = find_folders(str(tmp_path / "mp4"), [], MP4)["p10"]
-    table = tmp_path / "results/p10.manifest.tsv"
+    layout = Layout(tmp_path / "results")
     probe.probe_folder(
-        folder, table, tmp_path / "results/p10.sha256", tmp_path / "state",
-        limit=limit, workers=2, timeout=600, max_failed_fraction=max_failed_fraction,
-    )  # fmt: skip
-    return {row.path: row for row in manifest.read(table)}
+        folder, layout, 256, limit=limit, workers=2, timeout=600, max_failed_fraction=max_failed_fraction
+    )
+    return {row.path: row for row in manifest.read(layout.manifest(256, "p10"))}
 
 
 def test_every_file_is_a_row_and_none_is_touched(tree, tmp_path):
@@ -90,7 +90,7 @@ def test_every_file_is_a_row_and_none_is_touched(tree, tmp_path):
 
 def test_limit_and_too_many_failures(tree, tmp_path):
     assert [row.mp4 for row in run(tree, tmp_path, limit=1).values() if row.mp4] == ["a/one.mp4"]
-    with pytest.raises(UserError, match=r"p10: 3 of 6 MP4 files cannot be read, .* reasons stand in .*manifest\.tsv"):
+    with pytest.raises(UserError, match=r"p10: 3 of 6 MP4 files cannot be read, .* reasons are in .*manifest\.tsv"):
         run(tree, tmp_path, max_failed_fraction=0.1)
 
 
@@ -101,7 +101,7 @@ def test_folders_of_mp4(tree, tmp_path):
     with pytest.raises(UserError, match=r"folder 'nothing': no MP4 below .*names that end with \.mp4"):
         find_folder(str(tmp_path / "mp4"), "nothing", MP4)
     with pytest.raises(UserError, match="config: mp4_dir: no directory 'nowhere' in "):
-        settings.check(settings.defaults() | {"mp4_dir": "nowhere"})
+        configuration.check(configuration.defaults() | {"mp4_dir": "nowhere"})
 
 
 def test_the_workflow_embeds_a_tree_that_is_there(finished, tmp_path):

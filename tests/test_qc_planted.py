@@ -211,7 +211,7 @@ def test_compare_finds_what_differs(tmp_path: Path) -> None:
     write_vectors(tmp_path / "nan.pt", keys, torch.from_numpy(y))
     unsound = agreement.compare(tmp_path / "a.pt", tmp_path / "nan.pt")
     assert unsound.undefined == 1
-    assert {check.name: check.level for check in unsound.checks}["Sound"] == "bad"
+    assert {check.name: check.level for check in unsound.checks}["Finite"] == "bad"
     same = agreement.compare(tmp_path / "a.pt", tmp_path / "a.pt")
     assert (same.identical, same.agreement.overlap) == (60, 1)
     assert {check.level for check in same.checks} == {"good"}

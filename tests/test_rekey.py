@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -12,16 +10,17 @@ import pytest
 import torch
 
 from echo_embeddings.collection.folders import find_folders
-from echo_embeddings.convert.folder import ConvertPaths, convert_folder
-from echo_embeddings.core import manifest, settings
+from echo_embeddings.convert.folder import convert_folder
+from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.settings import Table
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.tools import demo, rekey
-from testing import REPOSITORY
+from testing.commands import run_command
 from testing.embedding import MODEL
 
-SETTINGS = dataclasses.replace(settings.convert_settings(settings.defaults(), 64))
+SETTINGS = dataclasses.replace(settings.convert_settings(configuration.defaults(), 64))
 # Of the demo's clips: two whose identifiers are corrected (one into the other folder), and one that leaves.
 CORRECTED = {
     "p10/p10000001/s90000002/90000002_0001.dcm": "p11/p11000009/s90000002/90000002_0001.dcm",
@@ -32,24 +31,15 @@ GONE = "p10/p10000002/s90000003/90000003_0001.dcm"
 
 def run(top, dicom, weights):
     """What the workflow's jobs do; returns how many files each folder converted and embedded anew."""
-    results, anew = top / "results", []
+    layout, anew = Layout(top / "results"), []
     for name, folder in find_folders(str(dicom), []).items():
-        places = ConvertPaths(
-            results / f"mp4/64/{name}",
-            results / f"state/convert/64/{name}",
-            results / f"mp4/64/{name}.manifest.tsv",
-            results / f"mp4/64/{name}.manifest.sha256",
-        )
-        before = {path: path.stat().st_mtime_ns for path in places.tree.rglob("*.mp4")}
-        convert_folder(folder, places, SETTINGS, limit=0, workers=2, timeout=600, max_failed_fraction=1)
-        converted = [p for p in places.tree.rglob("*.mp4") if before.get(p) != p.stat().st_mtime_ns]
-        to_embed = EmbedPaths(
-            places.tree, places.table, weights, results / f"state/embed/tiny/{name}",
-            results / "state/checkpoints", results / f"embeddings/tiny_embeddings_{name}.pt",
-        )  # fmt: skip
-        means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
-        embed_folder(name, to_embed, MODEL, means, max_failed_fraction=1)
-        counts = json.loads(to_embed.run.read_text())["counts"]
+        tree = layout.mp4(64, name)
+        before = {path: path.stat().st_mtime_ns for path in tree.rglob("*.mp4")}
+        convert_folder(folder, layout, SETTINGS, limit=0, workers=2, timeout=600, max_failed_fraction=1)
+        converted = [p for p in tree.rglob("*.mp4") if before.get(p) != p.stat().st_mtime_ns]
+        options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
+        embed_folder(name, MODEL, weights, tree, layout, options, max_failed_fraction=1)
+        counts = json.loads(layout.run_record("tiny", name).read_text())["counts"]
         anew.append((len(converted), counts["embedded"] - counts["reused"]))
     return anew
 
@@ -122,13 +112,13 @@ def test_the_workflow_goes_on_under_the_new_names_and_computes_nothing(world, ti
 
 
 def test_without_the_new_files_the_embeddings_go_under_the_new_names(world, tmp_path):
-    script = REPOSITORY / "workflow/scripts/rekey.py"
-    command = [sys.executable, script, world / "old", tmp_path, "--record-list", world / "record.csv"]
-    done = subprocess.run([*command, "--renamed", world / "renamed.csv"], capture_output=True, text=True, check=True)
+    arguments = ["rekey", world / "old", tmp_path, "--record-list", world / "record.csv"]
+    done = run_command(*arguments, "--renamed", world / "renamed.csv")
+    assert done.returncode == 0, done.stderr
     assert "1 files: left the collection" in done.stdout
     assert same(vectors_in(tmp_path), expected(world))
     assert not (tmp_path / "results/state").exists()
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = run_command(*arguments)
     assert again.returncode == 1
     assert again.stderr.strip().endswith("is there already; give a directory without results")
 

@@ -74,7 +74,7 @@ def test_an_incomplete_collection_stops_before_the_merge(listed):
     result = run_demo(listed, "--keep-going", "--forcerun", "merge", change=TABLES + "require_complete: true")
     assert result.returncode != 0
     assert "record.csv lists 11 files: 1 of them are not on the disk, 1 files of the disk are not" in result.stdout
-    assert "their names stand in results/record_list/differences.tsv" in result.stdout
+    assert "their names are in results/record_list/differences.tsv" in result.stdout
     assert "Traceback" not in result.stdout
     differences = pd.read_csv(listed / "results/record_list/differences.tsv", sep="\t")
     assert differences["what"].tolist() == ["listed, not on the disk", "on the disk, not listed"]

@@ -4,15 +4,13 @@ import html.parser
 import json
 import re
 import shutil
-import subprocess
-import sys
 from typing import ClassVar
 
 import pandas as pd
 import torch
 
 from testing import REPOSITORY
-from testing.commands import ALL_AFTER_MERGE, pending, run_demo, run_snakemake
+from testing.commands import ALL_AFTER_MERGE, pending, run_command, run_demo, run_snakemake
 
 
 def test_the_linter_and_the_catalog_take_the_workflow(finished, tmp_path):
@@ -109,10 +107,8 @@ def test_parsing_imports_neither_torch_nor_pydicom(finished, monkeypatch):
 
 
 def test_status_tells_of_a_finished_run(finished):
-    command = [sys.executable, REPOSITORY / "workflow/scripts/status.py", "--directory", finished]
-    result = subprocess.run(
-        [*command, "--configfile", REPOSITORY / "config/demo.yaml"], capture_output=True, text=True, check=True
-    )
+    result = run_command("status", "--directory", finished, "--configfile", REPOSITORY / "config/demo.yaml")
+    assert result.returncode == 0, result.stderr
     assert "4 jobs: 4 done" in result.stdout
     assert re.search(r"^p10 +convert +256 +done +6 +6 +1 ", result.stdout, re.MULTILINE)
     assert re.search(r"^p11 +embed +vit-tiny +done +4 +4 +0 ", result.stdout, re.MULTILINE)

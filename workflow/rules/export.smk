@@ -7,19 +7,19 @@
 
 rule export:
     input:
-        expand("results/parquet/{model}/README.md", model=config["models"]),
+        expand(RESULTS.card("{model}"), model=config["models"]),
     localrule: True
 
 
 rule export_studies:
     input:
-        expand("results/study/{model}.parquet", model=config["models"]),
+        expand(RESULTS.study_vectors("{model}"), model=config["models"]),
     localrule: True
 
 
 rule export_matrices:
     input:
-        expand("results/embeddings/{model}_embeddings_all.npy", model=config["models"]),
+        expand(RESULTS.matrix("{model}"), model=config["models"]),
     localrule: True
 
 
@@ -29,21 +29,23 @@ rule export_parquet:
         parts=folder_vectors,
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
         tables=joining_files,
-        complete=settings.RECORD_LIST_SUMMARY if config["require_complete"] else [],
+        complete=RESULTS.record_list_summary() if config["require_complete"] else [],
     output:
-        shards=[f"results/parquet/{{model}}/train-{i:05d}-of-{len(FOLDERS):05d}.parquet" for i in range(len(FOLDERS))],
-        card="results/parquet/{model}/README.md",
+        shards=[
+            RESULTS.parquet("{model}") / f"train-{i:05d}-of-{len(FOLDERS):05d}.parquet" for i in range(len(FOLDERS))
+        ],
+        card=RESULTS.card("{model}"),
     log:
-        "results/logs/export_parquet/{model}.log",
+        RESULTS.log("export_parquet", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
     params:
         folders=list(FOLDERS),
         size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
-        known=asdict(TABLES),
         columns=config["export"]["columns"],
         about=lambda wildcards: {
             "model": wildcards.model,
@@ -52,6 +54,8 @@ rule export_parquet:
             "collection": config["qc"]["collection"],
             "access": config["export"]["access"],
         },
+        # There for Snakemake alone: it runs a job again if it changed.
+        known=asdict(TABLES),
     script:
         "../scripts/export_parquet.py"
 
@@ -61,37 +65,40 @@ rule export_study:
         parts=folder_vectors,
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
         tables=joining_files,
-        complete=settings.RECORD_LIST_SUMMARY if config["require_complete"] else [],
+        complete=RESULTS.record_list_summary() if config["require_complete"] else [],
     output:
-        "results/study/{model}.parquet",
+        RESULTS.study_vectors("{model}"),
     log:
-        "results/logs/export_study/{model}.log",
+        RESULTS.log("export_study", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
     params:
         folders=list(FOLDERS),
         size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
-        known=asdict(TABLES),
         columns=config["export"]["columns"],
         dim=lambda wildcards: REGISTRY[wildcards.model]["embed_dim"],
+        # There for Snakemake alone: it runs a job again if it changed.
+        known=asdict(TABLES),
     script:
         "../scripts/export_study.py"
 
 
 rule export_matrix:
     input:
-        "results/embeddings/{model}_embeddings_all.pt",
+        RESULTS.merged("{model}"),
     output:
-        matrix="results/embeddings/{model}_embeddings_all.npy",
-        names="results/embeddings/{model}_embeddings_all.keys.tsv",
+        matrix=RESULTS.matrix("{model}"),
+        names=RESULTS.matrix_keys("{model}"),
     log:
-        "results/logs/export_matrix/{model}.log",
+        RESULTS.log("export_matrix", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
     script:

@@ -4,14 +4,15 @@
 rule merge:
     input:
         parts=folder_vectors,
-        complete=settings.RECORD_LIST_SUMMARY if config["require_complete"] else [],
+        complete=RESULTS.record_list_summary() if config["require_complete"] else [],
     output:
-        "results/embeddings/{model}_embeddings_all.pt",
+        RESULTS.merged("{model}"),
     log:
-        "results/logs/merge/{model}.log",
+        RESULTS.log("merge", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, attempt: attempt
         * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
         runtime=lambda wildcards, attempt: attempt

@@ -6,12 +6,14 @@
 # On the machine where Snakemake runs: nodes of a cluster often have no way to the internet.
 rule physionet:
     output:
-        "results/physionet.tsv",
+        RESULTS.physionet(),
     log:
-        "results/logs/physionet.log",
+        RESULTS.log("physionet"),
     localrule: True
     conda:
         "../envs/echo-embeddings.yaml"
+    resources:
+        attempt=this_attempt,
     params:
         url=config["physionet"]["url"],
         project=config["physionet"]["project"],

@@ -3,21 +3,23 @@
 
 rule probe:
     output:
-        manifest="results/mp4/{size}/{folder}.manifest.tsv",
-        digest="results/mp4/{size}/{folder}.manifest.sha256",
+        manifest=RESULTS.manifest("{size}", "{folder}"),
+        digest=RESULTS.manifest_digest("{size}", "{folder}"),
     log:
-        "results/logs/probe/{size}/{folder}.log",
+        RESULTS.log("probe", "{size}", "{folder}"),
     benchmark:
-        "results/benchmarks/probe/{size}/{folder}.tsv"
+        RESULTS.benchmark("probe", "{size}", "{folder}")
     conda:
         "../envs/echo-embeddings.yaml"
     threads: config["convert"]["workers"]
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, threads, attempt: attempt * estimate.convert_mb(clips(wildcards.folder), threads),
         runtime=lambda wildcards, threads, attempt: attempt * estimate.convert_minutes(clips(wildcards.folder), threads),
     params:
-        source=lambda wildcards: survey(wildcards.folder).fingerprint,
         mp4_dir=config["mp4_dir"],
         limit=config["limit"],
+        # There for Snakemake alone: it runs a job again if it changed.
+        source=lambda wildcards: survey(wildcards.folder).fingerprint,
     script:
         "../scripts/probe.py"

@@ -3,24 +3,25 @@
 
 rule qc_model:
     input:
-        merged="results/embeddings/{model}_embeddings_all.pt",
+        merged=RESULTS.merged("{model}"),
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
-        record_list=settings.RECORD_LIST_SUMMARY if config["record_list"] else [],
+        record_list=RESULTS.record_list_summary() if config["record_list"] else [],
         tables=selecting_files,
     output:
         page=report(
-            "results/qc/{model}.html",
+            RESULTS.page("{model}"),
             caption="../report/model.rst",
             category="Quality",
             labels={"page": "vectors of {model}"},  # one label: the viewer makes a switch of a second, and fails on it
         ),
-        numbers="results/qc/{model}.json",
+        numbers=RESULTS.page_numbers("{model}"),
     log:
-        "results/logs/qc_model/{model}.log",
+        RESULTS.log("qc_model", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
     threads: 2
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, attempt: attempt
         * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
         runtime=lambda wildcards, attempt: attempt
@@ -33,6 +34,7 @@ rule qc_model:
         collection=config["qc"]["collection"],
         pictures=config["qc"]["pictures"],
         hash_names=config["qc"]["hash_names"],
+        # There for Snakemake alone: it runs a job again if they changed.
         version=settings.QC_VERSION,
         selecting=asdict(SELECTING),
     script:
@@ -41,26 +43,29 @@ rule qc_model:
 
 rule qc_index:
     input:
-        pages=expand("results/qc/{model}.html", model=config["models"]),
-        numbers=expand("results/qc/{model}.json", model=config["models"]),
-        merged=expand("results/embeddings/{model}_embeddings_all.pt", model=config["models"]),
+        pages=expand(RESULTS.page("{model}"), model=config["models"]),
+        numbers=expand(RESULTS.page_numbers("{model}"), model=config["models"]),
+        merged=expand(RESULTS.merged("{model}"), model=config["models"]),
     output:
         page=report(
-            "results/qc/index.html",
+            RESULTS.index_page(),
             caption="../report/index.rst",
             category="Quality",
             labels={"page": "all models"},
         ),
-        numbers="results/qc/index.json",
+        numbers=RESULTS.index_numbers(),
     log:
-        "results/logs/qc_index.log",
+        RESULTS.log("qc_index"),
     # Not worth a job: of each model it reads the numbers of its page and 10,000 vectors.
     localrule: True
     conda:
         "../envs/echo-embeddings.yaml"
     threads: 2
+    resources:
+        attempt=this_attempt,
     params:
         models=config["models"],
+        # There for Snakemake alone: it runs a job again if it changed.
         version=settings.QC_VERSION,
     script:
         "../scripts/qc_index.py"

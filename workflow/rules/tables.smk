@@ -7,18 +7,20 @@ if config["record_list"]:
         input:
             record_list,
         output:
-            settings.RECORD_LIST_SUMMARY,
+            RESULTS.record_list_summary(),
         log:
-            "results/logs/check_record_list.log",
+            RESULTS.log("check_record_list"),
         # First of all: an incomplete collection is to be known before hours are spent on it.
         priority: 100
         conda:
             "../envs/echo-embeddings.yaml"
         resources:
+            attempt=this_attempt,
             mem_mb=4000,
             runtime=60,
         params:
-            source=lambda wildcards: [survey(folder).fingerprint for folder in FOLDERS],
             require_complete=config["require_complete"],
+            # There for Snakemake alone: it runs a job again if it changed.
+            source=lambda wildcards: [survey(folder).fingerprint for folder in FOLDERS],
         script:
             "../scripts/check_record_list.py"

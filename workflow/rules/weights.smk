@@ -18,11 +18,13 @@ for path, model in ABSENT_WEIGHTS.items():
             # "update": not deleted beforehand, should another run have fetched it in the meantime.
             update(path),
         log:
-            f"results/logs/download_weights/{model}.log",
+            RESULTS.log("download_weights", model),
         priority: 1
         localrule: True
         conda:
             "../envs/echo-embeddings.yaml"
+        resources:
+            attempt=this_attempt,
         params:
             url=REGISTRY[model]["url"],
             sha256=REGISTRY[model]["sha256"],

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from echo_embeddings.core import job, settings
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.tables import export, study
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         params = snakemake.params
         study.write(
-            export.parts(Path("results"), snakemake.wildcards.model, params.size, params.folders),
+            export.parts(Layout(), snakemake.wildcards.model, params.size, params.folders),
             Path(snakemake.output[0]),
             settings.tables(snakemake.config),
             params.columns,

@@ -1,20 +1,18 @@
 """Rule probe: the manifest of a folder of MP4 files that are there already."""
 
-from pathlib import Path
-
 from echo_embeddings.collection.folders import MP4, find_folder
 from echo_embeddings.convert import probe
 from echo_embeddings.core import job
+from echo_embeddings.core.layout import Layout
 
-if __name__ == "__main__":  # worker processes import this file
-    with job.logged(snakemake.log[0]) as terminal:
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         size, folder = snakemake.wildcards.size, snakemake.wildcards.folder
         keys = snakemake.config["convert"]
         probe.probe_folder(
             find_folder(snakemake.params.mp4_dir, folder, MP4),
-            Path(snakemake.output.manifest),
-            Path(snakemake.output.digest),
-            Path("results/state/convert", size, folder),
+            Layout(),
+            int(size),
             limit=snakemake.params.limit,
             workers=snakemake.threads,
             timeout=keys["timeout"],

@@ -5,23 +5,18 @@ from pathlib import Path
 from echo_embeddings import qc
 from echo_embeddings.collection.folders import mp4_tree
 from echo_embeddings.core import job, settings
+from echo_embeddings.core.layout import Layout
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         model, params = snakemake.wildcards.model, snakemake.params
+        layout = Layout()
+        trees = {folder: mp4_tree(snakemake.config, layout, params.size, folder) for folder in params.folders}
         record_list = snakemake.input.get("record_list")
         qc.make_model_page(
             model,
             Path(snakemake.input.merged),
-            {
-                folder: qc.FolderFiles(
-                    manifest=Path("results/mp4", params.size, f"{folder}.manifest.tsv"),
-                    tree=mp4_tree(snakemake.config, params.size, folder),
-                    run=Path("results/embeddings", f"{model}_embeddings_{folder}.json"),
-                    failed=Path("results/embeddings", f"{model}_embeddings_{folder}.failed.tsv"),
-                )
-                for folder in params.folders
-            },
+            qc.folder_files(layout, model, params.size, trees),
             Path(snakemake.output.page),
             qc.Options(
                 prefix_folder=params.prefix_folder,

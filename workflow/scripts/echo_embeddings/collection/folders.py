@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
+from ..core.layout import Layout
 from ..core.names import decode_name, encode_name
 from ..dicom.archives import unpack_command
 from ..dicom.mark import has_dicom_mark
@@ -130,11 +131,11 @@ def collection_source(config: Mapping[str, Any]) -> tuple[str, Kind]:
     return (config["mp4_dir"], MP4) if config["mp4_dir"] else (config["dicom_dir"], DICOM)
 
 
-def mp4_tree(config: Mapping[str, Any], size: str, folder: str) -> Path:
+def mp4_tree(config: Mapping[str, Any], layout: Layout, size: int | str, folder: str) -> Path:
     """Where the MP4 files of a folder lie: those converted to `size` x `size` pixels, or those that were there."""
     if config["mp4_dir"]:
         return Path(find_folder(config["mp4_dir"], folder, MP4).path)
-    return Path("results/mp4", size, folder)
+    return layout.mp4(size, folder)
 
 
 def find_folders(top: str, chosen: list[str], kind: Kind = DICOM) -> dict[str, Folder]:

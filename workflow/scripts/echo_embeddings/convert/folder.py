@@ -1,7 +1,7 @@
 """A folder of DICOM to a tree of MP4 files and its manifest.
 
 What has been done is remembered, row by row, in a journal that no rule declares, so that a job that is
-killed and started again does only what is missing. MP4 files stand under their final names only when whole.
+killed and started again does only what is missing. An MP4 file has its final name only once it is whole.
 """
 
 import collections
@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -21,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..collection.folders import Folder, list_files, mp4_name
-from ..core import manifest
+from ..core import corrections, fingerprint, manifest
 from ..core.errors import UserError
 from ..core.files import PART, atomic_write
+from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
 from ..core.names import decode_name, encode_name
@@ -37,16 +37,6 @@ from . import video
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
 FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states none
-
-
-@dataclass(frozen=True)
-class ConvertPaths:
-    """Where one folder's conversion reads and writes."""
-
-    tree: Path  # of MP4 files
-    state: Path  # what the job remembers; no rule declares it
-    table: Path  # the manifest
-    digest: Path  # the manifest's SHA-256
 
 
 # --- one file ---------------------------------------------------------------------------------------
@@ -117,7 +107,7 @@ def _small_frames(clip: Clip, size: int) -> Iterator[NDArray[np.uint8]]:
 
 def convert_folder(
     folder: Folder,
-    places: ConvertPaths,
+    layout: Layout,
     settings: ConvertSettings,
     *,
     limit: int,
@@ -126,7 +116,7 @@ def convert_folder(
     max_failed_fraction: float,
     terminal: TextIO | None = None,
 ) -> None:
-    """Convert every clip of `folder` into `places.tree` and write its manifest.
+    """Convert every clip of `folder` into its MP4 tree and write its manifest.
 
     `limit` > 0 looks at the files up to and including the first `limit` multi-frame ones only. `timeout`
     is in seconds a file, `terminal` is for a live line. Raises `UserError` if another run has the folder,
@@ -134,12 +124,14 @@ def convert_folder(
     (converted + failed). Raises `OSError` if the disk is full.
     """
     started = time.monotonic()
-    with exclusive_lock(places.state, folder.name):
-        _sweep(places.tree)
+    tree = layout.mp4(settings.size, folder.name)
+    state = layout.state("convert", settings.size, folder.name)
+    with exclusive_lock(state, folder.name):
+        _sweep(tree)
         listed = list_files(folder)
         chosen = _first_clips(folder, listed, limit) if limit else listed
-        journal = Journal(places.state / "rows.jsonl", settings.fingerprint(), {encode_name(path) for path in listed})
-        rows = {path: row for path in chosen if (row := _kept(journal, folder, places.tree, path))}
+        journal = Journal(state / "rows.jsonl", settings, {encode_name(path) for path in listed})
+        rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
         collisions = _collisions(folder, chosen)
         rows |= {
             path: _failed(folder, path, f"name collision with {encode_name(other)}")
@@ -150,16 +142,22 @@ def convert_folder(
         before = len(chosen) - len(todo)
         with (
             journal,
-            Progress(folder.name, len(todo), "files", terminal, state=places.state, before=before) as progress,
+            Progress(folder.name, len(todo), "files", terminal, state=state, before=before) as progress,
         ):
             if todo:
                 video.check(settings)
-            for path, row in _convert_all(folder, places.tree, todo, settings, workers, timeout):
+            for path, row in _convert_all(folder, tree, todo, settings, workers, timeout):
                 rows[path] = row
                 journal.add(row)
                 progress.step(failed=row.status == FAILED)
-        _prune(places.tree, listed, rows.values())
-        _finish(folder.name, places, list(rows.values()), max_failed_fraction, time.monotonic() - started)
+        _prune(tree, listed, rows.values())
+        made = list(rows.values())
+        manifest.write(state / "manifest.tsv", made)
+        _summarize(folder.name, made, time.monotonic() - started)
+        _judge(folder.name, made, state / "manifest.tsv", max_failed_fraction)
+        table = layout.manifest(settings.size, folder.name)
+        manifest.write(table, made)
+        manifest.write_digest(table, layout.manifest_digest(settings.size, folder.name))
 
 
 def _first_clips(folder: Folder, listed: list[str], limit: int) -> list[str]:
@@ -238,19 +236,22 @@ def _convert_all(
 class Journal:
     """What became of each file, one JSON object a line, added as it is made.
 
-    Each row stands with the fingerprint of the settings it was made under: under others it does not
-    count, and is not lost either. Of rows of one file the last counts. A last line that a kill cut short
-    does not.
+    Each row is kept with the fingerprint of the settings that it was made under, and with the corrections that
+    apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts.
+    A last line that a kill cut short does not.
     """
 
-    def __init__(self, path: Path, fingerprint: str, listed: set[str]) -> None:
+    def __init__(self, path: Path, settings: ConvertSettings, listed: set[str]) -> None:
         """Read the journal at `path`, forget files that are not in `listed`, and open it for more."""
-        self._fingerprint = fingerprint
+        self._settings, self._fingerprint = settings, settings.fingerprint()
+        earlier = fingerprint.convert_0_1_0(settings)
         self._records: dict[str, dict[str, Any]] = {}
         for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
             try:
                 record = json.loads(line)
                 row = Row(**record["row"])
+                if record["settings"] in earlier:
+                    record["settings"] = self._fingerprint
             except (ValueError, TypeError, KeyError):  # cut short, or of an older version: done again
                 continue
             if row.path in listed:
@@ -262,14 +263,18 @@ class Journal:
     def row(self, path: str) -> Row | None:
         """The row of the file, if it was made under these settings."""
         record = self._records.get(path)
-        return Row(**record["row"]) if record and record["settings"] == self._fingerprint else None
+        row = Row(**record["row"]) if record else None
+        return row if record and row and record["settings"] == self._made_under(row) else None
 
     def add(self, row: Row) -> None:
         """Append a row; from here on it survives whatever becomes of this process."""
-        record = {"settings": self._fingerprint, "row": dataclasses.asdict(row)}
+        record = {"settings": self._made_under(row), "row": dataclasses.asdict(row)}
         self._records[row.path] = record
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+
+    def _made_under(self, row: Row) -> str:
+        return self._fingerprint + corrections.term(corrections.CONVERT, row, self._settings)
 
     def __enter__(self) -> Self:
         return self
@@ -310,10 +315,8 @@ def _prune(tree: Path, listed: Iterable[str], rows: Iterable[Row]) -> None:
             path.unlink()
 
 
-def _finish(name: str, places: ConvertPaths, rows: list[Row], max_failed_fraction: float, seconds: float) -> None:
-    """Write the manifest, print the summary, judge the share of failures."""
-    saved = places.state / "manifest.tsv"
-    manifest.write(saved, rows)
+def _summarize(name: str, rows: list[Row], seconds: float) -> None:
+    """Print what became of the files."""
     counts = collections.Counter(row.status for row in rows)
     for status in (SKIPPED, FAILED):
         for reason, n in collections.Counter(r.reason for r in rows if r.status == status).most_common():
@@ -327,12 +330,15 @@ def _finish(name: str, places: ConvertPaths, rows: list[Row], max_failed_fractio
         f"{written:.2f} GB out), {counts[SKIPPED]} skipped, {counts[FAILED]} failed in {seconds:.0f} s",
         flush=True,
     )
-    tried = counts[CONVERTED] + counts[FAILED]
-    if tried and counts[FAILED] / tried > max_failed_fraction:
+
+
+def _judge(name: str, rows: list[Row], saved: Path, max_failed_fraction: float) -> None:
+    """Raise `UserError` if too large a share of the clips failed; `saved` is the manifest that says why."""
+    tried = sum(row.status in (CONVERTED, FAILED) for row in rows)
+    failed = sum(row.status == FAILED for row in rows)
+    if tried and failed / tried > max_failed_fraction:
         raise UserError(
-            f"{name}: {counts[FAILED]} of {tried} clips failed, more than convert.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons stand in {saved}; "
-            "mend those files or take them away, or raise it"
+            f"{name}: {failed} of {tried} clips failed, more than convert.max_failed_fraction "
+            f"({max_failed_fraction:g}) allows; the reasons are in {saved}; "
+            "repair or remove those files, or raise it"
         )
-    manifest.write(places.table, rows)
-    manifest.write_digest(places.table, places.digest)

@@ -1,6 +1,6 @@
 """A folder of MP4 files that somebody made -> its manifest: which can be read, and which seem to be no clips.
 
-The files are read and never touched. The manifest stands in the place of a conversion's, and the stages after it see no
+The files are read and never touched. The manifest takes the place of a conversion's, and the stages after it see no
 difference.
 """
 
@@ -8,7 +8,6 @@ import collections
 import itertools
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from ..collection.folders import MP4_SUFFIX, Folder, list_files
 from ..core import manifest
 from ..core.errors import UserError
+from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
 from ..core.names import encode_name
@@ -82,9 +82,8 @@ def suspicion(frames: NDArray[np.uint8]) -> str | None:
 
 def probe_folder(
     folder: Folder,
-    table: Path,
-    digest: Path,
-    state: Path,
+    layout: Layout,
+    size: int,
     *,
     limit: int,
     workers: int,
@@ -92,12 +91,13 @@ def probe_folder(
     max_failed_fraction: float,
     terminal: TextIO | None = None,
 ) -> None:
-    """Write the manifest `table` of the MP4 files of `folder`, and its SHA-256 to `digest`.
+    """Write the manifest of the MP4 files of `folder` where one of `size` x `size` pixels would lie, and its digest.
 
-    `limit` > 0 takes the first so many clips, `timeout` is in seconds a file, `state` is the job's directory. Raises
-    `UserError` if another run has the folder, or more than `max_failed_fraction` of the files cannot be read; the
-    manifest in `state` says which.
+    `limit` > 0 takes the first so many clips, `timeout` is in seconds a file. Raises `UserError` if another run has
+    the folder, or more than `max_failed_fraction` of the files cannot be read; the manifest in the job's state
+    directory says which.
     """
+    state = layout.state("convert", size, folder.name)
     with exclusive_lock(state, folder.name):
         rows = []
         clips = 0
@@ -117,10 +117,11 @@ def probe_folder(
             raise UserError(
                 f"{folder.name}: {failed} of {len(tried)} MP4 files cannot be read, more than "
                 f"convert.max_failed_fraction ({max_failed_fraction:g}) allows; "
-                f"the reasons stand in {state}/manifest.tsv"
+                f"the reasons are in {state}/manifest.tsv"
             )
+        table = layout.manifest(size, folder.name)
         manifest.write(table, rows)
-        manifest.write_digest(table, digest)
+        manifest.write_digest(table, layout.manifest_digest(size, folder.name))
 
 
 def _probe_all(top: str, paths: list[str], number: int, timeout: float) -> Iterator[Row]:

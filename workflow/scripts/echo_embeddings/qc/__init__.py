@@ -1,8 +1,8 @@
 """The quality page of a model's embeddings, the index of all models, and the comparison of two files.
 
-The rooms, lowest floor first:
+The modules, lowest layer first; a module imports only from those above it in this list:
 
-    base          what the rooms share
+    base          what the modules share
     tables        what the stages left behind, read
     moments       one pass over all vectors: what each holds, sums and counts of each folder
     provenance    where the vectors come from
@@ -23,6 +23,6 @@ The rooms, lowest floor first:
 from .page import make_comparison, make_index, make_model_page
 from .provenance import Training
 from .report import Options
-from .tables import FolderFiles
+from .tables import FolderFiles, folder_files
 
-__all__ = ["FolderFiles", "Options", "Training", "make_comparison", "make_index", "make_model_page"]
+__all__ = ["FolderFiles", "Options", "Training", "folder_files", "make_comparison", "make_index", "make_model_page"]

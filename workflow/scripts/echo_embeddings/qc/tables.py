@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..core import manifest
 from ..core.errors import UserError
+from ..core.layout import Layout
 from ..core.names import one_line
 from ..core.settings import Tables
 from ..tables.join import read_manifest, wanted_keys
@@ -28,6 +29,19 @@ class FolderFiles:
     tree: Path  # its MP4 files
     run: Path  # the run record of its embedding, JSON; may be absent
     failed: Path  # columns `key` and `reason`, tab-separated; absent means that no clip failed
+
+
+def folder_files(layout: Layout, model: str, size: int | str, trees: Mapping[str, Path]) -> dict[str, FolderFiles]:
+    """What the folders left behind; `trees` are their MP4 files."""
+    return {
+        folder: FolderFiles(
+            manifest=layout.manifest(size, folder),
+            tree=tree,
+            run=layout.run_record(model, folder),
+            failed=layout.failed_clips(model, folder),
+        )
+        for folder, tree in trees.items()
+    }
 
 
 def read_files(folders: Mapping[str, FolderFiles], prefix_folder: bool, selecting: Tables) -> pd.DataFrame:

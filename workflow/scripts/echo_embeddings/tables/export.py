@@ -14,6 +14,7 @@ from pyarrow import parquet
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.files import atomic_write
+from ..core.layout import Layout
 from ..core.manifest import CONVERTED
 from ..core.settings import Table, Tables
 from ..core.vectors import read_vectors
@@ -47,13 +48,13 @@ class Part:
         return keys, matrix.numpy().reshape(len(keys), dim)
 
 
-def parts(results: Path, model: str, size: str, folders: Sequence[str]) -> dict[str, Part]:
+def parts(layout: Layout, model: str, size: str, folders: Sequence[str]) -> dict[str, Part]:
     """What an export of `model`, whose clips have `size` pixels, reads of each folder."""
     return {
         folder: Part(
-            vectors=results / "embeddings" / f"{model}_embeddings_{folder}.pt",
-            manifest=results / "mp4" / size / f"{folder}.manifest.tsv",
-            run=results / "embeddings" / f"{model}_embeddings_{folder}.json",
+            vectors=layout.vectors(model, folder),
+            manifest=layout.manifest(size, folder),
+            run=layout.run_record(model, folder),
         )
         for folder in folders
     }

@@ -21,8 +21,10 @@ import pandas as pd
 import torch
 
 from ..collection.folders import Folder, find_folders, mp4_name
+from ..core import corrections
 from ..core.errors import UserError
 from ..core.files import atomic_write
+from ..core.layout import Layout
 from ..core.manifest import CONVERTED, Row
 from ..core.names import decode_name, one_line
 from ..core.recipe import Recipe
@@ -39,7 +41,6 @@ _TELLING = r"\d{6,}_\d+"
 # Recipes that ask different things of a manifest's row, and so tell clips apart differently.
 ASKING = [Recipe("", sampling=sampling, mask=mask) for sampling in ("uniform", "rate") for mask in ("none", "sector")]
 _FOLDER = re.compile(r"([^/]+)/p\d+/s\d+/[^/]+$")
-_EMBEDDINGS = re.compile(r"(?P<model>.+)_embeddings_(?P<folder>.+)\.pt")
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,20 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
     Where `dicom_dir` is given, what jobs remember and the MP4 files (as hard links) are carried over too, so that the
     workflow in `new` converts and embeds only what is new; a DICOM of another size than before counts as new.
 
-    Returns a table with `old` and `new` (folder/path) and `what`, which is also written to `new`/results/rekey.tsv.
+    Returns a table with `old` and `new` (folder/path) and `what`, which is also written to rekey.tsv there.
     Raises `UserError` if there is nothing to carry, something in `new`, or a table is broken.
     """
-    if (new / "results").exists():
-        raise UserError(f"rekey: {new / 'results'} is there already; give a directory without results")
-    if not (old / "results/embeddings").is_dir():
-        raise UserError(f"rekey: no results/embeddings in {old}; give the directory in which the workflow ran")
+    before, after = Layout(old / Layout().root), Layout(new / Layout().root)
+    if after.root.exists():
+        raise UserError(f"rekey: {after.root} is there already; give a directory without results")
+    if not before.embeddings().is_dir():
+        raise UserError(f"rekey: no {before.embeddings()}; give the directory in which the workflow ran")
     journals = {
         (path.parents[1].name, path.parent.name): _journal(path)
-        for path in sorted((old / "results/state/convert").glob("*/*/rows.jsonl"))
+        for path in sorted(before.state("convert").glob("*/*/rows.jsonl"))
     }
+    vectors = before.folder_vectors()
     rows = {Name(folder, row.path): row for (_, folder), made in journals.items() for _, row in made}
-    vectors = {of: path for path in sorted((old / "results/embeddings").glob("*.pt")) if (of := _of(path))}
     by_key = {(name.folder, name.key): name for name in rows}
     for (_, folder), path in vectors.items():
         for key in read_vectors(path)[0]:  # clips of which no journal is left have no other name
@@ -93,20 +95,14 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
         for name in _changed(rows, names, sources):
             what[name] = CHANGED
             del names[name]
-        _carry_state(old / "results", new / "results", sources, journals, names)
-    _carry_vectors(vectors, new / "results/embeddings", by_key, names)
+        _carry_state(before, after, sources, journals, names)
+    _carry_vectors(vectors, after, by_key, names)
     lines = [(str(name), str(names.get(name, "")), what[name]) for name in what]
     lines += [("", str(name), NEW) for name in set(listed) - set(names.values())]
     report = pd.DataFrame(sorted(lines), columns=["old", "new", "what"])
-    with atomic_write(new / "results/rekey.tsv") as part:
+    with atomic_write(after.rekeyed()) as part:
         report.to_csv(part, sep="\t", index=False)
     return report
-
-
-def _of(path: Path) -> tuple[str, str] | None:
-    """Model and folder of an embedding file; None of the merged one."""
-    found = _EMBEDDINGS.fullmatch(path.name)
-    return (found["model"], found["folder"]) if found and found["folder"] != "all" else None
 
 
 def _journal(path: Path) -> list[tuple[str, Row]]:
@@ -198,13 +194,13 @@ def _changed(rows: Mapping[Name, Row], names: Mapping[Name, Name], sources: Mapp
 
 
 def _carry_state(
-    old: Path,
-    new: Path,
+    old: Layout,
+    new: Layout,
     sources: Mapping[str, Folder],
     journals: Mapping[tuple[str, str], list[tuple[str, Row]]],
     names: Mapping[Name, Name],
 ) -> None:
-    """Write journals, MP4 files and shards below the results directory `new`."""
+    """Write journals, MP4 files and shards where `new` has them."""
     lines = collections.defaultdict(list)  # journal -> its lines
     clips: dict[str, dict[tuple[str, str], tuple[str, str, str]]] = {}  # folder -> key, identity -> all three anew
     for (size, folder), made in journals.items():
@@ -216,21 +212,23 @@ def _carry_state(
             key = to.key if before.mp4 else ""
             row = dataclasses.replace(before, path=to.path, mp4=key, mtime_ns=status.st_mtime_ns)
             if row.status == CONVERTED:
-                trees = old / "mp4" / size / folder, new / "mp4" / size / to.folder
+                trees = old.mp4(size, folder), new.mp4(size, to.folder)
                 if not _link(trees[0] / before.mp4, trees[1] / row.mp4, row.mp4_bytes):
                     continue
                 for recipe in ASKING:
-                    was, is_now = identity(trees[0], before, recipe), identity(trees[1], row, recipe)
+                    was, _ = corrections.split(identity(trees[0], before, recipe))
+                    is_now, _ = corrections.split(identity(trees[1], row, recipe))
                     clips.setdefault(folder, {})[before.mp4, was] = (to.folder, row.mp4, is_now)
             record = {"settings": fingerprint, "row": dataclasses.asdict(row)}
-            lines[new / "state/convert" / size / to.folder / "rows.jsonl"].append(json.dumps(record) + "\n")
+            lines[new.state("convert", size, to.folder) / "rows.jsonl"].append(json.dumps(record) + "\n")
     for path, content in lines.items():
         with atomic_write(path) as part:
             part.write_text("".join(content), encoding="utf-8")
-    for path in sorted((old / "state/embed").glob("*/*/*.pt")):
+    for path in sorted(old.state("embed").glob("*/*/*.pt")):
         model, folder = path.parents[1].name, path.parent.name
-        places = new / "state/embed" / model
-        under = {clip: (places / to, key, made) for clip, (to, key, made) in clips.get(folder, {}).items()}
+        under = {
+            clip: (new.state("embed", model, to), key, made) for clip, (to, key, made) in clips.get(folder, {}).items()
+        }
         shards.carry(path, under)
 
 
@@ -250,7 +248,7 @@ def _link(source: Path, target: Path, size: int | None) -> bool:
 
 def _carry_vectors(
     vectors: Mapping[tuple[str, str], Path],
-    target: Path,
+    layout: Layout,
     by_key: Mapping[tuple[str, str], Name],
     names: Mapping[Name, Name],
 ) -> None:
@@ -266,5 +264,5 @@ def _carry_vectors(
         for folder, rows in found.items():
             matrices = {path: read_vectors(path)[1] for path in {path for _, path, _ in rows}}
             matrix = torch.from_numpy(np.stack([matrices[path][i].numpy() for _, path, i in rows]))
-            write_vectors(target / f"{model}_embeddings_{folder}.pt", [key for key, _, _ in rows], matrix)
+            write_vectors(layout.vectors(model, folder), [key for key, _, _ in rows], matrix)
             print(f"{model} {folder}: {len(rows):,} vectors", flush=True)

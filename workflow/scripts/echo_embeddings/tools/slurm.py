@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..core.errors import UserError
 from ..core.job import last_words
+from ..core.layout import Layout
 from ..core.names import one_line
 
 
@@ -55,9 +56,9 @@ def failure_line(number: str | None, message: str, logs: Sequence[str]) -> str:
     `number` is None where SLURM took no job, `message` what Snakemake's plugin says, `logs` the rule's log,
     `results/logs/{rule}/{wildcards}.log`, and last, if there was a job, SLURM's own.
     """
-    name = " ".join(Path(logs[0]).relative_to("results/logs").with_suffix("").parts)
+    name = " ".join(Path(logs[0]).relative_to(Layout().logs()).with_suffix("").parts)
     if number is None:
-        return f"{name}: SLURM takes no such job: {refusal(message)}; mend the line of the profile that asks for it"
+        return f"{name}: SLURM takes no such job: {refusal(message)}; change the line of the profile that asks for it"
     status = re.search(r"SLURM status is: '(\w+)'", message)
     reason = last_words(logs[0], logs[-1])
     return (

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from ..core import job, manifest, progress
 from ..core.errors import UserError
+from ..core.layout import Layout
 from ..core.names import one_line
 
 SILENT = 120.0  # seconds without a sign after which a job counts as lost; a network disk may be a minute late
@@ -53,20 +54,19 @@ class Line:
 
 
 def collect(
-    results: Path, folders: Iterable[str], models: Iterable[str], registry: Mapping[str, Mapping[str, Any]]
+    layout: Layout, folders: Iterable[str], models: Iterable[str], registry: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Line]:
-    """One line for each job of `folders` and `models`, whatever has become of it, below the directory `results`."""
+    """One line for each job of `folders` and `models`, whatever has become of it."""
     models = list(models)
     sizes = sorted({int(registry[model]["resolution"]) for model in models})
     for folder in folders:
         for size in sizes:
-            table = results / f"mp4/{size}/{folder}.manifest.tsv"
+            table = layout.manifest(size, folder)
             found = _converted(table) if table.exists() else None
-            yield found or _at_work(results, folder, "convert", str(size))
+            yield found or _at_work(layout, folder, "convert", str(size))
         for model in models:
-            vectors = results / f"embeddings/{model}_embeddings_{folder}.pt"
-            found = _embedded(vectors, folder, model) if vectors.exists() else None
-            yield found or _at_work(results, folder, "embed", model)
+            found = _embedded(layout, folder, model) if layout.vectors(model, folder).exists() else None
+            yield found or _at_work(layout, folder, "embed", model)
 
 
 def _converted(table: Path) -> Line | None:
@@ -87,8 +87,8 @@ def _counts(table: Path, _mtime_ns: int, _size: int) -> collections.Counter[str]
     return collections.Counter(row.status for row in manifest.read(table))
 
 
-def _embedded(vectors: Path, folder: str, model: str) -> Line | None:
-    record = vectors.with_suffix(".json")
+def _embedded(layout: Layout, folder: str, model: str) -> Line | None:
+    vectors, record = layout.vectors(model, folder), layout.run_record(model, folder)
     try:
         counts = json.loads(record.read_text())["counts"]
     except FileNotFoundError as error:
@@ -96,10 +96,10 @@ def _embedded(vectors: Path, folder: str, model: str) -> Line | None:
     return Line(folder, "embed", model, DONE, counts["converted"], counts["converted"], counts["failed"])
 
 
-def _at_work(results: Path, folder: str, stage: str, what: str) -> Line:
+def _at_work(layout: Layout, folder: str, stage: str, what: str) -> Line:
     """A job whose output is not there: it waits, runs, or was stopped."""
-    record = progress.read(results / "state" / stage / what / folder)
-    why = job.error(results / "logs" / stage / what / f"{folder}.log") or ""
+    record = progress.read(layout.state(stage, what, folder))
+    why = job.error(layout.log(stage, what, folder)) or ""
     if record is None:
         return Line(folder, stage, what, BROKEN if why else WAITING, why=why)
     where = record.host + (f", SLURM job {record.slurm_job}" if record.slurm_job else "")
@@ -156,7 +156,7 @@ def _summary(lines: Sequence[Line]) -> list[str]:
     stopped = [line for line in lines if line.state == BROKEN]
     summary += [f"stopped: {line.stage} {line.what} {line.folder}: {line.why}" for line in stopped[:TOLD]]
     if stopped[TOLD:]:
-        summary.append(f"stopped: {len(stopped) - TOLD} more; each one's log ends with the reason (results/logs/)")
+        summary.append(f"stopped: {len(stopped) - TOLD} more; each one's log ends with the reason ({Layout().logs()}/)")
     return summary
 
 
@@ -180,8 +180,8 @@ def fitted(lines: Sequence[Line], size: os.terminal_size, last: str) -> list[str
     return [row[: size.columns] for row in [*_rows(lines), *summary]][-size.lines :]
 
 
-def watch(look: Callable[[], Iterable[Line]], seconds: float, terminal: TextIO) -> None:
-    """Show what `look` returns on the terminal, anew every `seconds`, until Ctrl-C; then leave the last table there.
+def watch(check: Callable[[], Iterable[Line]], seconds: float, terminal: TextIO) -> None:
+    """Show what `check` returns on the terminal, anew every `seconds`, until Ctrl-C; then leave the last table there.
 
     What cannot be read just now is said below the table and tried again. Where `terminal` is none, a table
     follows the other.
@@ -193,9 +193,9 @@ def watch(look: Callable[[], Iterable[Line]], seconds: float, terminal: TextIO) 
         while True:
             trouble = ""
             try:
-                lines = list(look())
+                lines = list(check())
             except (UserError, OSError) as error:
-                trouble = f"; cannot look just now: {one_line(error)}"
+                trouble = f"; cannot check just now: {one_line(error)}"
             last = f"{datetime.datetime.now():%H:%M:%S}, every {seconds:g} s{trouble or '; Ctrl-C ends it'}"
             if live:
                 rows = fitted(lines, shutil.get_terminal_size(), last)

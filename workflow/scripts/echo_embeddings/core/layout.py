@@ -1,0 +1,153 @@
+"""Where everything lies: every path below results/."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+MERGED = "all"  # in the place of the folder in the name of the merged file
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The directory tree of a run's results.
+
+    `size` is the edge of the square frames in pixels, `model` a name in the registry, `folder` that of a folder of
+    the collection. In the rules they are Snakemake's wildcards: `RESULTS.vectors("{model}", "{folder}")`.
+    """
+
+    root: Path = Path("results")
+
+    # --- MP4 files ---
+
+    def mp4(self, size: int | str, folder: str) -> Path:
+        """The tree of a folder's MP4 files; no rule declares it."""
+        return self.root / "mp4" / str(size) / folder
+
+    def manifest(self, size: int | str, folder: str) -> Path:
+        """One row for every file of a folder."""
+        return self.root / "mp4" / str(size) / f"{folder}.manifest.tsv"
+
+    def manifest_digest(self, size: int | str, folder: str) -> Path:
+        """The SHA-256 of the manifest."""
+        return self.root / "mp4" / str(size) / f"{folder}.manifest.sha256"
+
+    # --- vectors ---
+
+    def embeddings(self) -> Path:
+        """The directory of all embedding files."""
+        return self.root / "embeddings"
+
+    def vectors(self, model: str, folder: str) -> Path:
+        """The embedding file of a folder."""
+        return self.embeddings() / f"{model}_embeddings_{folder}.pt"
+
+    def merged(self, model: str) -> Path:
+        """The embedding file of all folders."""
+        return self.vectors(model, MERGED)
+
+    def folder_vectors(self) -> dict[tuple[str, str], Path]:
+        """The folders' embedding files that are there, by model and folder, in order of their names."""
+        found = {}
+        for path in sorted(self.embeddings().glob("*.pt")):
+            match = re.fullmatch(r"(.+)_embeddings_(.+)\.pt", path.name)
+            if match and match[2] != MERGED:
+                found[match[1], match[2]] = path
+        return found
+
+    def run_record(self, model: str, folder: str) -> Path:
+        """How a folder's vectors were made; no rule declares it, so it outlives a failure."""
+        return self.vectors(model, folder).with_suffix(".json")
+
+    def failed_clips(self, model: str, folder: str) -> Path:
+        """The clips without a vector; no rule declares it, so it outlives the failure that it explains."""
+        return self.vectors(model, folder).with_suffix(".failed.tsv")
+
+    def features(self, pool: str) -> Path:
+        """What `embed.pool` keeps besides vectors, of all models."""
+        return self.root / "features" / pool
+
+    def feature_files(self, pool: str, model: str, folder: str) -> Path:
+        """The directory of a folder's features; no rule declares what lies in it."""
+        return self.features(pool) / model / folder
+
+    def feature_index(self, pool: str, model: str, folder: str) -> Path:
+        """Which file of `feature_files` holds which clip."""
+        return self.features(pool) / model / f"{folder}.index.tsv"
+
+    # --- pages and exports ---
+
+    def page(self, model: str) -> Path:
+        """The quality page of a model."""
+        return self.root / "qc" / f"{model}.html"
+
+    def page_numbers(self, model: str) -> Path:
+        """The numbers of a model's quality page, for machines."""
+        return self.page(model).with_suffix(".json")
+
+    def index_page(self) -> Path:
+        """The page that sets all models side by side."""
+        return self.page("index")
+
+    def index_numbers(self) -> Path:
+        """The numbers of the index page, for machines."""
+        return self.page_numbers("index")
+
+    def record_list_summary(self) -> Path:
+        """The record list against the disk, counts by folder."""
+        return self.root / "record_list" / "summary.tsv"
+
+    def parquet(self, model: str) -> Path:
+        """The directory of a model's Parquet files."""
+        return self.root / "parquet" / model
+
+    def card(self, model: str) -> Path:
+        """The data set card of a model's Parquet files."""
+        return self.parquet(model) / "README.md"
+
+    def study_vectors(self, model: str) -> Path:
+        """A model's vectors, one a study."""
+        return self.root / "study" / f"{model}.parquet"
+
+    def matrix(self, model: str) -> Path:
+        """A model's merged vectors as one NumPy array."""
+        return self.merged(model).with_suffix(".npy")
+
+    def matrix_keys(self, model: str) -> Path:
+        """The key of each row of the matrix."""
+        return self.merged(model).with_suffix(".keys.tsv")
+
+    def physionet(self) -> Path:
+        """The list of what was fetched from PhysioNet."""
+        return self.root / "physionet.tsv"
+
+    def rekeyed(self) -> Path:
+        """What became of each file under the names of a new record list."""
+        return self.root / "rekey.tsv"
+
+    # --- what jobs remember, and say ---
+
+    def state(self, stage: str, *parts: int | str) -> Path:
+        """What a stage's jobs remember, or one job where `parts` say which; no rule declares it."""
+        return self.root.joinpath("state", stage, *map(str, parts))
+
+    def checkpoint_digests(self) -> Path:
+        """The SHA-256 of checkpoints, shared by all jobs."""
+        return self.state("checkpoints")
+
+    def logs(self) -> Path:
+        """The directory of all logs."""
+        return self.root / "logs"
+
+    def log(self, rule: str, *parts: int | str) -> Path:
+        """The log of a job, or of a rule without wildcards."""
+        path = self.logs().joinpath(rule, *map(str, parts))
+        return path.with_name(f"{path.name}.log")
+
+    def kept_log(self, log: Path) -> Path:
+        """The second name of a job's log, which outlives its retries; no rule declares it."""
+        return self.state("logs") / log.relative_to(self.logs())
+
+    def benchmark(self, rule: str, *parts: int | str) -> Path:
+        """Snakemake's table of a job's time and memory."""
+        path = self.root.joinpath("benchmarks", rule, *map(str, parts))
+        return path.with_name(f"{path.name}.tsv")
