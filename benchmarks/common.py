@@ -9,9 +9,10 @@ import cv2
 import torch
 from pydicom.data import get_testdata_file
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import configuration, settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"  # one cine in two sizes, from PyPI packages
 

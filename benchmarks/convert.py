@@ -22,14 +22,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
-from benchmarks import reference
 import torch
-from benchmarks.common import LARGE, SMALL, machine
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
+from benchmarks import reference
+from benchmarks.common import LARGE, SMALL, machine
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import _small_frames, convert_file
 from echo_embeddings.core import configuration, settings
@@ -182,7 +182,7 @@ def memory(frames: int, rows: int, columns: int) -> None:
     with tempfile.TemporaryDirectory() as out:
         path = os.path.join(out, "long.dcm")
         long_clip(path, frames, rows, columns)
-            command = [sys.executable, "-c", WORKER, path, os.path.join(out, "clip.mp4")]
+        command = [sys.executable, "-c", WORKER, path, os.path.join(out, "clip.mp4")]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     converted, worker, child = map(int, done.stdout.split())
     print(
