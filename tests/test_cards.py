@@ -18,10 +18,10 @@ from echo_embeddings.embed import devices
 JOB = f"""
 import sys, time
 sys.path.insert(0, {str(REPOSITORY / "workflow/scripts")!r})
-from echo_embeddings import cards
+from echo_embeddings.embed import devices
 
 names = sys.argv[2].split(",")
-card = names[cards.take(names, sys.argv[1])]
+card = names[devices.take(names, sys.argv[1])]
 print("has", card, time.monotonic(), flush=True)
 time.sleep(float(sys.argv[3]))
 print("leaves", card, time.monotonic(), flush=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +12,34 @@ import torch
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.recipe import RECIPES, Recipe
 from echo_embeddings.core.settings import Model, Tables
 from echo_embeddings.core.vectors import read_vectors
 from echo_embeddings.embed import inference, masks, sampling
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 
 MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    """Where the folder p10 is read, and where the results of the model tiny lie."""
+
+    tree: Path
+    checkpoint: Path
+    layout: Layout
+
+    table = property(lambda self: self.layout.manifest(64, "p10"))
+    state = property(lambda self: self.layout.state("embed", "tiny", "p10"))
+    digests = property(lambda self: self.layout.checkpoint_digests())
+    vectors = property(lambda self: self.layout.vectors("tiny", "p10"))
+    run = property(lambda self: self.layout.run_record("tiny", "p10"))
+    failed = property(lambda self: self.layout.failed_clips("tiny", "p10"))
+    features = property(lambda self: self.layout.root / "features")
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +58,18 @@ def places(tmp_path, weights, write_video):
         path = write_video(f"mp4/p10/s{i}/clip.mp4", frames=frames, seed=i)
         rows.append(Row(f"s{i}/clip.dcm", f"s{i}/clip.mp4", "converted", "", frames, mp4_bytes=path.stat().st_size))
     rows.append(Row("s0/still.dcm", "", "skipped", "single frame"))
-    manifest.write(tmp_path / "mp4/p10.manifest.tsv", rows)
-    return EmbedPaths(
-        tree=tmp_path / "mp4/p10",
-        table=tmp_path / "mp4/p10.manifest.tsv",
-        checkpoint=weights,
-        state=tmp_path / "state",
-        digests=tmp_path / "digests",
-        vectors=tmp_path / "embeddings/tiny_embeddings_p10.pt",
-    )
+    places = Paths(tmp_path / "mp4/p10", weights, Layout(tmp_path / "results"))
+    manifest.write(places.table, rows)
+    return places
 
 
-def run(places, model=MODEL, max_failed_fraction=0.5, tables=None, keep="mean", **changes):
-    means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=2)
-    means = dataclasses.replace(means, **changes)
-    embed_folder("p10", places, model, means, max_failed_fraction=max_failed_fraction, keep=keep, tables=tables)
+def run(places, model=MODEL, max_failed_fraction=0.5, tables=None, pooling="mean", **changes):
+    options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=2)
+    options = dataclasses.replace(options, **changes)
+    embed_folder(
+        "p10", model, places.checkpoint, places.tree, places.layout, options,
+        max_failed_fraction=max_failed_fraction, pooling=pooling, tables=tables,
+    )  # fmt: skip
     return torch.load(places.vectors)
 
 
@@ -178,7 +194,7 @@ def test_a_vector_that_is_not_finite_is_a_failure(places, monkeypatch):
 
 
 def test_wrong_files_and_no_gpu_are_one_line(places, tmp_path):
-    with pytest.raises(UserError, match="no entry 'target_encoder'"):
+    with pytest.raises(UserError, match="no checkpoint key 'target_encoder'"):
         run(places, dataclasses.replace(MODEL, entry="target_encoder"))
     with pytest.raises(UserError, match="no such checkpoint"):
         run(dataclasses.replace(places, checkpoint=tmp_path / "absent.pt"))

@@ -143,19 +143,20 @@ import resource, sys
 sys.path[:0] = {[str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]!r}
 import torch
 import test_extract
-from echo_embeddings import checkpoint, extract
-from echo_embeddings.architectures import ARCHITECTURES
+from echo_embeddings.embed import inference
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES
 
 torch.set_num_threads(1)
 encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
 frames = torch.load(sys.argv[1])
-real = extract.forward
+real = inference.forward
 
 def wide(encoder, clips, *rest):
     widest = torch.empty(len(clips), 2**28, dtype=torch.uint8)  # 256 MB a clip
     return real(encoder, clips, *rest)
 
-extract.forward = wide
+inference.forward = wide
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**29,) * 2)
 vectors, _ = test_extract.run(test_extract.new(encoder, 32), frames)
@@ -231,7 +232,7 @@ def test_batches_fly_ahead_and_what_is_done_waits_for_no_chunk(encoder, frames, 
     def source():
         nonlocal handed
         for chunk in chunks(frames):
-            handed += len(chunk.places[0])
+            handed += len(chunk.indices[0])
             yield chunk
 
     vectors = []

@@ -16,16 +16,17 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import test_embed
 from conftest import REPOSITORY, SETTINGS
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import PART
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
-from echo_embeddings.core.settings import Model
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
+from test_embed import Paths
 from test_kill import processes_of
 
 CLIPS = 24
@@ -39,10 +40,10 @@ import time
 sys.path[:0] = {paths!r}
 from pathlib import Path
 import test_kill_embed
-from echo_embeddings import extract
+from echo_embeddings.embed import inference
 
 if __name__ == "__main__":
-    real = extract.forward
+    real = inference.forward
 
     def slowly(*arguments):
         made = real(*arguments)
@@ -50,38 +51,27 @@ if __name__ == "__main__":
         time.sleep({pause})
         return made
 
-    extract.forward = slowly
+    inference.forward = slowly
     source, top = map(Path, sys.argv[1:])
-    test_kill_embed.run(source, top, keep={keep!r}, save_every={save_every}, num_workers={workers})
+    test_kill_embed.run(source, top, pooling={pooling!r}, save_every={save_every}, num_workers={workers})
 """
 
 
-def places_in(source: Path, top: Path) -> EmbedPaths:
-    return EmbedPaths(
-        tree=source / "mp4/p10",
-        table=source / "mp4/p10.manifest.tsv",
-        checkpoint=source / "tiny.pt",
-        state=top / "state",
-        digests=source / "digests",
-        vectors=top / "tiny_embeddings_p10.pt",
-        features=top / "features",
-    )
-
-
-def run(source: Path, top: Path, keep: str = "mean", **changes) -> None:
-    means = Means("cpu", batch_size=2, auto=False, num_workers=0, threads=1, save_every=SAVE_EVERY)
-    model = Model("tiny", "vit_tiny", SIZE, 192, "encoder", 16, "fp32")
-    means = dataclasses.replace(means, **changes)
-    embed_folder("p10", places_in(source, top), model, means, max_failed_fraction=0, keep=keep)
+def run(source: Path, top: Path, pooling: str = "mean", **changes) -> None:
+    paths = Paths(source / "mp4/p10", source / "tiny.pt", Layout(top))
+    paths.table.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / "mp4/p10.manifest.tsv", paths.table)
+    changes = {"batch_size": 2, "threads": 1, "save_every": SAVE_EVERY} | changes
+    test_embed.run(paths, max_failed_fraction=0, pooling=pooling, **changes)
 
 
 def start(
-    source: Path, top: Path, save_every: int, pause: float, workers: int = 0, keep: str = "mean"
+    source: Path, top: Path, save_every: int, pause: float, workers: int = 0, pooling: str = "mean"
 ) -> subprocess.Popen:
     """A job that says when it has computed a batch, and then pauses, seconds."""
     script = source / f"job-{top.name}.py"
     paths = [str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]
-    script.write_text(JOB.format(paths=paths, save_every=save_every, pause=pause, workers=workers, keep=keep))
+    script.write_text(JOB.format(paths=paths, save_every=save_every, pause=pause, workers=workers, pooling=pooling))
     return subprocess.Popen(
         [sys.executable, script, source, top],
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -89,7 +79,7 @@ def start(
 
 
 def shards(top: Path) -> list[Path]:
-    return list((top / "state").glob("*.pt"))
+    return list((top / "state/embed/tiny/p10").glob("*.pt"))
 
 
 def saved(top: Path) -> int:
@@ -98,7 +88,7 @@ def saved(top: Path) -> int:
 
 
 def counts(top: Path) -> dict[str, int]:
-    return json.loads((top / "tiny_embeddings_p10.json").read_text())["counts"]
+    return json.loads((top / "embeddings/tiny_embeddings_p10.json").read_text())["counts"]
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +112,11 @@ def source(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def expected(source) -> dict[str, torch.Tensor]:
     run(source, source / "undisturbed")
-    return torch.load(source / "undisturbed/tiny_embeddings_p10.pt")
+    return torch.load(source / "undisturbed/embeddings/tiny_embeddings_p10.pt")
 
 
 def check(top: Path, expected: dict[str, torch.Tensor]) -> None:
-    made = torch.load(top / "tiny_embeddings_p10.pt")
+    made = torch.load(top / "embeddings/tiny_embeddings_p10.pt")
     assert list(made) == list(expected)
     for key, vector in made.items():
         assert (vector - expected[key]).norm() / expected[key].norm() < 1e-5
@@ -152,7 +142,7 @@ def test_killed_at_twenty_moments(source, expected):
             (os.killpg if i % 8 else os.kill)(process.pid, signal.SIGKILL)  # now and then its worker is left
         process.communicate()
         kept = saved(top)
-        finished = (top / "tiny_embeddings_p10.pt").exists()
+        finished = (top / "embeddings/tiny_embeddings_p10.pt").exists()
         between += kept > 0 and not finished
         run(source, top)  # starts at once: no orphan holds the lock
         check(top, expected)
@@ -167,14 +157,14 @@ def test_killed_while_it_keeps_tokens(source, expected):
     between = 0
     for i in range(5):
         top = source / f"tokens-{i}"
-        process = start(source, top, SAVE_EVERY, 0.02, keep="tokens")
+        process = start(source, top, SAVE_EVERY, 0.02, pooling="tokens")
         while len(list(top.rglob("*.safetensors"))) <= 2 * i and process.poll() is None:
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.05))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        between += not (top / "tiny_embeddings_p10.pt").exists()
-        run(source, top, keep="tokens")
+        between += not (top / "embeddings/tiny_embeddings_p10.pt").exists()
+        run(source, top, pooling="tokens")
         check(top, expected)
         keys = []
         for path in top.rglob("*.safetensors"):

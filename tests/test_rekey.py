@@ -13,11 +13,12 @@ import torch
 
 from conftest import REPOSITORY
 from echo_embeddings.collection.folders import find_folders
-from echo_embeddings.convert.folder import ConvertPaths, convert_folder
+from echo_embeddings.convert.folder import convert_folder
 from echo_embeddings.core import manifest, settings
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.settings import Model, Table
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.tools import demo, rekey
 from test_embed import weights  # noqa: F401
 
@@ -33,24 +34,15 @@ GONE = "p10/p10000002/s90000003/90000003_0001.dcm"
 
 def run(top, dicom, weights_path):
     """What the workflow's jobs do; returns how many files each folder converted and embedded anew."""
-    results, anew = top / "results", []
+    layout, anew = Layout(top / "results"), []
     for name, folder in find_folders(str(dicom), []).items():
-        places = ConvertPaths(
-            results / f"mp4/64/{name}",
-            results / f"state/convert/64/{name}",
-            results / f"mp4/64/{name}.manifest.tsv",
-            results / f"mp4/64/{name}.manifest.sha256",
-        )
-        before = {path: path.stat().st_mtime_ns for path in places.tree.rglob("*.mp4")}
-        convert_folder(folder, places, SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=1)
-        converted = [p for p in places.tree.rglob("*.mp4") if before.get(p) != p.stat().st_mtime_ns]
-        to_embed = EmbedPaths(
-            places.tree, places.table, weights_path, results / f"state/embed/tiny/{name}",
-            results / "state/checkpoints", results / f"embeddings/tiny_embeddings_{name}.pt",
-        )  # fmt: skip
-        means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
-        embed_folder(name, to_embed, MODEL, means, max_failed_fraction=1)
-        counts = json.loads(to_embed.run.read_text())["counts"]
+        tree = layout.mp4(64, name)
+        before = {path: path.stat().st_mtime_ns for path in tree.rglob("*.mp4")}
+        convert_folder(folder, layout, SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=1)
+        converted = [p for p in tree.rglob("*.mp4") if before.get(p) != p.stat().st_mtime_ns]
+        options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
+        embed_folder(name, MODEL, weights_path, tree, layout, options, max_failed_fraction=1)
+        counts = json.loads(layout.run_record("tiny", name).read_text())["counts"]
         anew.append((len(converted), counts["embedded"] - counts["reused"]))
     return anew
 

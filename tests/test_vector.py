@@ -10,10 +10,11 @@ from conftest import SETTINGS
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Model
 from echo_embeddings.embed import sampling
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.encoders import checkpoint
 from test_dicom import path_of
 
@@ -52,12 +53,12 @@ def relative(a, b):
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 5e-3), ("bf16", 2e-2)])
 def test_the_stage_gives_the_vectors_of_the_oracle(videos, reference, weights, tmp_path, precision, bound):
     path, frames = videos["large"]
-    manifest.write(tmp_path / "m.tsv", [Row("large.dcm", path.name, "converted", "", frames)])
-    places = EmbedPaths(path.parent, tmp_path / "m.tsv", weights, tmp_path / "state", tmp_path / "d", tmp_path / "v.pt")
+    layout = Layout(tmp_path)
+    manifest.write(layout.manifest(256, "p10"), [Row("large.dcm", path.name, "converted", "", frames)])
     model = Model("vitl", "vit_large", 256, 1024, "encoder", 16, precision)
-    means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=10)
-    embed_folder("p10", places, model, means, max_failed_fraction=0)
-    vector = torch.load(places.vectors)[path.name]
+    options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=10)
+    embed_folder("p10", model, weights, path.parent, layout, options, max_failed_fraction=0)
+    vector = torch.load(layout.vectors("vitl", "p10"))[path.name]
     assert vector.dtype == torch.float32
     assert relative(vector, reference["large"]) < bound
     # The test would prove nothing if all videos had nearly the same vector.
