@@ -20,7 +20,7 @@ import reference
 import torch
 from common import REPOSITORY, machine, synchronize, write_videos
 
-from echo_embeddings.core import manifest, settings
+from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.recipe import GUIDE
@@ -185,8 +185,9 @@ up = time.time() - began
 import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from echo_embeddings.core import settings
 from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.recipe import Recipe
+from echo_embeddings.core.settings import Model
 from echo_embeddings.embed import folder, inference
 
 def says(module, name, words):
@@ -204,10 +205,10 @@ if __name__ == "__main__":
     says(folder, "load_encoder", "checkpoint mapped, keys and shapes compared")
     says(folder, "_extractor", "encoder on the device")
     says(inference, "forward", "first batch computed")
-    top, model = Path({top!r}), settings.model_of({model!r})
+    top = Path({top!r})
     options = folder.ComputeOptions({device!r}, 1, False, 1, {threads}, 1000)
     folder.embed_folder(
-        {folder!r}, model, top / "model.pt", top / "mp4", Layout(top), options, max_failed_fraction=0
+        {folder!r}, {model!r}, top / "model.pt", top / "mp4", Layout(top), options, max_failed_fraction=0
     )
 """
 
@@ -228,7 +229,7 @@ def startup(model: Model, device: str, copies: int) -> None:
                     began=time.time(),
                     paths=[str(REPOSITORY / "workflow/scripts")],
                     top=str(top),
-                    model=dataclasses.asdict(model),
+                    model=model,
                     folder=FOLDER,
                     device=device,
                     threads=os.cpu_count(),
@@ -240,8 +241,8 @@ def startup(model: Model, device: str, copies: int) -> None:
 
 
 def main() -> None:
-    config = settings.defaults()
-    registry = settings.check(config, data=False)
+    config = configuration.defaults()
+    registry = configuration.check(config, data=False)
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "startup"])

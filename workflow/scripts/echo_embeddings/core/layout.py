@@ -143,6 +143,10 @@ class Layout:
         path = self.logs().joinpath(rule, *map(str, parts))
         return path.with_name(f"{path.name}.log")
 
+    def kept_log(self, log: Path) -> Path:
+        """The second name of a job's log, which outlives its retries; no rule declares it."""
+        return self.state("logs") / log.relative_to(self.logs())
+
     def benchmark(self, rule: str, *parts: int | str) -> Path:
         """Snakemake's table of a job's time and memory."""
         path = self.root.joinpath("benchmarks", rule, *map(str, parts))

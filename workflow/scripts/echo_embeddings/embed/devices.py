@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 import torch
 
-from ..core.errors import UserError
+from ..core.errors import TransientError
 
 POLL = 1.0  # seconds between two looks for a free GPU
 
@@ -20,7 +20,7 @@ _held: list[filelock.BaseFileLock] = []  # a lock that nothing refers to is rele
 def choose(device: str) -> torch.device:
     """The device "cpu", or for "cuda" a GPU that no other job has; it is this process's until the process ends.
 
-    Waits until there is such a GPU. Raises `UserError` if there is no GPU at all.
+    Waits until there is such a GPU. Raises `TransientError` if there is no GPU at all.
     """
     if device == "cpu":
         return torch.device("cpu")
@@ -40,10 +40,10 @@ def take(gpus: Sequence[str], locks: str | os.PathLike[str] | None = None) -> in
     It stays taken until the process ends, in whatever way: until then something of the process may lie in the
     GPU's memory. `gpus` are names that are the same for every job on the machine, however it numbers them.
     `locks` is the directory of the locks, by default one of this user's on this machine. A single GPU that
-    SLURM gave is taken without a lock: sharing it is SLURM's decision. Raises `UserError` if there is no GPU.
+    SLURM gave is taken without a lock: sharing it is SLURM's decision. Raises `TransientError` if there is no GPU.
     """
     if not gpus:
-        raise UserError("torch sees no GPU here; set embed.device: cpu to compute without one")
+        raise TransientError("torch sees no GPU here; set embed.device: cpu to compute without one")
     if len(gpus) == 1 and "SLURM_JOB_ID" in os.environ:
         return 0
     # Its name is that of earlier versions, whose jobs may run beside this one.

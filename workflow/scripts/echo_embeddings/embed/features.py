@@ -4,7 +4,6 @@ Like the MP4 tree, the files are no output that a rule declares: a job that is k
 there. Each appears whole or not at all, and records under which fingerprint and of which clips it was made.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..core.errors import UserError
 from ..core.files import PART, atomic_write
+from ..core.fingerprint import prefix
 from ..core.layout import Layout
 from ..core.names import one_line
 from .pooling import POOLS
@@ -27,7 +27,7 @@ class Features:
     def __init__(self, directory: Path, fingerprint: str) -> None:
         """Read which clips the files in `directory` hold. Raises `UserError` if one of them cannot be read."""
         self.directory = directory
-        self._prefix = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
+        self._prefix = prefix(fingerprint)
         self._made: dict[str, tuple[str, str]] = {}  # key -> identity of the clip, name of the file
         for part in directory.glob(f"*{PART}"):  # of a run that was killed; this one holds the folder's lock
             part.unlink()

@@ -17,7 +17,7 @@ from typing import TextIO
 import torch
 
 from ..convert import video
-from ..core import manifest
+from ..core import corrections, fingerprint, manifest
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
@@ -33,7 +33,7 @@ from . import devices, inference, loader, run_record, sampling, trials
 from .features import Features, update_indices
 from .inference import Extractor
 from .loader import Chunk
-from .pooling import Pooled
+from .pooling import POOLS, Pooled
 from .saving import Unsaved, largest_batch
 from .shards import Shards
 
@@ -85,6 +85,7 @@ def embed_folder(
         rows = _selected(folder, table, converted, tables)
         digest = checkpoint_digest(checkpoint, layout.checkpoint_digests())
         made_by = f"{model.fingerprint()} {digest}"
+        _adopt_0_1_0(layout, model, folder, digest, made_by)
         shards = Shards(state, made_by)
         features = Features(layout.feature_files(pooling, model.name, folder), made_by) if pooling != "mean" else None
         identities = {row.mp4: identity(tree, row, model.recipe) for row in rows}
@@ -131,6 +132,13 @@ def embed_folder(
         matrix = torch.stack([vectors[key] for key in keys]) if keys else torch.empty(0, 0)
         write_vectors(layout.vectors(model.name, folder), keys, matrix)
         print(f"{folder}: {len(vectors)} vectors, {len(failed)} failed, in {seconds:.0f} s", flush=True)
+
+
+def _adopt_0_1_0(layout: Layout, model: Model, folder: str, digest: str, made_by: str) -> None:
+    """Take over the vectors and features of version 0.1.0 that are what would be made now."""
+    features = (layout.feature_files(pool, model.name, folder) for pool in POOLS if pool != "mean")
+    for directory in (layout.state("embed", model.name, folder), *features):
+        fingerprint.adopt(directory, made_by, [f"{earlier} {digest}" for earlier in fingerprint.model_0_1_0(model)])
 
 
 def _selected(folder: str, table: Path, converted: list[Row], tables: Tables | None) -> list[Row]:
@@ -240,7 +248,7 @@ def _is_short(row: Row, model: Model) -> bool:
 def identity(tree: Path, row: Row, recipe: Recipe) -> str:
     """A digest of what the vector of a clip depends on besides model and settings: the MP4, and what it was made of.
 
-    Of the manifest's row it covers what `recipe` uses.
+    Of the manifest's row it covers what `recipe` uses. The corrections that apply to the row follow it.
     """
     try:
         status = (tree / row.mp4).stat()
@@ -252,8 +260,8 @@ def identity(tree: Path, row: Row, recipe: Recipe) -> str:
         facts.append(f"{row.fps:.6g}" if row.fps else None)  # as manifests have it
     if recipe.mask == "sector" or recipe.aspect == "letterboxed":
         facts += [row.rows, row.columns, row.tissue_box]
-    text = json.dumps(facts)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    return digest + corrections.term(corrections.EMBED, row, recipe)
 
 
 def _write_failed(path: Path, failed: dict[str, str]) -> None:

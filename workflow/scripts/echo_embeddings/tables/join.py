@@ -95,11 +95,11 @@ def read_table(table: Table, columns: Iterable[str]) -> tuple[pd.DataFrame, list
             frame = pd.read_parquet(table.file, columns=wanted, dtype_backend="numpy_nullable")
         else:
             names = dict.fromkeys({table.key, *selection.IDENTIFIERS} & set(wanted), "string")
-            frame = pd.read_csv(
-                table.file, usecols=wanted, dtype=names, dtype_backend="numpy_nullable", encoding="utf-8-sig",
-                compression="gzip" if selection.is_gzip(table.file) else None,
-            )  # fmt: skip
-    except (OSError, ValueError, EOFError) as error:
+            with selection.open_csv(table.file) as file:
+                frame = pd.read_csv(
+                    file, usecols=wanted, dtype=names, dtype_backend="numpy_nullable", encoding="utf-8-sig"
+                )
+    except (OSError, ValueError) as error:
         raise UserError(f"config: {table.name}: {table.file} cannot be read: {one_line(error)[:200]}") from error
     notes = []
     for name in wanted:

@@ -4,7 +4,9 @@ The clip is the cine that the PyPI package pydicom-data carries. A checkpoint th
 recipe, checkpoint key or resolution that is not the one it was recorded with, give another vector.
 """
 
+import dataclasses
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +22,25 @@ from ..core.errors import UserError
 from ..core.layout import Layout
 from ..core.settings import Model
 from ..embed.folder import ComputeOptions, embed_folder
+from . import models
 
 FOLDER = "verify"  # the name of the folder that the clip is embedded in
 CLIP = "color3d_jpeg_baseline.dcm"  # 120 frames, 480 x 640; in pydicom-data
 NUMBERS = 16  # of a vector that are recorded: enough to distinguish vectors, and few enough to read
 TOLERANCE = 0.005  # relative; a GPU and a CPU are 1e-5 apart in float32, two recipes several per cent
+
+
+def verify(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str, device: str | None) -> str:
+    """What is to be said of model `name`; `device` is "cuda", "cpu", or None for a GPU where there is one.
+
+    Raises `UserError` if there is no such model, or its vector is another than the one recorded.
+    """
+    if name not in registry:
+        raise UserError(f"no model {name!r} in the registry: {', '.join(registry)}")
+    model = dataclasses.replace(settings.model(config, registry, name), precision="fp32")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    digest, found = vector(model, models.place(config, registry[name]), config, device, os.cpu_count() or 1)
+    return judge(model, digest, found.tolist(), registry[name]["known_vectors"])
 
 
 def vector(model: Model, checkpoint: Path, config: Mapping[str, Any], device: str, threads: int) -> tuple[str, Any]:
