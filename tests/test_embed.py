@@ -131,7 +131,7 @@ def test_a_vector_that_is_not_finite_is_a_failure(paths, monkeypatch):
 
 
 def test_wrong_files_and_no_gpu_are_one_line(paths, tmp_path):
-    with pytest.raises(UserError, match="no entry 'target_encoder'"):
+    with pytest.raises(UserError, match="no checkpoint key 'target_encoder'"):
         run(paths, dataclasses.replace(MODEL, entry="target_encoder"))
     with pytest.raises(UserError, match="no such checkpoint"):
         run(dataclasses.replace(paths, checkpoint=tmp_path / "absent.pt"))
