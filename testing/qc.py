@@ -78,7 +78,9 @@ class Collection:
     def numbers(self, **options: Any) -> dict[str, Any]:
         """The numbers of the page, as its JSON file has them; nothing drawn."""
         write_vectors(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
-        return json.loads(json.dumps(numbers_of(measure("vitl", self.root / "all.pt", self.files(), Options(**options)))))
+        return json.loads(
+            json.dumps(numbers_of(measure("vitl", self.root / "all.pt", self.files(), Options(**options))))
+        )
 
     def page(self, model: str = "vitl", **options: Any) -> tuple[dict[str, Any], str]:
         """The numbers and the HTML of the page."""

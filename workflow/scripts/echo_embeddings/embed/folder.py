@@ -276,6 +276,6 @@ def _check_failed(folder: str, table: Path, failed: dict[str, str], clips: int, 
         gone = "; MP4 files are gone: --forcerun convert makes them again" if video.GONE in failed.values() else ""
         raise UserError(
             f"{folder}: {len(failed)} of {clips} clips have no vector, more than embed.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons stand in {table}{gone}; "
+            f"({max_failed_fraction:g}) allows; the reasons are in {table}{gone}; "
             "repair those files or raise it"
         )
