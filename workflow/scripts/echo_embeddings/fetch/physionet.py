@@ -84,14 +84,15 @@ def fetch(project: Project, include: list[str], places: Places, terminal: TextIO
                     bar.step()
         except download.TransferError as error:
             known = session.auth is not None or requests.utils.get_netrc_auth(project.url) is not None
-            kind = UserError if error.final else TransientError
-            raise kind(_explain(error, project, known)) from error
+            failure = UserError if error.final else TransientError
+            raise failure(_explain(error, project, known)) from error
         except requests.RequestException as error:  # an OSError, so this comes first
             raise UserError(f"{project.url}: {one_line(error)}; mend physionet.url") from error
         except OSError as error:
             where = error.filename or f"below {places.dicom} or {places.state}"
             advice = "make room" if error.errno in FULL else "mend that"
-            raise TransientError(
+            failure = TransientError if error.errno in FULL else UserError
+            raise failure(
                 f"{project.name}: {error.strerror}, {where}; what was fetched is kept: {advice} and run again"
             ) from error
     with atomic_write(places.record) as part:
