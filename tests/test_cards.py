@@ -16,10 +16,10 @@ from testing.processes import start_python
 
 JOB = """
 import sys, time
-from echo_embeddings import cards
+from echo_embeddings.embed import devices
 
 names = sys.argv[2].split(",")
-card = names[cards.take(names, sys.argv[1])]
+card = names[devices.take(names, sys.argv[1])]
 print("has", card, time.monotonic(), flush=True)
 time.sleep(float(sys.argv[3]))
 print("leaves", card, time.monotonic(), flush=True)

@@ -42,7 +42,7 @@ def corpus(tmp_path_factory) -> Path:
 
 
 def test_what_every_file_becomes(corpus, tmp_path):
-    paths = paths_in(tmp_path)
+    paths = dataclasses.replace(paths_in(tmp_path), folder="corpus")
     rows = convert_folder(Folder("corpus", str(corpus)), paths, dataclasses.replace(SETTINGS, modalities=())).values()
     found = [
         [row.path, row.status, row.reason, str(row.frames or "")]

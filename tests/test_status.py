@@ -14,6 +14,7 @@ import pytest
 
 from echo_embeddings.core import job, manifest, progress
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.progress import Progress
 from echo_embeddings.tools import slurm, status
 from testing.commands import run_command
@@ -23,7 +24,7 @@ REGISTRY = {"m": {"resolution": 256}}
 
 
 def lines(tmp_path):
-    return {line.stage: line for line in status.collect(tmp_path, ["p10"], ["m"], REGISTRY)}
+    return {line.stage: line for line in status.collect(Layout(tmp_path), ["p10"], ["m"], REGISTRY)}
 
 
 def state_of(tmp_path):
