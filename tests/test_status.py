@@ -162,7 +162,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
 def test_a_job_that_slurm_refuses_is_told_in_one_line():
     message = "SLURM sbatch failed. The error message was 'sbatch: error: a\nsbatch: error: b'.\n    sbatch call: x"
     line = slurm.failure_line(None, message, ["results/logs/embed/vitl/p10.log"])
-    assert line.startswith("embed vitl p10: SLURM takes no such job: sbatch: error: a sbatch: error: b; mend ")
+    assert line.startswith("embed vitl p10: SLURM takes no such job: sbatch: error: a sbatch: error: b; change ")
     assert slurm.refusal("Error in rule embed") is None
 
 
