@@ -1,0 +1,379 @@
+"""Video streams inside DICOM: MPEG-2, H.264 and HEVC as ffmpeg makes them, encapsulated, and decoded again."""
+
+import functools
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+
+from conftest import SETTINGS
+from echo_embeddings.collection.folders import Folder
+from echo_embeddings.convert import video
+from echo_embeddings.convert.folder import convert_folder
+from echo_embeddings.core import manifest
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.dicom.frames import decode_frames
+from echo_embeddings.dicom.header import check_clip, read_header
+from test_dicom_pixels import clip_of, converted, save
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+SCRIPTS = Path(video.__file__).parents[2]
+FRAMES, ROWS, COLUMNS, RATE = 20, 96, 128, 30
+# What a stream is: its transfer syntax, and how ffmpeg makes one.
+STREAMS = {
+    "MPEG-2": (uid.MPEG2MPML, ["-c:v", "mpeg2video", "-q:v", "2", "-f", "mpeg2video"]),
+    "MPEG-2 program stream": (uid.MPEG2MPHL, ["-c:v", "mpeg2video", "-q:v", "2", "-f", "vob"]),
+    "MPEG-2 transport stream": (uid.MPEG2MPMLF, ["-c:v", "mpeg2video", "-q:v", "2", "-f", "mpegts"]),
+    "H.264": (uid.MPEG4HP41, ["-c:v", "libx264", "-crf", "10", "-pix_fmt", "yuv420p", "-f", "h264"]),
+    "H.264 in MP4": (uid.MPEG4HP41BD, ["-c:v", "libx264", "-crf", "10", "-pix_fmt", "yuv420p", "-f", "mp4"]),
+    "H.264 in a transport stream": (uid.MPEG4HP422D, ["-c:v", "libx264", "-crf", "10", "-pix_fmt", "yuv420p", "-f", "mpegts"]),
+    "MPEG-4 part 2 in MP4": (uid.MPEG4HP41F, ["-c:v", "mpeg4", "-q:v", "2", "-f", "mp4"]),
+    "HEVC": (uid.HEVCMP51, ["-c:v", "libx265", "-crf", "10", "-pix_fmt", "yuv420p", "-f", "hevc"]),
+    "HEVC of 10 bits": (uid.HEVCM10P51, ["-c:v", "libx265", "-crf", "10", "-pix_fmt", "yuv420p10le", "-f", "hevc"]),
+}  # fmt: skip
+
+
+def moving(frames: int = FRAMES, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
+    """Frames that a codec keeps well and that all differ: soft blobs that travel, of several colours."""
+    y, x = np.mgrid[:rows, :columns]
+    made = [
+        np.stack([60 + 50 * np.sin((x + 3 * i) / 9) + 40 * np.cos((y - i * c) / 11) for c in (1, 2, 3)], axis=2)
+        for i in range(frames)
+    ]
+    return np.clip(made, 0, 255).astype(np.uint8)
+
+
+def encoded(frames: np.ndarray, options: list[str], rate: float | str = RATE, filters: str = "null") -> bytes:
+    """The stream that ffmpeg makes of RGB frames."""
+    size = f"{frames.shape[2]}x{frames.shape[1]}"
+    with tempfile.NamedTemporaryFile() as made:  # MP4 is not written to a pipe
+        command = [
+            FFMPEG, "-y", "-loglevel", "error", "-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", size,
+            "-framerate", str(rate), "-i", "-", "-vf", filters, *options, made.name,
+        ]  # fmt: skip
+        subprocess.run(command, input=frames.tobytes(), check=True, capture_output=True)
+        return made.read()
+
+
+@functools.cache
+def stream_of(name: str) -> bytes:
+    return encoded(moving(), STREAMS[name][1])
+
+
+def dicom(path: Path, stream: bytes, syntax: str, fragments: int = 1, **elements) -> Path:
+    """A DICOM file around a video stream."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.UltrasoundMultiFrameImageStorage, "1.2.3"
+    dataset.Modality, dataset.NumberOfFrames, dataset.Rows, dataset.Columns = "US", FRAMES, ROWS, COLUMNS
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
+    dataset.PhotometricInterpretation = "YBR_PARTIAL_420"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.FrameTime = f"{1000 / RATE:.8g}"
+    cut = -(-len(stream) // fragments) + 1 & ~1
+    pieces = [stream[i : i + cut] for i in range(0, len(stream), cut)]
+    dataset.PixelData = encapsulate([b"".join(pieces)], has_bot=False, fragments_per_frame=len(pieces))
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return save(path, dataset, syntax)
+
+
+def decoded(path: Path) -> np.ndarray:
+    return np.stack(list(decode_frames(clip_of(path))))
+
+
+@pytest.mark.parametrize("fragments", [1, 7])
+@pytest.mark.parametrize("name", STREAMS)
+def test_every_stream_becomes_its_frames(tmp_path, name, fragments):
+    path = dicom(tmp_path / "clip.dcm", stream_of(name), STREAMS[name][0], fragments)
+    found, expected = decoded(path), moving()
+    assert found.shape == expected.shape
+    distance = np.abs(found[:, None].astype(int) - expected[None].astype(int)).mean(axis=(2, 3, 4))
+    np.testing.assert_array_equal(distance.argmin(axis=1), np.arange(FRAMES))  # each frame is its own, in order
+    assert distance.diagonal().max() < 4, "levels of 255: what the codec loses"
+    row = converted(path)
+    assert (row.status, row.frames, row.rows, row.columns, row.fps) == (
+        "converted", FRAMES, ROWS, COLUMNS, pytest.approx(RATE),
+    )  # fmt: skip
+    assert row.transfer_syntax == STREAMS[name][0]
+
+
+def test_progressive_frames_are_left_as_they_are(tmp_path):
+    """What decides whether a frame is deinterlaced changes no other: pixels are those of ffmpeg without the filter."""
+    stream = stream_of("H.264")
+    plain = subprocess.run(
+        [FFMPEG, "-loglevel", "error", "-i", "-", "-fps_mode", "passthrough", "-sws_flags", "accurate_rnd+full_chroma_int",
+         "-pix_fmt", "rgb24", "-f", "rawvideo", "-"],
+        input=stream, check=True, capture_output=True,
+    ).stdout  # fmt: skip
+    expected = np.frombuffer(plain, np.uint8).reshape(FRAMES, ROWS, COLUMNS, 3)
+    np.testing.assert_array_equal(decoded(dicom(tmp_path / "clip.dcm", stream, uid.MPEG4HP41)), expected)
+
+
+INTERLACED = {
+    "MPEG-2": (uid.MPEG2MPML, ["-c:v", "mpeg2video", "-q:v", "2", "-flags", "+ildct+ilme", "-f", "mpeg2video"]),
+    "H.264": (
+        uid.MPEG4HP41, ["-c:v", "libx264", "-crf", "10", "-pix_fmt", "yuv420p", "-x264-params", "tff=1", "-f", "h264"]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", INTERLACED)
+def test_interlaced_streams_are_deinterlaced(tmp_path, codec):
+    """A bar that jumps from one side to the other at each field: woven, every second line would have it elsewhere."""
+    fields = np.full((2 * FRAMES, ROWS, COLUMNS, 3), 16, np.uint8)
+    for i, field in enumerate(fields):
+        at = 10 + 50 * (i % 2) + i
+        field[:, at : at + 20] = 235
+    syntax, options = INTERLACED[codec]
+    stream = encoded(fields, options, 2 * RATE, "interlace=lowpass=off")
+    found = decoded(dicom(tmp_path / "clip.dcm", stream, syntax))
+    assert found.shape == (FRAMES, ROWS, COLUMNS, 3)
+    combing = np.abs(np.diff(found[2:-2].astype(int), axis=1)).mean()
+    woven = np.abs(
+        np.diff(np.where(np.arange(ROWS)[:, None, None] % 2, fields[1], fields[0]).astype(int), axis=0)
+    ).mean()
+    assert combing < woven / 10
+    assert converted(tmp_path / "clip.dcm").status == "converted"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"NumberOfFrames": FRAMES + 1}, f"NumberOfFrames is {FRAMES + 1}, the file holds only {FRAMES}"),
+        ({"NumberOfFrames": FRAMES - 1}, f"NumberOfFrames is {FRAMES - 1}, the file holds more"),
+        ({"NumberOfFrames": 2}, "NumberOfFrames is 2, the file holds more"),
+        ({"Rows": ROWS + 1}, f"frame 0 is {ROWS} x {COLUMNS}, the header says {ROWS + 1} x {COLUMNS}"),
+        ({"FrameTime": "40"}, "its video stream has 30 frames a second, the header says 25"),
+        ({"FrameTime": "16.7"}, "its video stream has 30 frames a second, the header says 59.8802"),
+        ({"Rows": 8, "Columns": 8}, f"frame 0 is {ROWS} x {COLUMNS}, the header says 8 x 8"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "unsupported PhotometricInterpretation PALETTE COLOR"),
+    ],
+)
+def test_frames_and_rate_are_held_against_the_header(tmp_path, changes, reason):
+    row = converted(dicom(tmp_path / "clip.dcm", stream_of("H.264"), uid.MPEG4HP41, **changes))
+    assert row.status == "failed"
+    assert row.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_rate_nearly_that_of_the_header(tmp_path, name):
+    """29.97 is called 30; other rates are told, whatever the stream lies in."""
+    syntax, options = STREAMS[name]
+    assert converted(dicom(tmp_path / "a.dcm", encoded(moving(), options, "30000/1001"), syntax)).status == "converted"
+    row = converted(dicom(tmp_path / "b.dcm", encoded(moving(), options, "25"), syntax))
+    assert row.reason == "its video stream has 25 frames a second, the header says 30"
+
+
+def test_a_stream_of_frames_that_are_much_too_large(tmp_path):
+    """Refused before ffmpeg allocates them."""
+    stream = encoded(np.zeros((2, 2160, 3840, 3), np.uint8), STREAMS["H.264"][1])
+    row = converted(dicom(tmp_path / "clip.dcm", stream, uid.MPEG4HP41, NumberOfFrames=2))
+    assert row.status == "failed"
+    assert row.reason.startswith("its h264 stream cannot be decoded: ")
+    assert "exceeds specified max pixel count" in row.reason
+
+
+def test_a_stream_that_states_no_rate(tmp_path):
+    """ffmpeg gives it 25 frames a second, which is nobody's statement."""
+    stream = encoded(moving(), ["-c:v", "libopenh264", "-pix_fmt", "yuv420p", "-f", "h264"], 50)
+    said = subprocess.run([FFMPEG, "-hide_banner", "-i", "-"], input=stream, capture_output=True, check=False).stderr
+    assert b"25 fps" in said
+    row = converted(dicom(tmp_path / "clip.dcm", stream, uid.MPEG4HP41, FrameTime="20"))
+    assert (row.status, row.fps) == ("converted", 50)
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("vp9", ["-c:v", "libvpx-vp9", "-f", "mp4"]),
+        ("mjpeg", ["-c:v", "mjpeg", "-f", "mp4"]),
+        ("av1", ["-c:v", "libaom-av1", "-cpu-used", "8", "-f", "mp4"]),
+    ],
+)
+def test_what_cannot_be_decoded_names_its_codec(tmp_path, codec, options):
+    row = converted(dicom(tmp_path / "clip.dcm", encoded(moving(), options), uid.MPEG4HP41))
+    assert row.status == "failed"
+    assert row.reason.startswith(f"its {codec} stream cannot be decoded: Codec (")
+    assert "0x" not in row.reason
+
+
+def test_a_stream_that_names_other_files_reads_none_of_them(tmp_path):
+    """A playlist in the place of a stream would have ffmpeg read, and show, any file or address."""
+    (tmp_path / "secret.ts").write_bytes(stream_of("H.264 in a transport stream"))
+    for playlist in (
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{tmp_path}/secret.ts\n#EXT-X-ENDLIST\n",
+        f"ffconcat version 1.0\nfile '{tmp_path}/secret.ts'\n",
+    ):
+        row = converted(dicom(tmp_path / "clip.dcm", playlist.encode(), uid.MPEG4HP41))
+        assert row.status == "failed"
+        assert row.reason.startswith("its video stream cannot be decoded: ")
+
+
+@pytest.mark.parametrize("name", ["MPEG-2", "H.264", "H.264 in MP4", "HEVC"])
+def test_damaged_streams(tmp_path, name):
+    """Cut anywhere, a stream fails; with bytes overwritten it fails too, and is not concealed."""
+    stream, syntax = stream_of(name), STREAMS[name][0]
+    for cut in (1, 1000, len(stream) // 3, len(stream) * 2 // 3):
+        row = converted(dicom(tmp_path / "clip.dcm", stream[:cut], syntax))
+        assert row.status == "failed"
+        assert row.reason
+    start = stream.find(b"mdat") + 3000 if "MP4" in name else 3000
+    spoiled = bytearray(stream)
+    for i in range(start, len(stream) - 3000, 200):
+        spoiled[i : i + 100] = os.urandom(100)
+    assert converted(dicom(tmp_path / "clip.dcm", bytes(spoiled), syntax)).status == "failed"
+
+
+def test_a_file_cut_off_within_its_stream(tmp_path):
+    path = dicom(tmp_path / "clip.dcm", stream_of("H.264"), uid.MPEG4HP41)
+    path.write_bytes(path.read_bytes()[:-5000])
+    assert converted(path).reason == "the file ends within its video stream"
+
+
+def test_a_video_that_is_not_encapsulated(tmp_path):
+    stream = stream_of("H.264")
+    path = dicom(tmp_path / "clip.dcm", stream, uid.MPEG4HP41)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = stream + bytes(len(stream) % 2)
+    dataset["PixelData"].is_undefined_length = False
+    assert converted(save(path, dataset, uid.MPEG4HP41)).reason == (
+        "PixelData is not encapsulated, as its transfer syntax demands"
+    )
+
+
+def test_a_folder_of_streams(tmp_path):
+    """Through the workers, beside other files."""
+    (tmp_path / "p10").mkdir()
+    for name, (syntax, _) in STREAMS.items():
+        dicom(tmp_path / f"p10/{name}.dcm", stream_of(name), syntax)
+    (tmp_path / "p10/other.txt").write_text("no DICOM")
+    layout = Layout(tmp_path / "results")
+    convert_folder(
+        Folder("p10", str(tmp_path / "p10")), layout, SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=0
+    )
+    rows = {row.path: row for row in manifest.read(layout.manifest(SETTINGS.size, "p10"))}
+    assert {path for path, row in rows.items() if row.status == "converted"} == {f"{name}.dcm" for name in STREAMS}
+    for row in rows.values():
+        if row.status == "converted":
+            video.read(layout.mp4(SETTINGS.size, "p10") / row.mp4, range(FRAMES), FRAMES)
+
+
+# --- the process ------------------------------------------------------------------------------------
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_ffmpeg_ends_when_nobody_wants_more_frames(tmp_path):
+    frames = decode_frames(clip_of(dicom(tmp_path / "clip.dcm", stream_of("H.264"), uid.MPEG4HP41)))
+    next(frames)
+    (child,) = [pid for pid in children(os.getpid()) if "ffmpeg" in Path(f"/proc/{pid}/cmdline").read_text()]
+    frames.close()
+    assert not Path(f"/proc/{child}").exists()  # it has been waited for
+
+
+def _decode_some(path: str, pipe) -> None:
+    frames = decode_frames(check_clip(path, *read_header(path), ("US",)))
+    next(frames)
+    pipe.send(children(os.getpid()))
+    signal.pause()
+
+
+def test_ffmpeg_ends_with_its_worker(tmp_path):
+    long = encoded(moving(200), STREAMS["H.264"][1])
+    path = dicom(tmp_path / "clip.dcm", long, uid.MPEG4HP41, NumberOfFrames=200)
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=_decode_some, args=(str(path), theirs))
+    worker.start()
+    (child,) = ours.recv()
+    assert "ffmpeg" in Path(f"/proc/{child}/cmdline").read_text()
+    worker.kill()
+    worker.join()
+    for _ in range(1000):  # the kernel kills it, and init waits for it
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.01)
+    pytest.fail("ffmpeg outlives its worker")
+
+
+def test_no_room_for_the_stream_is_no_fault_of_the_file(tmp_path):
+    """The directory of temporary files is full: the job ends with that, and the file has no row."""
+    path = dicom(tmp_path / "clip.dcm", stream_of("H.264") * 40, uid.MPEG4HP41)
+    program = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from echo_embeddings.dicom.frames import decode_frames
+from echo_embeddings.dicom.header import check_clip, read_header
+import errno
+path = sys.argv[1]
+clip = check_clip(path, *read_header(path), ("US",))
+try:
+    list(decode_frames(clip))
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+    small = tmp_path / "small"
+    small.mkdir()
+    script = tmp_path / "decode.py"
+    script.write_text(program)
+    decode = f"TMPDIR={small} exec {sys.executable} {script} {path} {SCRIPTS}"
+    mounted = ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=64k tmpfs {small} && {decode}"]
+    done = subprocess.run(mounted, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    assert done.stdout == "ENOSPC\n", done.stderr
+
+
+ROOM = """
+import resource, sys
+sys.path.insert(0, {scripts!r})
+from pathlib import Path
+from echo_embeddings.convert.folder import convert_file
+from echo_embeddings.core import settings
+chosen = settings.convert_settings(settings.defaults(), 64)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+row = convert_file({path!r}, "clip.dcm", Path({out!r}, "clip.mp4"), chosen)
+own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(row.status, own - before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, row.reason, sep="|")
+"""
+
+
+def test_a_stream_is_decoded_frame_by_frame(tmp_path):
+    """200 frames of 708 x 1016 are 430 MB; what is held is a frame or so, here and in ffmpeg."""
+    frames = moving(200, 708, 1016)
+    stream = encoded(frames, ["-c:v", "mpeg2video", "-q:v", "4", "-f", "mpeg2video"])
+    changes = {"NumberOfFrames": 200, "Rows": 708, "Columns": 1016}
+    path = dicom(tmp_path / "clip.dcm", stream, uid.MPEG2MPHL, **changes)
+    program = ROOM.format(scripts=str(SCRIPTS), path=str(path), out=str(tmp_path))
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    status, own, children_of_it, reason = said.strip().split("|")
+    assert (status, reason) == ("converted", "")
+    assert int(own) < 100 * 1024, "KiB"
+    assert int(children_of_it) < 200 * 1024, "KiB"
+
+
+def test_the_codec_of_every_row_is_the_transfer_syntax_that_pydicom_knows():
+    """A new syntax of pydicom's would be taken for a video unseen."""
+    assert [
+        one for one in uid.MPEGTransferSyntaxes if not re.match(r"1\.2\.840\.10008\.1\.2\.4\.10[0-8](\.1)?$", one)
+    ] == []
+    assert len(uid.MPEGTransferSyntaxes) == 16
