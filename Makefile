@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo status doctor test test-slurm lint format bench screenshot lock clean models verify
+.PHONY: install demo doctor status models verify compare rekey test test-slurm lint format bench screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -15,21 +15,10 @@ demo: $(VENV)/run.stamp
 
 install: $(VENV)/run.stamp
 
-# How far a run is, from any terminal: make status ARGS="--configfile my.yaml --watch"
-status: $(VENV)/run.stamp
-	@$(BIN)/python workflow/scripts/status.py $(ARGS)
-
-# What a run needs and will cost: make doctor ARGS="--configfile my.yaml"
-doctor: $(VENV)/run.stamp
-	@$(BIN)/python workflow/scripts/doctor.py $(ARGS)
-
-# The models that there are, whose checkpoint is missing, and what each costs a clip: make models ARGS="--configfile my.yaml"
-models: $(VENV)/run.stamp
-	@$(BIN)/python workflow/scripts/models.py $(ARGS)
-
-# One known clip through a model, before a full run: make verify MODEL=vitl ARGS="--configfile my.yaml"
-verify: $(VENV)/run.stamp
-	@$(BIN)/python workflow/scripts/verify.py $(MODEL) $(ARGS)
+# The package's commands, which `.venv/bin/echo-embeddings --help` explains: make doctor ARGS="--configfile my.yaml",
+# make verify MODEL=vitl ARGS=...
+doctor status models verify compare rekey: $(VENV)/run.stamp
+	@$(BIN)/echo-embeddings $@ $(if $(filter verify,$@),$(MODEL)) $(ARGS)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]
 
 from echo_embeddings.convert.folder import convert_file  # noqa: E402
-from echo_embeddings.core import settings  # noqa: E402
+from echo_embeddings.core import configuration, settings  # noqa: E402
 
 LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"  # one cine in two sizes, from PyPI packages
 
@@ -39,7 +39,7 @@ def machine() -> str:
 def write_videos(directory: Path, count: int, size: int) -> list[tuple[Path, int]]:
     """`count` MP4 files of the real clips, `size` pixels, and their numbers of frames; the content is that of two."""
     directory.mkdir(parents=True, exist_ok=True)
-    made = settings.convert_settings(settings.defaults(), size)
+    made = settings.convert_settings(configuration.defaults(), size)
     first: list[tuple[Path, int]] = []
     for name in (LARGE, SMALL):
         path = directory / f"{len(first):06d}.mp4"

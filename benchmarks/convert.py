@@ -32,7 +32,7 @@ from pydicom.uid import JPEGBaseline8Bit
 
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import _small_frames, convert_file
-from echo_embeddings.core import settings
+from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.settings import ConvertSettings
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Skip, Unreadable, check_clip, read_header
@@ -41,7 +41,7 @@ from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 
 READS = 25  # rounds of reading each file back
-DEFAULT = settings.convert_settings(settings.defaults(), 256)
+DEFAULT = settings.convert_settings(configuration.defaults(), 256)
 
 
 def cpu_seconds() -> float:
@@ -108,8 +108,9 @@ FOLDER_JOB = """
 import os, sys
 sys.path.insert(0, {scripts!r})
 from pathlib import Path
-from echo_embeddings import convert, settings
+from echo_embeddings import convert
 from echo_embeddings.collection import Folder
+from echo_embeddings.core import configuration, settings
 
 if __name__ == "__main__":
     workers = int(sys.argv[1])
@@ -119,7 +120,7 @@ if __name__ == "__main__":
     convert.convert_folder(
         Folder("bench", {folder!r}),
         convert.Places(out / "tree", out / "state", out / "m.tsv", out / "m.sha256"),
-        settings.convert_settings(settings.defaults(), 256),
+        settings.convert_settings(configuration.defaults(), 256),
         limit=0, workers=workers, timeout=600, max_failed_fraction=0,
     )
 """
@@ -153,7 +154,8 @@ WORKER = """
 import sys, threading
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from echo_embeddings import convert, settings
+from echo_embeddings.convert import folder
+from echo_embeddings.core import configuration, settings
 
 def peak(process):
     lines = Path("/proc", str(process), "status").read_text().splitlines()
@@ -170,7 +172,8 @@ def watch():
 done, child = threading.Event(), [0]
 watcher = threading.Thread(target=watch)
 watcher.start()
-row = convert.convert_file(sys.argv[2], "clip", Path(sys.argv[3]), settings.convert_settings(settings.defaults(), 256))
+made = settings.convert_settings(configuration.defaults(), 256)
+row = folder.convert_file(sys.argv[2], "clip", Path(sys.argv[3]), made)
 done.set()
 watcher.join()
 print(row.frames, peak("self"), child[0])

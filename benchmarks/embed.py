@@ -20,18 +20,22 @@ import reference
 import torch
 from common import REPOSITORY, machine, synchronize, write_videos
 
-from echo_embeddings.core import manifest, settings
+from echo_embeddings.core import configuration, manifest, settings
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.recipe import GUIDE
 from echo_embeddings.core.settings import Model
 from echo_embeddings.embed import folder as embed_module
 from echo_embeddings.embed import loader, sampling
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.embed.inference import DTYPES, Extractor
 from echo_embeddings.embed.loader import Chunk
+from echo_embeddings.embed.pooling import Pooled
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import architecture
 from echo_embeddings.encoders.vjepa import Encoder
+
+FOLDER = "benchmark"
 
 
 class Timed(Extractor):
@@ -39,12 +43,12 @@ class Timed(Extractor):
 
     last: "Timed"
 
-    def run(self, chunks: Iterable[Chunk], clips: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def run(self, chunks: Iterable[Chunk], clips: int) -> Iterator[tuple[list[int], Pooled]]:
         self.came = [(time.perf_counter(), 0)]
         Timed.last = self
-        for places, vectors in super().run(chunks, clips):
-            self.came.append((time.perf_counter(), len(places)))
-            yield places, vectors
+        for indices, pooled in super().run(chunks, clips):
+            self.came.append((time.perf_counter(), len(indices)))
+            yield indices, pooled
 
 
 def steady(came: list[tuple[float, int]]) -> float:
@@ -79,24 +83,20 @@ def loader_alone(tree: Path, rows: list[Row], workers: int, device: str) -> floa
     chunks = iter(loader.load(tree, rows, 16, GUIDE, workers, pin_memory=device == "cuda"))
     next(chunks)
     started = time.perf_counter()
-    count = sum(len(places) for chunk in chunks for places in chunk.places)
+    count = sum(len(indices) for chunk in chunks for indices in chunk.indices)
     return count / (time.perf_counter() - started)
 
 
-def places_in(top: Path) -> EmbedPaths:
-    return EmbedPaths(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
-
-
-def prepare(top: Path, model: Model, clips: int, entries: int = 1) -> list[Row]:
+def prepare(top: Path, model: Model, clips: int, copies: int = 1) -> list[Row]:
     """Files, manifest and a checkpoint with that many copies of the encoder."""
     rows = [
         Row(path.name, path.name, "converted", "", frames, mp4_bytes=path.stat().st_size)
         for path, frames in write_videos(top / "mp4", clips, model.resolution)
     ]
-    manifest.write(top / "m.tsv", rows)
+    manifest.write(Layout(top).manifest(model.resolution, FOLDER), rows)
     state = checkpoint.draw(architecture(model.constructor, model.family), 0).state_dict()
-    copies = {f"copy_{i}": {key: tensor.clone() for key, tensor in state.items()} for i in range(1, entries)}
-    checkpoint.save(top / "model.pt", {model.entry: state, **copies}, "drawn for a benchmark")
+    others = {f"copy_{i}": {key: tensor.clone() for key, tensor in state.items()} for i in range(1, copies)}
+    checkpoint.save(top / "model.pt", {model.entry: state, **others}, "drawn for a benchmark")
     return rows
 
 
@@ -107,8 +107,9 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         rows = prepare(top, model, clips)
         print(f"{model.name} {model.precision} on {device}: {clips} clips, {workers} workers", flush=True)
         embed_module.Extractor = Timed
-        means = Means(device, batch_size, True, workers, os.cpu_count() or 1, save_every=1000)
-        embed_folder("benchmark", places_in(top), model, means, max_failed_fraction=0)
+        options = ComputeOptions(device, batch_size, True, workers, os.cpu_count() or 1, save_every=1000)
+        tree, layout = top / "mp4", Layout(top)
+        embed_folder(FOLDER, model, top / "model.pt", tree, layout, options, max_failed_fraction=0)
         ours = Timed.last
         alone = encoder_alone(ours, ours._encoder, model, device, min(clips, 50 * ours.batch_size))
         delivered = loader_alone(top / "mp4", rows, workers, device)
@@ -135,7 +136,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         ):
             came.append((time.perf_counter(), len(made)))
             vectors |= made
-        found = torch.load(top / "v.pt")
+        found = torch.load(layout.vectors(model.name, FOLDER))
         apart = max(
             float((found[row.mp4] - vectors[str(top / "mp4" / row.mp4)]).norm() / found[row.mp4].norm()) for row in rows
         )
@@ -184,7 +185,10 @@ up = time.time() - began
 import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from echo_embeddings import checkpoint, embed, extract, settings
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.recipe import Recipe
+from echo_embeddings.core.settings import Model
+from echo_embeddings.embed import folder, inference
 
 def says(module, name, words):
     real = getattr(module, name)
@@ -197,23 +201,25 @@ def says(module, name, words):
 if __name__ == "__main__":
     print(f"{{up:6.1f}} s: Python is up")
     print(f"{{time.time() - began:6.1f}} s: torch imported", flush=True)
-    says(checkpoint, "sha256", "digest of the checkpoint known")
-    says(checkpoint, "load", "checkpoint mapped, keys and shapes compared")
-    says(embed, "_extractor", "encoder on the device")
-    says(extract, "forward", "first batch computed")
+    says(folder, "sha256", "digest of the checkpoint known")
+    says(folder, "load", "checkpoint mapped, keys and shapes compared")
+    says(folder, "_extractor", "encoder on the device")
+    says(inference, "forward", "first batch computed")
     top = Path({top!r})
-    places = embed.Places(top / "mp4", top / "m.tsv", top / "model.pt", top / "state", top / "digests", top / "v.pt")
-    means = embed.Means({device!r}, 1, False, 1, {threads}, 1000)
-    embed.embed_folder("benchmark", places, settings.model_of({model!r}), means, max_failed_fraction=0)
+    options = folder.ComputeOptions({device!r}, 1, False, 1, {threads}, 1000)
+    folder.embed_folder(
+        {folder!r}, {model!r}, top / "model.pt", top / "mp4", Layout(top), options, max_failed_fraction=0
+    )
 """
 
 
-def startup(model: Model, device: str, entries: int) -> None:
+def startup(model: Model, device: str, copies: int) -> None:
     """Twice: with the digest of the checkpoint to be computed, and known."""
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
-        prepare(top, model, 2, entries)
-        (top / "m.tsv").write_text("".join((top / "m.tsv").read_text().splitlines(keepends=True)[:2]))  # one clip
+        rows = prepare(top, model, 2, copies)
+        layout = Layout(top)
+        manifest.write(layout.manifest(model.resolution, FOLDER), rows[:1])
         print(f"{model.name} on {device}, a checkpoint of {(top / 'model.pt').stat().st_size / 1e9:.2f} GB")
         script = top / "startup.py"
         for what in ("first job", "later job"):
@@ -223,19 +229,20 @@ def startup(model: Model, device: str, entries: int) -> None:
                     began=time.time(),
                     paths=[str(REPOSITORY / "workflow/scripts")],
                     top=str(top),
-                    model=dataclasses.asdict(model),
+                    model=model,
+                    folder=FOLDER,
                     device=device,
                     threads=os.cpu_count(),
                 )
             )
             subprocess.run([sys.executable, script], check=True)
-            for path in (top / "state").glob("*.pt"):
+            for path in layout.state("embed", model.name, FOLDER).glob("*.pt"):
                 path.unlink()
 
 
 def main() -> None:
-    config = settings.defaults()
-    registry = settings.check(config, data=False)
+    config = configuration.defaults()
+    registry = configuration.check(config, data=False)
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "startup"])

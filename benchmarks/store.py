@@ -52,6 +52,12 @@ def load(top: Path, _: int) -> None:
     torch.load(top / "all.pt")
 
 
+def load_mapped(top: Path, _: int) -> None:
+    """What `read_vectors` gives, by torch alone: a tensor is built for every row, then one over their storage."""
+    vectors = torch.load(top / "all.pt", mmap=True)
+    next(iter(vectors.values())).as_strided((len(vectors), DIM), (DIM, 1))
+
+
 def save_separate(top: Path, count: int) -> None:
     vectors = separate(count)
     started = time.perf_counter()
@@ -67,6 +73,7 @@ STEPS: dict[str, tuple[Callable[[Path, int], None], str]] = {
     "write_folders": (write_folders, ""),
     "merge": (merge, "merge ten folders' files, torch.save included"),
     "load": (load, "torch.load of that file"),
+    "load_mapped": (load_mapped, "torch.load of it, mapped: keys and matrix"),
     "read": (read, "store.read of that file: keys and mapped matrix"),
     "save_separate": (save_separate, "torch.save of a dict of separate tensors"),
     "load_separate": (load_separate, "torch.load of that file"),

@@ -17,13 +17,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads o
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 from echo_embeddings.convert import video  # noqa: E402
-from echo_embeddings.core import settings  # noqa: E402
+from echo_embeddings.core import configuration, settings  # noqa: E402
 from echo_embeddings.encoders import checkpoint  # noqa: E402
 from echo_embeddings.encoders.architectures import ARCHITECTURES  # noqa: E402
 from echo_embeddings.encoders.vjepa import Encoder  # noqa: E402
 from echo_embeddings.tools import demo  # noqa: E402
 
-SETTINGS = settings.convert_settings(settings.defaults(), 256)
+SETTINGS = settings.convert_settings(configuration.defaults(), 256)
 
 
 def run_snakemake(
@@ -41,6 +41,12 @@ def run_snakemake(
     )
 
 
+def run_command(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """The command `echo-embeddings` as a user runs it."""
+    command = [sys.executable, "-m", "echo_embeddings.tools.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
 def run_demo(directory, *arguments, change=None, snakefile="workflow/Snakefile"):
     """The demo's run; `change` is YAML to lay over its configuration."""
     files = [str(REPOSITORY / "config/demo.yaml")]
@@ -53,7 +59,7 @@ def run_demo(directory, *arguments, change=None, snakefile="workflow/Snakefile")
 
 def copy_repository(to: Path) -> None:
     """What a user clones, and beside it the environment in which the tests run, as if `make test` had just made it."""
-    for name in ("Makefile", "README.md", "config", "docs", "profiles", "requirements", "workflow"):
+    for name in ("Makefile", "README.md", "pyproject.toml", "config", "docs", "profiles", "requirements", "workflow"):
         source = REPOSITORY / name
         if source.is_dir():
             shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -91,6 +97,21 @@ def finished(tmp_path_factory) -> Path:
     text = (directory / "said.txt").read_text()
     assert text.endswith("The report: demo/results/qc/index.html\nexit status 0\n"), text
     return directory / "demo"
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """A directory in which the package's wheel is installed."""
+    directory = tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "LICENSE", "workflow"):  # pip builds where the source lies
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        copy(REPOSITORY / name, directory / name)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(directory)]
+    subprocess.run([*pip, *build], check=True)
+    (wheel,) = directory.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(directory / "target"), str(wheel)], check=True)
+    return directory / "target"
 
 
 @pytest.fixture(scope="session")

@@ -20,18 +20,23 @@ class File:
     drop: int | None = None  # close the connection after so many bytes
     drops: int = 10**9  # so many times; honest afterwards
     claims: int | None = None  # the Content-Length and total stated
+    chunked: bool = False  # no Content-Length: the whole file, and a mark at its end
+    endless: bool = False  # with `chunked`: the content again and again
+    location: str | None = None  # where the answer sends the client
     pause: float = 0.0  # seconds before every 1,000 bytes
     login: tuple[str, str] | None = None  # name and password of those who may
+    agent: str = ""  # what the name of a program begins with that may log in
     kind: str = "application/octet-stream"
 
 
 class Server:
-    """`files` may be changed at any time; `requests` are those that came: (path, headers)."""
+    """`files` may be changed at any time; `requests` are those that came: (path, headers), over `connections`."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.files: dict[str, File] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.connections: set[tuple[str, int]] = set()  # the clients' addresses
         self.hang_up = threading.Event()
 
     def stop_sending(self) -> None:
@@ -54,16 +59,21 @@ def serving() -> Iterator[Server]:
 
         def do_GET(self):
             server.requests.append((self.path, dict(self.headers)))
+            server.connections.add(self.client_address)
             file = server.files.get(self.path)
             if file is None:
                 return self.answer(404)
+            if file.location:
+                return self.answer(302, {"Location": file.location})
             if file.status:
                 return self.answer(file.status)
+            if not self.headers.get("User-Agent", "").startswith(file.agent):
+                return self.answer(403)
             if file.login:
                 given = self.headers.get("Authorization", "")
                 if given != "Basic " + base64.b64encode(":".join(file.login).encode()).decode():
                     return self.answer(401, {"WWW-Authenticate": 'Basic realm="test"'})
-            return self.send(file)
+            return self.send_chunks(file) if file.chunked else self.send(file)
 
         def answer(self, status, headers=None):
             self.send_response(status)
@@ -100,6 +110,21 @@ def serving() -> Iterator[Server]:
             if len(body) != size - start:
                 self.close_connection = True
             return None
+
+        def send_chunks(self, file):
+            self.send_response(200)
+            self.send_header("Content-Type", file.kind)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            body = file.content if file.drop is None else file.content[: file.drop]
+            chunk = b"%x\r\n%s\r\n" % (len(body), body)
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(chunk)
+                while file.endless:
+                    self.wfile.write(chunk)
+                if file.drop is None:
+                    self.wfile.write(b"0\r\n\r\n")
+            self.close_connection = file.drop is not None
 
         def log_message(self, *_):
             pass

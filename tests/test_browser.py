@@ -1,8 +1,6 @@
 """The demo's pages in a headless Chromium: no error, no request out, pictures load, tables sort, all fits."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import REPOSITORY, run_demo
+from conftest import run_command, run_demo
 from echo_embeddings.qc import make_index
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -32,8 +30,8 @@ def pages(finished: Path) -> Path:
     make_index(dict.fromkeys(names, page), dict.fromkeys(names, merged), page.with_name("both.html"))
     older = {key: vector.bfloat16().float() for key, vector in list(torch.load(merged).items())[2:]}
     torch.save({"gone.mp4": torch.ones(192)} | older, page.with_name("older.pt"))
-    compare = [sys.executable, str(REPOSITORY / "workflow/scripts/compare.py"), "older.pt", str(merged)]
-    subprocess.run(compare, check=True, cwd=page.parent)
+    output = page.with_name("compare.html")
+    assert run_command("compare", page.with_name("older.pt"), merged, "--output", output).returncode == 0
     return page.parent
 
 
@@ -128,7 +126,7 @@ def test_strips_show_frames_and_the_page_says_what_the_demo_is(open_page: Any) -
 def test_comparison_tells_missing_keys_and_the_least_alike(open_page: Any) -> None:
     page = open_page("compare.html")
     assert page.locator(".facts dd").all_text_contents()[:4] == ["6", "1", "2", "0"]
-    assert [mark.split() for mark in page.locator(".checks .mark").all_text_contents()] == [["look"], ["good"]]
+    assert [mark.split() for mark in page.locator(".checks .mark").all_text_contents()] == [["check"], ["good"]]
     page.locator("summary", has_text="Only in A (1)").click()
     assert page.get_by_text("gone.mp4").is_visible()
     assert page.locator("[aria-label='Least alike'] tbody tr").count() == 6

@@ -2,13 +2,13 @@
 
 import pytest
 
-from echo_embeddings.core import settings
+from echo_embeddings.core import configuration, settings
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.tools import estimate
 
-CONFIG = settings.defaults()
-REGISTRY = settings.check(CONFIG, data=False)
+CONFIG = configuration.defaults()
+REGISTRY = configuration.check(CONFIG, data=False)
 CLIPS = 52_500  # of one of MIMIC-IV-Echo's ten folders
 
 

@@ -1,17 +1,14 @@
 """The registry: what every entry says, and its table."""
 
-import subprocess
-import sys
-
 import pytest
 
-from conftest import REPOSITORY
-from echo_embeddings.core import settings
+from conftest import run_command
+from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.encoders.architectures import ARCHITECTURES, FAMILIES
 
-CONFIG = settings.defaults()
-REGISTRY = settings.check(CONFIG, data=False)
+CONFIG = configuration.defaults()
+REGISTRY = configuration.check(CONFIG, data=False)
 ECHO = ["echo-vitl-vmix22m", "echo-vitl-scratch", "echo-vitl-mimic100", "echo-vitl-mimic117", "echo-vitb-mimic169"]
 NEWER = [f"vjepa2_1_vit_{size}_384" for size in ("base", "large", "giant", "gigantic")]
 
@@ -36,18 +33,13 @@ def test_a_model_is_six_lines(tmp_path):
         "mine:\n  constructor: vit_large\n  resolution: 224\n  embed_dim: 1024\n"
         "  batch_size: 64\n  checkpoint: mine.pt\n  entry: encoder\n"
     )
-    config = settings.defaults() | {"models": ["mine"], "models_file": str(tmp_path / "models.yaml")}
-    registry = settings.check(config, data=False)
+    config = configuration.defaults() | {"models": ["mine"], "models_file": str(tmp_path / "models.yaml")}
+    registry = configuration.check(config, data=False)
     assert settings.model(config, registry, "mine").family == "vjepa2"
 
 
 def command(directory, *arguments):
-    return subprocess.run(
-        [sys.executable, REPOSITORY / "workflow/scripts/models.py", "--directory", directory, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_command("models", "--directory", directory, *arguments)
 
 
 def test_the_table_says_what_is_there_what_is_missing_and_what_it_costs(tmp_path):
@@ -70,7 +62,7 @@ def test_the_table_says_what_is_there_what_is_missing_and_what_it_costs(tmp_path
 
 def test_a_checkpoint_of_no_model_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^config: checkpoints: 'vitz' is not in .*: vitl, vith.*$"):
-        settings.check(settings.defaults() | {"checkpoints": {"vitz": "/x"}}, data=False)
+        configuration.check(configuration.defaults() | {"checkpoints": {"vitz": "/x"}}, data=False)
     (tmp_path / "my.yaml").write_text("checkpoints: {vitz: /x}\n")
     result = command(tmp_path, "--configfile", str(tmp_path / "my.yaml"))
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)

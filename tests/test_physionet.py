@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 import pytest
 
 from conftest import REPOSITORY, run_demo
 from echo_embeddings.core.errors import UserError
-from echo_embeddings.fetch import physionet
+from echo_embeddings.fetch import download, physionet
 from server import File, serving
 
+AGENT = "PhysioNet-Python-Client/"  # PhysioNet lets some programs log in, and answers all others with 403
 USER, PASSWORD = "echo-reader", "hunter2 & sons: s3cret"
 STUDY = "files/p10/p10000001/s90000001/"
 
@@ -31,7 +33,7 @@ def project(collection_dir, monkeypatch):
     monkeypatch.setenv("NETRC", "/nonexistent")
     monkeypatch.setenv("PHYSIONET_USERNAME", USER)
     monkeypatch.setenv("PHYSIONET_PASSWORD", PASSWORD)
-    monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda *_: None)
+    monkeypatch.setattr(download, "PAUSE", 0.001)
     with serving() as server:
         rest = {"slug": "mimic-iv-echo", "title": "", "abstract": "", "citation": ""}
         versions = [{"version": version, **rest} for version in ("0.1", "1.0")]
@@ -43,7 +45,7 @@ def project(collection_dir, monkeypatch):
 def publish(server, files):
     listed = "".join(f"{hashlib.sha256(content).hexdigest()} {path}\n" for path, content in sorted(files.items()))
     for path, content in {**files, "SHA256SUMS.txt": listed.encode()}.items():
-        server.files[address(path)] = File(content, login=(USER, PASSWORD), kind="text/plain")
+        server.files[address(path)] = File(content, login=(USER, PASSWORD), kind="text/plain", agent=AGENT)
 
 
 def address(path):
@@ -179,7 +181,10 @@ def test_a_disk_that_fills(project, places):
         pytest.skip("mounting a small disk needs root")
     try:
         line = refused(project, places, "*.csv", "90000001_0001.dcm")
-        assert "No space left on device" in line
+        assert "bytes more and" in line
+        assert "are free; make room and run again" in line
+        project.files[address(STUDY + "90000001_0001.dcm")].chunked = True  # how much will come is not known before
+        assert "No space left on device" in refused(project, places, "*.csv", "90000001_0001.dcm")
         assert there(places.tables) == {"echo-record-list.csv"}
         assert not there(places.dicom)
         subprocess.run(["mount", "-o", "remount,size=10m", places.state], check=True)
@@ -192,8 +197,98 @@ def test_a_page_in_place_of_the_list_and_a_list_that_leads_elsewhere(project, pl
     sums = project.files[address("SHA256SUMS.txt")]
     sums.content = b"<html>\nplease log in\n</html>"
     assert "is no list of digests" in refused(project, places, "*.csv")
-    sums.content = f"{'0' * 64} files/../../x.csv\n".encode()
+    sums.content = b"\x1f\x8b\xff\n"
+    assert "is no list of digests" in refused(project, places, "*.csv")
+
+
+def test_a_list_that_leads_elsewhere(project, places, tmp_path):
+    """As that of a server which wants to write where it should not."""
+    elsewhere = tmp_path / "elsewhere"
+    for path in (
+        f"files/{elsewhere}/x.csv",  # what is left without files/ is absolute
+        f"{elsewhere}/x.csv",
+        "files/../../elsewhere/x.csv",
+        "../elsewhere/x.csv",
+        "files/a/../../../elsewhere/x.csv",
+        "files/./x.csv/..",
+        "x.csv\x1b[2J",
+    ):
+        publish(project, {path: b"1,2\n"})
+        line = refused(project, places, "*.csv*")
+        assert "leads out of the project" in line
+        assert line.isprintable()
+        assert there(tmp_path) == {"state/lock", "state/owner"}
+    project.files[address("SHA256SUMS.txt")].content = b"%s x\xff.csv\n" % (b"0" * 64)
     assert "leads out of the project" in refused(project, places, "*.csv")
+
+
+def test_folders_that_are_links_of_the_users_own_are_followed(project, places, tmp_path):
+    (tmp_path / "other-disk").mkdir()
+    places.dicom.mkdir()
+    (places.dicom / "p10").symlink_to(tmp_path / "other-disk")
+    fetch(project, places, "s90000001")
+    assert there(tmp_path / "other-disk")
+
+
+def test_names_that_mean_something_in_an_address(project, places):
+    publish(project, {"a#b?c%20d é.csv": b"1,2\n", "notes.html": b"<html>", "empty.csv": b""})
+    project.files[quote(address("a#b?c%20d é.csv"))] = project.files.pop(address("a#b?c%20d é.csv"))
+    project.files[address("notes.html")].kind = "text/html"
+    fetch(project, places, "*.csv", "*.html")
+    assert there(places.tables) == {"a#b?c%20d é.csv", "notes.html", "empty.csv"}
+
+
+def test_one_connection_serves_all_files(project, places):
+    fetch(project, places, "*.csv", "s90000001", "p11")
+    assert len(project.requests) > 5
+    assert len(project.connections) == 1
+
+
+def test_the_login_goes_to_no_other_server(project, places):
+    broken = address("echo-record-list.csv")
+    with serving() as other:
+        other.files["/x.csv"] = File(project.files[broken].content)
+        project.files[broken].location = f"{other.url.replace('127.0.0.1', 'localhost')}/x.csv"
+        assert fetch(project, places, "*.csv") == 1
+        assert other.requests
+        assert not [headers for _, headers in other.requests if "Authorization" in headers]
+
+
+def test_a_login_beyond_latin_1(project, places, monkeypatch):
+    monkeypatch.setenv("PHYSIONET_PASSWORD", "пароль")
+    assert "refuses the login (401)" in refused(project, places, "*.csv")
+
+
+def test_a_body_without_a_length_is_whole_or_not_there(project, places):
+    path = address("echo-record-list.csv")
+    for name in (path, address("SHA256SUMS.txt")):
+        project.files[name].chunked = True
+    project.files[path].drop = 10
+    assert "the connection broke off" in refused(project, places, "*.csv")
+    assert not places.tables.exists()
+    project.files[path].drop = None
+    assert fetch(project, places, "*.csv") == 1
+    assert (places.tables / "echo-record-list.csv").read_bytes() == project.files[path].content
+
+
+@pytest.mark.parametrize(("name", "constant"), [("SHA256SUMS.txt", "LIST"), ("echo-record-list.csv", "LARGEST")])
+def test_a_body_without_an_end_is_limited(project, places, monkeypatch, name, constant):
+    monkeypatch.setattr(physionet, constant, 5_000_000)
+    file = project.files[address(name)]
+    file.chunked = file.endless = True
+    file.content = file.content * 1000
+    assert "sends more than 5,000,000 bytes" in refused(project, places, "*.csv")
+    assert sum(p.stat().st_size for p in places.state.rglob("*") if p.is_file()) < 5_100_000
+    file.chunked = False
+    file.claims = 6_000_000
+    assert "has 6,000,000 bytes of it, where 5,000,000 are the most" in refused(project, places, "*.csv")
+
+
+def test_a_place_that_cannot_be_written(project, places):
+    places.tables.write_text("a file where the directory should be")
+    assert f"File exists, {places.tables}" in refused(project, places, "*.csv")
+    publish(project, {"x" * 255 + ".csv": b"1,2\n"})
+    assert "File name too long" in refused(project, places, "*.csv")
 
 
 @pytest.fixture

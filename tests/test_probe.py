@@ -13,7 +13,7 @@ import test_mask
 from conftest import REPOSITORY, run_demo
 from echo_embeddings.collection.folders import MP4, find_folder, find_folders
 from echo_embeddings.convert import probe
-from echo_embeddings.core import manifest, settings
+from echo_embeddings.core import configuration, manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Clip, read_header
@@ -101,7 +101,7 @@ def test_folders_of_mp4(tree, tmp_path):
     with pytest.raises(UserError, match=r"folder 'nothing': no MP4 below .*names that end with \.mp4"):
         find_folder(str(tmp_path / "mp4"), "nothing", MP4)
     with pytest.raises(UserError, match="config: mp4_dir: no directory 'nowhere' in "):
-        settings.check(settings.defaults() | {"mp4_dir": "nowhere"})
+        configuration.check(configuration.defaults() | {"mp4_dir": "nowhere"})
 
 
 def test_the_workflow_embeds_a_tree_that_is_there(finished, tmp_path):

@@ -20,7 +20,7 @@ from echo_embeddings.core.settings import Tables
 from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.qc import FolderFiles, Options, Training, make_index, make_model_page
 from echo_embeddings.qc.base import Check
-from echo_embeddings.qc.page import tell
+from echo_embeddings.qc.page import numbers_of
 from echo_embeddings.qc.report import Report, measure
 from echo_embeddings.tables import inventory
 
@@ -84,7 +84,9 @@ class Collection:
     def numbers(self, **options: Any) -> dict[str, Any]:
         """The numbers of the page, as its JSON file has them; nothing drawn."""
         write_vectors(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
-        return json.loads(json.dumps(tell(measure("vitl", self.root / "all.pt", self.files(), Options(**options)))))
+        return json.loads(
+            json.dumps(numbers_of(measure("vitl", self.root / "all.pt", self.files(), Options(**options))))
+        )
 
     def page(self, model: str = "vitl", **options: Any) -> tuple[dict[str, Any], str]:
         """The numbers and the HTML of the page."""

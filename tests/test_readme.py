@@ -20,11 +20,18 @@ from conftest import REPOSITORY, copy_repository, environment, run_snakemake
 from echo_embeddings.core import manifest
 
 PAGES = ("README.md", "docs/everyday.md")
+DOCS = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md")),
+    *(REPOSITORY / "docs").glob("*.md"),
+]
 
 # Commands of the pages that are not run here, by their whole text, and why.
 ELSEWHERE = {
     "make demo": "conftest.finished runs it, and what follows here starts from its results",
     "make test": "it is what runs this",
+    "git clone ADDRESS echo-embeddings && cd echo-embeddings": "conftest.copy_repository stands for it",
+    "python3 -m venv .venv": "the clone's .venv is that in which the tests run",
+    ".venv/bin/pip install torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu": "likewise",
     "make install": "`make lint`, with which .ci/run begins, does its work on a fresh machine",
     ".venv/bin/snakemake --configfile my.yaml --profile profiles/slurm": "tests/slurm/test_demo.py, on a real SLURM",
 }
@@ -71,14 +78,14 @@ def clone(finished, tmp_path_factory) -> Path:
 
 
 def run(directory: Path, command: str, finished: Path) -> subprocess.CompletedProcess:
-    """A line of a page in bash, with the environment's programs in PATH."""
+    """A line of a page in bash, with the environment's programs in PATH and the clone's package, as if installed."""
     for old, new in {**STANDS_FOR, "/data/mimic-iv-echo/files": str(finished / "dicom")}.items():
         command = command.replace(old, new)
     path = f"{directory}/.venv/bin{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-c", command],
         cwd=directory,
-        env={**environment(), "PATH": path},
+        env={**environment(), "PATH": path, "PYTHONPATH": str(directory / "workflow/scripts")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -104,9 +111,9 @@ def readme(clone, finished) -> dict[str, str]:
 
 
 def test_the_commands_of_the_readme(readme, clone):
-    (doctor,) = {said for command, said in readme.items() if command.startswith("make doctor")}
+    (doctor,) = {said for command, said in readme.items() if " doctor " in command}
     assert "vitl" in doctor
-    (status,) = {said for command, said in readme.items() if command.startswith("make status")}
+    (status,) = {said for command, said in readme.items() if " status " in command}
     assert "4 jobs: 4 done" in status
     vectors = torch.load(clone / "results/embeddings/vitl_embeddings_all.pt")
     assert len(vectors) == 7  # of the demo's 8 clips, one is spoiled
@@ -177,10 +184,19 @@ def test_what_is_run_elsewhere_is_on_a_page():
     assert set(ELSEWHERE) <= {command for page in PAGES for command in commands(page)}
 
 
+def test_every_command_that_the_docs_name_is_there():
+    names = {name for page in DOCS for name in re.findall(r"echo-embeddings ([a-z]+)", page.read_text())}
+    assert names >= {"doctor", "status", "models", "verify", "compare", "rekey"}
+    for name in sorted(names):
+        command = [Path(sys.executable).with_name("echo-embeddings"), name, "--help"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
 def test_every_make_target_and_every_file_that_the_docs_name_is_there():
-    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
-    pages = [REPOSITORY / "README.md", REPOSITORY / "config/README.md", *(REPOSITORY / "docs").glob("*.md")]
-    for page in pages:
+    rules = re.findall(r"^([a-z -]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    targets = {target for rule in rules for target in rule.split()}
+    for page in DOCS:
         text = page.read_text()
         assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets, page
         for link in re.findall(r"\]\(([^)\s]+)\)", text):

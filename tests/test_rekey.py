@@ -3,18 +3,16 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from conftest import REPOSITORY
+from conftest import run_command
 from echo_embeddings.collection.folders import find_folders
 from echo_embeddings.convert.folder import ConvertPaths, convert_folder
-from echo_embeddings.core import manifest, settings
+from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.settings import Model, Table
 from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
@@ -22,7 +20,7 @@ from echo_embeddings.tools import demo, rekey
 from test_embed import weights  # noqa: F401
 
 MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
-SETTINGS = dataclasses.replace(settings.convert_settings(settings.defaults(), 64))
+SETTINGS = dataclasses.replace(settings.convert_settings(configuration.defaults(), 64))
 # Of the demo's clips: two whose identifiers are corrected (one into the other folder), and one that leaves.
 CORRECTED = {
     "p10/p10000001/s90000002/90000002_0001.dcm": "p11/p11000009/s90000002/90000002_0001.dcm",
@@ -123,13 +121,13 @@ def test_the_workflow_goes_on_under_the_new_names_and_computes_nothing(world, we
 
 
 def test_without_the_new_files_the_embeddings_go_under_the_new_names(world, tmp_path):
-    script = REPOSITORY / "workflow/scripts/rekey.py"
-    command = [sys.executable, script, world / "old", tmp_path, "--record-list", world / "record.csv"]
-    done = subprocess.run([*command, "--renamed", world / "renamed.csv"], capture_output=True, text=True, check=True)
+    arguments = ["rekey", world / "old", tmp_path, "--record-list", world / "record.csv"]
+    done = run_command(*arguments, "--renamed", world / "renamed.csv")
+    assert done.returncode == 0, done.stderr
     assert "1 files: left the collection" in done.stdout
     assert same(vectors_in(tmp_path), expected(world))
     assert not (tmp_path / "results/state").exists()
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = run_command(*arguments)
     assert again.returncode == 1
     assert again.stderr.strip().endswith("is there already; give a directory without results")
 

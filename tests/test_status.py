@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from conftest import REPOSITORY
+from conftest import run_command
 from echo_embeddings.core import job, manifest, progress
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.progress import Progress
@@ -100,12 +100,12 @@ def test_watch_goes_on_through_an_error_and_leaves_the_terminal_as_it_was(tmp_pa
     clip = tmp_path / "resources/dicom/p10/a"
     clip.write_bytes(bytes(128) + b"DICM")
     ours, theirs = pty.openpty() if terminal else os.pipe()
-    command = [sys.executable, REPOSITORY / "workflow/scripts/status.py", "--directory", tmp_path, "--watch", "0.1"]
+    command = [sys.executable, "-m", "echo_embeddings.tools.cli", "status", "--directory", tmp_path, "--watch", "0.1"]
     process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.STDOUT)
     try:
         read_until(ours, "waiting")
         clip.rename(tmp_path / "away")
-        read_until(ours, "cannot look just now: config: dicom_dir")
+        read_until(ours, "cannot check just now: config: dicom_dir")
         (tmp_path / "away").rename(clip)
         read_until(ours, "Ctrl-C ends it")
         process.send_signal(signal.SIGINT)
@@ -151,10 +151,9 @@ def test_vectors_done_are_counted_from_the_run_record(tmp_path):
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
-    command = [sys.executable, REPOSITORY / "workflow/scripts/status.py", "--directory", tmp_path]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = run_command("status", "--directory", tmp_path)
     assert result.returncode == 1
-    assert result.stderr.startswith("config: dicom_dir: no directory 'resources/dicom' in ")
+    assert result.stderr.startswith("echo-embeddings: config: dicom_dir: no directory 'resources/dicom' in ")
     assert result.stderr.count("\n") == 1
 
 

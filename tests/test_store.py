@@ -1,10 +1,11 @@
 import os
+import pickle
 
 import pytest
 import torch
 
 from echo_embeddings.core.errors import UserError
-from echo_embeddings.core.vectors import merge_vectors, read_vectors, write_vectors
+from echo_embeddings.core.vectors import _map, merge_vectors, read_vectors, write_vectors
 
 
 def put(path, vectors):
@@ -108,6 +109,39 @@ def test_truncated_and_absent_files(tmp_path):
         read_vectors(tmp_path / "x.pt")
     with pytest.raises(UserError, match="no such embedding file"):
         read_vectors(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("name", ["ours.pt", "theirs.pt"])
+def test_a_damaged_file_is_named_in_one_line_or_read(tmp_path, name):
+    """Each byte turned over that is not a number's, and the file cut off at each place."""
+    matrix = torch.full((3, 8), float("inf"))
+    if name == "ours.pt":
+        write_vectors(tmp_path / name, ["a", "b", "c"], matrix)
+    else:
+        torch.save({key: row.clone() for key, row in zip("abc", matrix, strict=True)}, tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    used = [i for i in range(len(content)) if content[i] or any(content[i - 8 : i + 8])]  # not the archive's padding
+    damaged = [content[:i] + bytes([content[i] ^ bit]) + content[i + 1 :] for i in used[::11] for bit in (1, 0x80)]
+    damaged += [content[:i] for i in used[::33]]
+    refused = 0
+    for change in damaged:
+        (tmp_path / name).write_bytes(change)
+        try:
+            keys, found = read_vectors(tmp_path / name)
+            assert len(keys) == len(found) <= 3
+        except UserError as error:
+            refused += 1
+            assert f"{tmp_path / name}: " in str(error)
+            assert str(error).isprintable()
+    assert refused > len(damaged) / 4
+
+
+def test_calls_of_other_names_and_other_types_are_left_to_torch(tmp_path):
+    """Nothing but vectors of float32 passes the reader that knows three names."""
+    for vector in (torch.zeros(2, dtype=torch.float64), torch.nn.Parameter(torch.zeros(2)), torch.zeros(2).to_sparse()):
+        torch.save({"a": vector}, tmp_path / "x.pt")
+        with pytest.raises(pickle.UnpicklingError):
+            _map(tmp_path / "x.pt")
 
 
 def test_merge_keeps_every_vector(tmp_path):

@@ -1,6 +1,7 @@
 """Tables in: joins that never multiply rows, the selection, the record list against the disk."""
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,34 @@ def test_a_record_list_gives_identifiers_that_paths_do_not_say(tmp_path, write):
 def test_a_wrong_table_is_one_line(files, write, table, message):
     with pytest.raises(UserError, match=message) as error:
         join_tables(files, Tables(others=(write(*table),)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["x" * 10**7, "dicom_filepath,a\n" + "x,1\n" * 2_500_000], ids=["line", "rows"])
+def test_a_gzip_that_grows_out_of_all_proportion_is_one_line(files, write, monkeypatch, text):
+    """A decompression bomb, made for the header or for the rows; it is left before it is in memory."""
+    monkeypatch.setattr(selection, "UNPACKED", 10**5)
+    table = write("t.csv.gz", text)
+    limit = 100 * Path(table.file).stat().st_size
+    with pytest.raises(UserError, match=rf"t\.csv\.gz: unpacks to more than {limit:,} bytes") as error:
+        join_tables(files, Tables(others=(table,)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("at", [2, 15, 400, -6, None])
+def test_a_damaged_gzip_is_one_line(files, write, at):
+    """Bytes turned over in its head, its content and its check sum; and its end cut off."""
+    rng = np.random.default_rng(0)
+    table = write("t.csv.gz", "dicom_filepath,a\n" + "".join(f"p100/s1/{i},{rng.random()}\n" for i in range(500)))
+    path = Path(table.file)
+    content = bytearray(path.read_bytes())
+    if at is None:
+        content = content[:-20]
+    else:
+        content[at : at + 3] = bytes(255 - byte for byte in content[at : at + 3])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"t\.csv\.gz") as error:
+        join_tables(files, Tables(others=(table,)))
     assert "\n" not in str(error.value)
 
 

@@ -1,14 +1,12 @@
-"""`make verify`: drawn weights, one known clip, and everything that may be wrong with a model's entry."""
+"""`echo-embeddings verify`: drawn weights, one known clip, and everything that may be wrong with a model's entry."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 import yaml
 
-from conftest import REPOSITORY
-from echo_embeddings.core import settings
+from conftest import run_command
+from echo_embeddings.core import configuration
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.recipe import RECIPES, Recipe
 from echo_embeddings.core.settings import Model
@@ -31,23 +29,8 @@ def command(directory, entry=None, name="tiny"):
     if entry is not None:
         (directory / "models.yaml").write_text(yaml.safe_dump({"tiny": entry}))
     (directory / "my.yaml").write_text("models_file: models.yaml\nmodels: [tiny]\nweights_dir: .\n")
-    script = REPOSITORY / "workflow/scripts/verify.py"
-    return subprocess.run(
-        [
-            sys.executable,
-            script,
-            name,
-            "--directory",
-            directory,
-            "--configfile",
-            directory / "my.yaml",
-            "--device",
-            "cpu",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    configfile = directory / "my.yaml"
+    return run_command("verify", name, "--directory", directory, "--configfile", configfile, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +71,7 @@ def test_a_wrong_mask_stride_entry_or_resolution_is_one_line(recorded, change, m
     monkeypatch.chdir(directory)
     model = Model("tiny", "vit_tiny", 64, 192, "target_encoder", 16, "fp32", recipe=RECIPES["echojepa"])
     model = dataclasses.replace(model, **change)
-    digest, vector = verify.vector(model, directory / "tiny.pt", settings.defaults(), "cpu", 1)
+    digest, vector = verify.vector(model, directory / "tiny.pt", configuration.defaults(), "cpu", 1)
     with pytest.raises(UserError) as error:
         verify.judge(model, digest, vector.tolist(), entry["known_vectors"])
     assert "\n" not in str(error.value)
@@ -104,4 +87,4 @@ def test_another_file_is_not_known(recorded, tmp_path):
     result = command(tmp_path, entry)
     assert "records none for its SHA-256 (it has 1 of other files)" in result.stdout
     absent = command(tmp_path, entry, name="tinny")
-    assert absent.stderr == "no model 'tinny' in the registry: tiny\n"
+    assert absent.stderr == "echo-embeddings: no model 'tinny' in the registry: tiny\n"

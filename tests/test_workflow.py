@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import REPOSITORY, run_demo, run_snakemake
+from conftest import REPOSITORY, run_command, run_demo, run_snakemake
 from echo_embeddings.core import manifest
 
 
@@ -180,10 +180,11 @@ def test_a_changed_parameter_and_checkpoint_make_their_jobs_pending(work):
         ("EMBED_VERSION", {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}),
     ],
 )
-def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, version, expected):
+def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, monkeypatch, version, expected):
     for name in ("workflow", "config"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
-    settings = tmp_path / "workflow/scripts/echo_embeddings/settings.py"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "workflow/scripts"))
+    settings = tmp_path / "workflow/scripts/echo_embeddings/core/settings.py"
     settings.write_text(settings.read_text().replace(f"{version} = ", f"{version} = 1 + "))
     assert pending(finished, snakefile=tmp_path / "workflow/Snakefile") == expected
 
@@ -342,10 +343,8 @@ def test_resources_that_change_make_no_job_pending(work):
 
 
 def test_status_tells_of_a_finished_run(finished):
-    command = [sys.executable, REPOSITORY / "workflow/scripts/status.py", "--directory", finished]
-    result = subprocess.run(
-        [*command, "--configfile", REPOSITORY / "config/demo.yaml"], capture_output=True, text=True, check=True
-    )
+    result = run_command("status", "--directory", finished, "--configfile", REPOSITORY / "config/demo.yaml")
+    assert result.returncode == 0, result.stderr
     assert "4 jobs: 4 done" in result.stdout
     assert re.search(r"^p10 +convert +256 +done +6 +6 +1 ", result.stdout, re.MULTILINE)
     assert re.search(r"^p11 +embed +vit-tiny +done +4 +4 +0 ", result.stdout, re.MULTILINE)

@@ -1,18 +1,12 @@
 # The configuration, and what the rules ask of it. Nothing here imports torch or pydicom.
 
 import functools
-import logging
 import re
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
-from snakemake.logging import logger
-from snakemake_interface_logger_plugins.common import LogEvent
-
-sys.path.insert(0, f"{workflow.current_basedir}/../scripts")
 from echo_embeddings.collection.folders import collection_source, find_folder, find_folders
-from echo_embeddings.core import settings
+from echo_embeddings.core import configuration, corrections, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.layout import Layout
@@ -21,14 +15,14 @@ from echo_embeddings.tables import selection
 from echo_embeddings.tools import estimate, slurm
 
 try:
-    settings.check_files(workflow.configfiles)
-    REGISTRY = settings.check(config)
+    configuration.check_files(CONFIGFILES)
+    REGISTRY = configuration.check(config)
     TOP, KIND = collection_source(config)
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])
     SELECTING = selection.used(TABLES)
 except UserError as error:
-    sys.exit(str(error))
+    raise WorkflowError(str(error))
 
 RESULTS = Layout()
 FOLDERS, NO_FOLDERS = {}, ""
@@ -38,7 +32,7 @@ except UserError as error:
     # Right before the target physionet has fetched them; whoever asks for more is told by the rule merge.
     NO_FOLDERS = f"{error}; `snakemake physionet` fetches what physionet.include names"
     if config["physionet"]["version"] is None:
-        sys.exit(str(error))
+        raise WorkflowError(str(error))
 
 
 wildcard_constraints:
@@ -48,13 +42,23 @@ wildcard_constraints:
     model="|".join(map(re.escape, REGISTRY)),
 
 
+def stop(message):
+    """End Snakemake with one line, in functions that it calls: there it wraps a WorkflowError into ten."""
+    sys.exit(str(message))
+
+
+def this_attempt(wildcards, attempt):
+    """Which attempt at the job this is, for its log and for what no further one can achieve; see core/job.py."""
+    return attempt
+
+
 @functools.cache  # Snakemake asks several times a job
 def survey(folder):
     """What the folder looks like now: its fingerprint and its number of files."""
     try:
         return find_folder(TOP, folder, KIND).survey()
     except UserError as error:
-        sys.exit(str(error))
+        stop(error)
 
 
 def clips(*folders):
@@ -73,7 +77,7 @@ def checkpoint(wildcards):
     path = checkpoint_path(wildcards.model)
     if not Path(path).is_file() and path not in ABSENT_WEIGHTS:
         get = REGISTRY[wildcards.model]["obtain"] or "the registry has no url to fetch it from"
-        sys.exit(
+        stop(
             f"model {wildcards.model}: no checkpoint {path}: {get}; put the file there, or set weights_dir to where it lies"
         )
     return path
@@ -83,21 +87,21 @@ def physionet_version(wildcards):
     """The version to fetch from PhysioNet, which the configuration must say."""
     version = config["physionet"]["version"]
     if version is None:
-        sys.exit('config: physionet.version: say which version to fetch, in quotes: "1.0"')
+        stop('config: physionet.version: say which version to fetch, in quotes: "1.0"')
     return version
 
 
 def folder_vectors(wildcards):
     """The folders' embedding files of a model."""
     if NO_FOLDERS:
-        sys.exit(NO_FOLDERS)
+        stop(NO_FOLDERS)
     return [RESULTS.vectors(wildcards.model, folder) for folder in FOLDERS]
 
 
 def files_of(tables):
     """The paths of tables, which must be there."""
     for table in selection.absent(tables):
-        sys.exit(f"config: {table.name}: no file {table.file!r} in {Path.cwd()}")
+        stop(f"config: {table.name}: no file {table.file!r} in {Path.cwd()}")
     return [table.file for table in tables.all]
 
 
@@ -121,7 +125,7 @@ def check_slurm():
     try:
         slurm.check(Path(".snakemake/slurm_logs"))
     except UserError as error:
-        sys.exit(str(error))
+        stop(error)
 
 
 def manifest_digest(model, folder):
@@ -181,16 +185,10 @@ def exported_mb(wildcards, attempt):
     return attempt * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"])
 
 
-class FailureLine(logging.Handler):
-    """Ends what Snakemake says of a failed SLURM job with one line: which job, why, and where to read on."""
-
-    def emit(self, record):
-        """Called for everything that Snakemake logs."""
-        if getattr(record, "event", None) != LogEvent.JOB_ERROR:
-            return
-        number, message = record.aux.get("external_jobid"), str(record.rule_msg)
-        if number is not None or slurm.refusal(message):
-            logger.error(slurm.failure_line(number, message, record.log))
+def say_failure(number, message, logs):
+    """End what Snakemake says of a failed SLURM job with one line: which job, why, and where to read on."""
+    if number is not None or slurm.refusal(message):
+        logger.error(slurm.failure_line(number, message, logs))
 
 
-logger.addHandler(FailureLine())
+on_job_error(say_failure)

@@ -14,11 +14,14 @@ rule convert:
         "../envs/echo-embeddings.yaml"
     threads: config["convert"]["workers"]
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, threads, attempt: attempt * estimate.convert_mb(clips(wildcards.folder), threads),
         runtime=lambda wildcards, threads, attempt: attempt * estimate.convert_minutes(clips(wildcards.folder), threads),
     params:
-        source=lambda wildcards: survey(wildcards.folder).fingerprint,
-        settings=lambda wildcards: asdict(settings.convert_settings(config, int(wildcards.size))),
         limit=config["limit"],
+        # There for Snakemake alone: it runs a job again if they changed.
+        source=lambda wildcards: survey(wildcards.folder).fingerprint,
+        fingerprint=lambda wildcards: settings.convert_settings(config, int(wildcards.size)).fingerprint(),
+        corrections=corrections.names(corrections.CONVERT),
     script:
         "../scripts/convert.py"

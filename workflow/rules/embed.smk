@@ -17,13 +17,16 @@ rule embed:
     conda:
         "../envs/echo-embeddings.yaml"
     # On a CPU the encoder takes all cores of the machine, or 8 where a cluster has no such number.
-    threads: max(1, config["embed"]["num_workers"]) if config["embed"]["device"] == "cuda" else workflow.resource_settings.cores or 8
+    threads: max(1, config["embed"]["num_workers"]) if config["embed"]["device"] == "cuda" else CORES or 8
     resources:
+        attempt=this_attempt,
         gpu=int(config["embed"]["device"] == "cuda"),
         mem_mb=lambda wildcards, attempt: attempt * embed_mb(wildcards),
         runtime=lambda wildcards, threads, attempt: attempt * embed_minutes(wildcards, threads),
     params:
-        model=lambda wildcards: asdict(settings.model(config, REGISTRY, wildcards.model)),
+        # All are there for Snakemake alone: it runs a job again if they changed. A corrected MP4 may have its old size.
+        fingerprint=lambda wildcards: settings.model(config, REGISTRY, wildcards.model).fingerprint(),
+        corrections=corrections.names(corrections.CONVERT + corrections.EMBED),
         selecting=asdict(SELECTING),
     script:
         "../scripts/embed.py"

@@ -40,12 +40,12 @@ rule export_parquet:
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
     params:
         folders=list(FOLDERS),
         size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
-        known=asdict(TABLES),
         columns=config["export"]["columns"],
         about=lambda wildcards: {
             "model": wildcards.model,
@@ -54,6 +54,8 @@ rule export_parquet:
             "collection": config["qc"]["collection"],
             "access": config["export"]["access"],
         },
+        # There for Snakemake alone: it runs a job again if it changed.
+        known=asdict(TABLES),
     script:
         "../scripts/export_parquet.py"
 
@@ -71,14 +73,16 @@ rule export_study:
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
     params:
         folders=list(FOLDERS),
         size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
-        known=asdict(TABLES),
         columns=config["export"]["columns"],
         dim=lambda wildcards: REGISTRY[wildcards.model]["embed_dim"],
+        # There for Snakemake alone: it runs a job again if it changed.
+        known=asdict(TABLES),
     script:
         "../scripts/export_study.py"
 
@@ -94,6 +98,7 @@ rule export_matrix:
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
     script:

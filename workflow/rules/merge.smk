@@ -12,6 +12,7 @@ rule merge:
     conda:
         "../envs/echo-embeddings.yaml"
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, attempt: attempt
         * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
         runtime=lambda wildcards, attempt: attempt

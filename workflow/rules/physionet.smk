@@ -12,6 +12,8 @@ rule physionet:
     localrule: True
     conda:
         "../envs/echo-embeddings.yaml"
+    resources:
+        attempt=this_attempt,
     params:
         url=config["physionet"]["url"],
         project=config["physionet"]["project"],

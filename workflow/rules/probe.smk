@@ -13,11 +13,13 @@ rule probe:
         "../envs/echo-embeddings.yaml"
     threads: config["convert"]["workers"]
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, threads, attempt: attempt * estimate.convert_mb(clips(wildcards.folder), threads),
         runtime=lambda wildcards, threads, attempt: attempt * estimate.convert_minutes(clips(wildcards.folder), threads),
     params:
-        source=lambda wildcards: survey(wildcards.folder).fingerprint,
         mp4_dir=config["mp4_dir"],
         limit=config["limit"],
+        # There for Snakemake alone: it runs a job again if it changed.
+        source=lambda wildcards: survey(wildcards.folder).fingerprint,
     script:
         "../scripts/probe.py"

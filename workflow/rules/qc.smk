@@ -21,6 +21,7 @@ rule qc_model:
         "../envs/echo-embeddings.yaml"
     threads: 2
     resources:
+        attempt=this_attempt,
         mem_mb=lambda wildcards, attempt: attempt
         * estimate.merged_mb(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
         runtime=lambda wildcards, attempt: attempt
@@ -33,6 +34,7 @@ rule qc_model:
         collection=config["qc"]["collection"],
         pictures=config["qc"]["pictures"],
         hash_names=config["qc"]["hash_names"],
+        # There for Snakemake alone: it runs a job again if they changed.
         version=settings.QC_VERSION,
         selecting=asdict(SELECTING),
     script:
@@ -59,8 +61,11 @@ rule qc_index:
     conda:
         "../envs/echo-embeddings.yaml"
     threads: 2
+    resources:
+        attempt=this_attempt,
     params:
         models=config["models"],
+        # There for Snakemake alone: it runs a job again if it changed.
         version=settings.QC_VERSION,
     script:
         "../scripts/qc_index.py"

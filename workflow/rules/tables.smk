@@ -15,10 +15,12 @@ if config["record_list"]:
         conda:
             "../envs/echo-embeddings.yaml"
         resources:
+            attempt=this_attempt,
             mem_mb=4000,
             runtime=60,
         params:
-            source=lambda wildcards: [survey(folder).fingerprint for folder in FOLDERS],
             require_complete=config["require_complete"],
+            # There for Snakemake alone: it runs a job again if it changed.
+            source=lambda wildcards: [survey(folder).fingerprint for folder in FOLDERS],
         script:
             "../scripts/check_record_list.py"

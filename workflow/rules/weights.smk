@@ -23,6 +23,8 @@ for path, model in ABSENT_WEIGHTS.items():
         localrule: True
         conda:
             "../envs/echo-embeddings.yaml"
+        resources:
+            attempt=this_attempt,
         params:
             url=REGISTRY[model]["url"],
             sha256=REGISTRY[model]["sha256"],

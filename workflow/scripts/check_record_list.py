@@ -7,7 +7,7 @@ from echo_embeddings.core import job, settings
 from echo_embeddings.tables import inventory
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         config = snakemake.config
         inventory.check(
             settings.tables(config).record_list,

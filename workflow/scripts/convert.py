@@ -2,17 +2,16 @@
 
 from echo_embeddings.collection.folders import find_folder
 from echo_embeddings.convert.folder import convert_folder
-from echo_embeddings.core import job
+from echo_embeddings.core import job, settings
 from echo_embeddings.core.layout import Layout
-from echo_embeddings.core.settings import ConvertSettings
 
-if __name__ == "__main__":  # worker processes import this file
-    with job.logged(snakemake.log[0]) as terminal:
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         keys = snakemake.config["convert"]
         convert_folder(
             find_folder(snakemake.config["dicom_dir"], snakemake.wildcards.folder),
             Layout(),
-            ConvertSettings(**snakemake.params.settings),
+            settings.convert_settings(snakemake.config, int(snakemake.wildcards.size)),
             limit=snakemake.params.limit,
             workers=snakemake.threads,
             timeout=keys["timeout"],

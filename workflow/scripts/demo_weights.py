@@ -4,5 +4,5 @@ from echo_embeddings.core import job
 from echo_embeddings.tools import demo
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         demo.write_weights(snakemake.output[0], **snakemake.params)

@@ -6,5 +6,5 @@ from echo_embeddings.core import job
 from echo_embeddings.fetch import download
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]) as terminal:
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         download.fetch(path=Path(snakemake.output[0]), terminal=terminal, **snakemake.params)

@@ -6,5 +6,5 @@ from echo_embeddings.core import job
 from echo_embeddings.tables import export
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         export.write_matrix(*map(Path, (snakemake.input[0], snakemake.output.matrix, snakemake.output.names)))

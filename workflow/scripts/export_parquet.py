@@ -7,7 +7,7 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.tables import card, export
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         params, known = snakemake.params, settings.tables(snakemake.config)
         parts = export.parts(Layout(), snakemake.wildcards.model, params.size, params.folders)
         shards = [Path(shard) for shard in snakemake.output.shards]

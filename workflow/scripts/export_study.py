@@ -7,7 +7,7 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.tables import export, study
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         params = snakemake.params
         study.write(
             export.parts(Layout(), snakemake.wildcards.model, params.size, params.folders),

@@ -7,7 +7,7 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.fetch import physionet
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]) as terminal:
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         params = snakemake.params
         places = physionet.Places(
             dicom=Path(params.dicom_dir),

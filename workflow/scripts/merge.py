@@ -4,7 +4,7 @@ from echo_embeddings.core import job
 from echo_embeddings.core.vectors import merge_vectors
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         parts = dict(zip(snakemake.params.folders, snakemake.input.parts, strict=True))
         vectors = merge_vectors(parts, snakemake.output[0], snakemake.params.embed_dim, snakemake.params.prefix_folder)
         print(f"{vectors} vectors of {len(parts)} folders")

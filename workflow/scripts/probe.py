@@ -5,8 +5,8 @@ from echo_embeddings.convert import probe
 from echo_embeddings.core import job
 from echo_embeddings.core.layout import Layout
 
-if __name__ == "__main__":  # worker processes import this file
-    with job.logged(snakemake.log[0]) as terminal:
+if __name__ == "__main__":
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         size, folder = snakemake.wildcards.size, snakemake.wildcards.folder
         keys = snakemake.config["convert"]
         probe.probe_folder(

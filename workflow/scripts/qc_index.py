@@ -6,7 +6,7 @@ from echo_embeddings import qc
 from echo_embeddings.core import job
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         pages = dict(zip(snakemake.params.models, map(Path, snakemake.input.pages), strict=True))
         merged = dict(zip(snakemake.params.models, map(Path, snakemake.input.merged), strict=True))
         qc.make_index(pages, merged, Path(snakemake.output.page))

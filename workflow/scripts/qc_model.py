@@ -8,7 +8,7 @@ from echo_embeddings.core import job, settings
 from echo_embeddings.core.layout import Layout
 
 if __name__ == "__main__":
-    with job.logged(snakemake.log[0]):
+    with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         model, params = snakemake.wildcards.model, snakemake.params
         layout = Layout()
         trees = {folder: mp4_tree(snakemake.config, layout, params.size, folder) for folder in params.folders}

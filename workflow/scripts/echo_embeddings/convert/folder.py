@@ -1,7 +1,7 @@
 """A folder of DICOM to a tree of MP4 files and its manifest.
 
 What has been done is remembered, row by row, in a journal that no rule declares, so that a job that is
-killed and started again does only what is missing. MP4 files stand under their final names only when whole.
+killed and started again does only what is missing. An MP4 file has its final name only once it is whole.
 """
 
 import collections
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..collection.folders import Folder, list_files, mp4_name
-from ..core import manifest
+from ..core import corrections, fingerprint, manifest
 from ..core.errors import UserError
 from ..core.files import PART, atomic_write
 from ..core.layout import Layout
@@ -130,7 +130,7 @@ def convert_folder(
         _sweep(tree)
         listed = list_files(folder)
         chosen = _first_clips(folder, listed, limit) if limit else listed
-        journal = Journal(state / "rows.jsonl", settings.fingerprint(), {encode_name(path) for path in listed})
+        journal = Journal(state / "rows.jsonl", settings, {encode_name(path) for path in listed})
         rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
         collisions = _collisions(folder, chosen)
         rows |= {
@@ -236,19 +236,22 @@ def _convert_all(
 class Journal:
     """What became of each file, one JSON object a line, added as it is made.
 
-    Each row stands with the fingerprint of the settings it was made under: under others it does not
-    count, and is not lost either. Of rows of one file the last counts. A last line that a kill cut short
-    does not.
+    Each row is kept with the fingerprint of the settings that it was made under, and with the corrections that
+    apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts.
+    A last line that a kill cut short does not.
     """
 
-    def __init__(self, path: Path, fingerprint: str, listed: set[str]) -> None:
+    def __init__(self, path: Path, settings: ConvertSettings, listed: set[str]) -> None:
         """Read the journal at `path`, forget files that are not in `listed`, and open it for more."""
-        self._fingerprint = fingerprint
+        self._settings, self._fingerprint = settings, settings.fingerprint()
+        earlier = fingerprint.convert_0_1_0(settings)
         self._records: dict[str, dict[str, Any]] = {}
         for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
             try:
                 record = json.loads(line)
                 row = Row(**record["row"])
+                if record["settings"] in earlier:
+                    record["settings"] = self._fingerprint
             except (ValueError, TypeError, KeyError):  # cut short, or of an older version: done again
                 continue
             if row.path in listed:
@@ -260,14 +263,18 @@ class Journal:
     def row(self, path: str) -> Row | None:
         """The row of the file, if it was made under these settings."""
         record = self._records.get(path)
-        return Row(**record["row"]) if record and record["settings"] == self._fingerprint else None
+        row = Row(**record["row"]) if record else None
+        return row if record and row and record["settings"] == self._made_under(row) else None
 
     def add(self, row: Row) -> None:
         """Append a row; from here on it survives whatever becomes of this process."""
-        record = {"settings": self._fingerprint, "row": dataclasses.asdict(row)}
+        record = {"settings": self._made_under(row), "row": dataclasses.asdict(row)}
         self._records[row.path] = record
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+
+    def _made_under(self, row: Row) -> str:
+        return self._fingerprint + corrections.term(corrections.CONVERT, row, self._settings)
 
     def __enter__(self) -> Self:
         return self
@@ -332,6 +339,6 @@ def _judge(name: str, rows: list[Row], saved: Path, max_failed_fraction: float) 
     if tried and failed / tried > max_failed_fraction:
         raise UserError(
             f"{name}: {failed} of {tried} clips failed, more than convert.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons stand in {saved}; "
-            "mend those files or take them away, or raise it"
+            f"({max_failed_fraction:g}) allows; the reasons are in {saved}; "
+            "repair or remove those files, or raise it"
         )

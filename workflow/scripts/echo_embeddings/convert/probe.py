@@ -1,6 +1,6 @@
 """A folder of MP4 files that somebody made -> its manifest: which can be read, and which seem to be no clips.
 
-The files are read and never touched. The manifest stands in the place of a conversion's, and the stages after it see no
+The files are read and never touched. The manifest takes the place of a conversion's, and the stages after it see no
 difference.
 """
 
@@ -116,7 +116,7 @@ def probe_folder(
             raise UserError(
                 f"{folder.name}: {failed} of {len(tried)} MP4 files cannot be read, more than "
                 f"convert.max_failed_fraction ({max_failed_fraction:g}) allows; "
-                f"the reasons stand in {state}/manifest.tsv"
+                f"the reasons are in {state}/manifest.tsv"
             )
         table = layout.manifest(size, folder.name)
         manifest.write(table, rows)

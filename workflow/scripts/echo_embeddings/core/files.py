@@ -1,4 +1,4 @@
-"""Files that are whole or not there, their digests, and free disk space."""
+"""Files that appear whole or not at all, their digests, and free disk space."""
 
 import contextlib
 import errno

@@ -7,13 +7,16 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
-from .errors import UserError
+from .errors import TransientError, UserError
+from .layout import Layout
 from .locks import whereabouts
 from .names import one_line
 
-ERROR = "error: "  # begins the last line of a failed job's log
+# What begins the last line of a failed job's log. The user must act on an error, and until then every attempt ends
+# with it; what failed otherwise may go well at the next one.
+ERROR, FAILED = "error: ", "failed: "
 # How SLURM's log tells of a job that could not: the second only where the first does not say more.
 KILLED = (
     re.compile(
@@ -25,47 +28,94 @@ KILLED = (
 
 
 @contextlib.contextmanager
-def logged(log: str) -> Iterator[TextIO | None]:
+def logged(log: str, attempt: int = 1) -> Iterator[TextIO | None]:
     """Send everything that this process and its children print to the file `log`.
 
     Yields the terminal, for a live line, None where there is none. An error's traceback goes to the log
-    too, and one line to the terminal: what the user can mend, or where to read on. The process then ends
+    too, and one line to the terminal: what the user can do about it, or where to read on. The process then ends
     with 1.
+
+    `attempt` counts the retries of a run. The log keeps what earlier attempts wrote, and the block is not entered if
+    the last of them ended with a `UserError` that is no `TransientError`: it is raised again.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     terminal = os.dup(2)
     try:
-        Path(log).parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "wb", buffering=0) as file:
+        last = _last_line(Layout().kept_log(Path(log))) if attempt > 1 else ""
+        with _open(Path(log), attempt) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         cards = os.environ.get("CUDA_VISIBLE_DEVICES")
         print(whereabouts() + (f", CUDA_VISIBLE_DEVICES={cards}" if cards else ""), flush=True)
-        yield os.fdopen(os.dup(terminal), "w") if os.isatty(terminal) else None
+        if last.startswith(ERROR):
+            print(f"attempt {attempt}: not tried, it would end as the one before", flush=True)
+            raise UserError(last.removeprefix(ERROR))
+        with _script_unknown():
+            yield os.fdopen(os.dup(terminal), "w") if os.isatty(terminal) else None
+    except TransientError as error:
+        _stop(terminal, log, FAILED, str(error))
     except UserError as error:
-        _stop(terminal, log, str(error))
+        _stop(terminal, log, ERROR, str(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _stop(terminal, log, f"{place}{error.strerror or error}; what is done is kept: mend it and run again")
+        _stop(
+            terminal, log, FAILED, f"{place}{error.strerror or error}; what is done is kept: correct it and run again"
+        )
     except Exception as error:
-        _stop(terminal, log, f"{type(error).__name__}: {one_line(error)[:300]}")
+        _stop(terminal, log, FAILED, f"{type(error).__name__}: {one_line(error)[:300]}")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
 
 
-def _stop(terminal: int, log: str, message: str) -> None:
+def _open(log: Path, attempt: int) -> BinaryIO:
+    """The log, to be written to at its end.
+
+    Snakemake deletes it before every attempt. It has a second name, by which the next attempt finds it; so does a job
+    that SLURM starts again under the same number, and to which Snakemake counts no attempt.
+    """
+    kept = Layout().kept_log(log)
+    again = rf", SLURM job {os.environ.get('SLURM_JOB_ID')}(,|$)"
+    if attempt == 1 and not any(re.search(again, line) for line in _lines(kept)):
+        kept.unlink(missing_ok=True)
+    for path in (log, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(kept, "ab", buffering=0)  # noqa: SIM115 - the caller closes it
+    log.unlink(missing_ok=True)
+    try:
+        os.link(kept, log)
+    except OSError:  # a file system without hard links
+        log.symlink_to(os.path.relpath(kept, log.parent))
+    return file
+
+
+@contextlib.contextmanager
+def _script_unknown() -> Iterator[None]:
+    """Keep worker processes from importing the script, of which they need nothing.
+
+    Where Snakemake fetched it from elsewhere they could not: its `__file__` is a URL.
+    """
+    script = sys.modules["__main__"].__dict__
+    file = script.pop("__file__", None)
+    try:
+        yield
+    finally:
+        if file is not None:
+            script["__file__"] = file
+
+
+def _stop(terminal: int, log: str, how: str, message: str) -> None:
     traceback.print_exc()
-    print(f"{ERROR}{message}", file=sys.stderr, flush=True)
+    print(f"{how}{message}", file=sys.stderr, flush=True)
     os.write(terminal, f"{message}  [log: {log}]\n".encode())
     sys.exit(1)
 
 
 def error(log: str | os.PathLike[str]) -> str | None:
     """The error that ended the job of this log; None where it has not ended, ended well, or was killed."""
-    own = _lines(log)
-    return own[-1].removeprefix(ERROR) if own and own[-1].startswith(ERROR) else None
+    last = _last_line(log)
+    return next((last.removeprefix(how) for how in (ERROR, FAILED) if last.startswith(how)), None)
 
 
 def last_words(log: str, slurm_log: str) -> str:
@@ -81,6 +131,10 @@ def last_words(log: str, slurm_log: str) -> str:
         if found:
             return found[-1]
     return own[-1] if own else slurm[-1] if slurm else "it left no log"
+
+
+def _last_line(path: str | os.PathLike[str]) -> str:
+    return next(reversed(_lines(path)), "")
 
 
 def _lines(path: str | os.PathLike[str]) -> list[str]:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-MERGED = "all"  # stands for the folder in the name of the merged file
+MERGED = "all"  # in the place of the folder in the name of the merged file
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,10 @@ class Layout:
         """The log of a job, or of a rule without wildcards."""
         path = self.logs().joinpath(rule, *map(str, parts))
         return path.with_name(f"{path.name}.log")
+
+    def kept_log(self, log: Path) -> Path:
+        """The second name of a job's log, which outlives its retries; no rule declares it."""
+        return self.state("logs") / log.relative_to(self.logs())
 
     def benchmark(self, rule: str, *parts: int | str) -> Path:
         """Snakemake's table of a job's time and memory."""

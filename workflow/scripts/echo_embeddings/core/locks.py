@@ -8,7 +8,7 @@ from pathlib import Path
 
 import filelock
 
-from .errors import UserError
+from .errors import TransientError
 from .files import atomic_write
 
 
@@ -20,7 +20,7 @@ def whereabouts() -> str:
 
 @contextlib.contextmanager
 def exclusive_lock(state: Path, name: str) -> Iterator[None]:
-    """Hold the lock of the state directory of the folder `name`. Raises `UserError` if another run has it."""
+    """Hold the lock of the state directory of the folder `name`. Raises `TransientError` if another run has it."""
     state.mkdir(parents=True, exist_ok=True)
     owner = state / "owner"  # not in the lock file, which whoever asks for the lock may empty
     try:
@@ -30,6 +30,6 @@ def exclusive_lock(state: Path, name: str) -> Iterator[None]:
             yield
     except filelock.Timeout as error:
         who = owner.read_text() if owner.exists() else error.lock_file
-        raise UserError(
+        raise TransientError(
             f"{name}: another run is at work on this folder ({who}); wait for it or end it, then run again"
         ) from error

@@ -1,6 +1,6 @@
 """Recipes: how a clip is shown to an encoder. Data only; `clip` and `mask` do what it says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SAMPLINGS = ("uniform", "echojepa", "rate", "stride")
 MASKS = ("none", "echojepa-boxes", "sector")
@@ -10,9 +10,9 @@ NOMINAL_FPS = 30  # of an MP4 as EchoJEPA's training read it, and where the DICO
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is fed. All of it decides vectors."""
+    """How a model is fed. All of it but the name decides vectors."""
 
-    name: str
+    name: str = field(metadata={"term": None})
     sampling: str = "uniform"  # one of `SAMPLINGS`
     stride: int | None = None  # frames from one sampled to the next, where sampling is stride
     rate: float | None = None  # sampled frames a second, where sampling is rate

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -55,94 +56,94 @@ def read_vectors(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
 
     The matrix of a file made by `write_vectors` is memory-mapped, and no tensor is built for a row: half a million
     take a second or two. Writing to it leaves the file alone. A dict of separate tensors, as other programs
-    write it, is copied into one. Raises `UserError` if the file is no embedding file: not readable, not a
-    dict of vectors, vectors of different length or type.
+    write it, is copied into one. Raises `UserError`, which names the file, if it is no embedding file: not
+    readable, not a dict of vectors, vectors of different length or type.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such embedding file")
     try:
         return _map(path)
-    except (
-        _OtherLayoutError,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        LookupError,
-        TypeError,
-        ValueError,
-        EOFError,
-        struct.error,
-    ):
-        return _load(path)  # which knows every form, and says what is wrong
+    except Exception:  # there is no end to what a damaged or another program's file brings; `_load` judges it
+        return _load(path)
 
 
-class _OtherLayoutError(Exception):
-    """The file is not one matrix whose rows stand in order under their keys."""
+class _Offsets(pickle.Unpickler):
+    """Reads the pickle in a file of `torch.save`: for a dict of vectors, key -> where its vector begins.
 
+    `torch.save` writes a zip archive. Its member `data.pkl` is the pickled dict, in which each vector is a call:
+    `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`. The numbers are not in there: a
+    storage is a reference to another member, `data/0` and so on. `torch.load` makes every call, and needs ten times
+    as long as this for the half a million vectors of a collection (docs/benchmarks.md). Here a call returns its
+    offset, in float32 values, after it has been seen that all vectors are alike: of one storage, of one length,
+    their values side by side.
 
-class _Layout(pickle.Unpickler):
-    """Reads where in its one storage each vector of a file lies: key -> offset, float32 values.
-
-    `torch.load` would build half a million tensors, for half a minute. Only what `torch.save` writes of a
-    plain dict of vectors is taken.
+    An unpickler calls whatever a file names, so this one knows three names, all that vectors need, and none of them
+    can do harm. Any other name, as of a tensor of another type or of code that someone wants to run, raises
+    `pickle.UnpicklingError` before anything is called.
     """
 
-    storage: str | None = None  # of all vectors: its name in the file
-    size: tuple[int, ...] | None = None  # of every vector
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.seen: tuple[str, tuple[int, ...], tuple[int, ...]] | None = None  # storage, size, stride of all vectors
+        self._known: dict[tuple[str, str], Callable[..., object]] = {
+            ("torch._utils", "_rebuild_tensor_v2"): self._offset,
+            ("torch", "FloatStorage"): float,  # never called: it stands for float32 in what refers to a storage
+            ("collections", "OrderedDict"): dict,  # the hooks of each tensor: none
+        }
 
     def find_class(self, module: str, name: str) -> Callable[..., object]:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return self._offset
-        if (module, name) == ("torch", "FloatStorage"):  # it stands for float32
-            return float
-        if (module, name) == ("collections", "OrderedDict"):  # each tensor's hooks: none
-            return dict
-        raise _OtherLayoutError
+        if (module, name) not in self._known:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of a dict of vectors")
+        return self._known[module, name]
 
-    def persistent_load(self, pid: tuple[object, ...]) -> str:
-        _, kind, name, _, _ = pid
+    def persistent_load(self, reference: tuple[str, type, str, str, int]) -> str:
+        """The name of the storage that is meant; the rest is its type, its device and how many values it has."""
+        _, kind, name, _, _ = reference
         if kind is not float:
-            raise _OtherLayoutError
-        return str(name)
+            raise pickle.UnpicklingError("a storage that is not float32")
+        return name
 
     def _offset(self, storage: str, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> int:
-        if self.storage is None:
-            self.storage, self.size = storage, size
-        if storage != self.storage or size != self.size or stride != (1,):
-            raise _OtherLayoutError
+        if self.seen is None:
+            self.seen = storage, size, stride
+        if self.seen != (storage, size, stride):
+            raise pickle.UnpicklingError("vectors that are not alike")
         return offset
 
 
 def _map(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
-    """`read_vectors` for a file that `write_vectors` made; raises `_OtherLayoutError`, or a parser error, on others."""
+    """`read_vectors` for a file made by `write_vectors`; raises some exception where the file is of another form."""
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         top = pickled.removesuffix("data.pkl")
-        if archive.read(f"{top}byteorder").decode() != sys.byteorder:
-            raise _OtherLayoutError
         with archive.open(pickled) as stream:
-            layout = _Layout(stream)
-            offsets = layout.load()
-        if not isinstance(offsets, dict) or layout.storage is None or layout.size is None or len(layout.size) != 1:
-            raise _OtherLayoutError
-        keys, width = list(offsets), layout.size[0]
-        rows = np.arange(len(keys)) * width
-        if not np.array_equal(np.fromiter(offsets.values(), np.int64), rows) or not set(map(type, keys)) <= {str}:
-            raise _OtherLayoutError
-        record = archive.getinfo(f"{top}data/{layout.storage}")
-        if record.compress_type != zipfile.ZIP_STORED or record.file_size != 4 * len(keys) * width:
-            raise _OtherLayoutError
-        # The content follows a local header of 30 bytes, a name and an extra field; their lengths end the header.
+            unpickler = _Offsets(stream)
+            offsets: dict[str, int] = unpickler.load()
+        if unpickler.seen is None:
+            raise ValueError("no vectors")
+        storage, (width,), stride = unpickler.seen
+        record = archive.getinfo(f"{top}data/{storage}")
+        expected = (
+            archive.read(f"{top}byteorder").decode() == sys.byteorder,
+            stride == (1,),
+            set(map(type, offsets)) == {str},
+            list(offsets.values()) == list(range(0, len(offsets) * width, width)),  # the rows of one matrix, in order
+            (record.compress_type, record.file_size) == (zipfile.ZIP_STORED, 4 * len(offsets) * width),
+        )
+        if not all(expected):
+            raise ValueError("not one matrix whose rows stand in order under their keys")
+        # The content of a member follows a header of 30 bytes, a name and an extra field, whose lengths end the header.
         file.seek(record.header_offset + 26)
         start = record.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
-    matrix = np.memmap(path, np.float32, mode="c", offset=start, shape=(len(keys), width))
-    return keys, torch.from_numpy(matrix)
+    matrix = np.memmap(path, np.float32, mode="c", offset=start, shape=(len(offsets), width))
+    return list(offsets), torch.from_numpy(matrix)
 
 
 def _load(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
     """`read_vectors` for any file that `torch.load` opens; the vectors are copied."""
     try:
         vectors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch has no type of its own for a file that is damaged
         raise UserError(f"{path}: cannot be read as an embedding file: {one_line(error)[:200]}") from error
     if not isinstance(vectors, dict):
         raise UserError(f"{path}: holds a {type(vectors).__name__}, not a dict of vectors")

@@ -1,1 +1,1 @@
-"""An MP4 tree and an encoder to one vector a clip, and features where they are asked for."""
+"""From an MP4 tree and an encoder to one vector a clip, and to features where they are asked for."""

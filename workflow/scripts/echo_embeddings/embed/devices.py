@@ -1,4 +1,4 @@
-"""One GPU a job: jobs on one machine agree on free cards by a file lock a card."""
+"""The device of a job: a CPU, or one GPU of its own. Jobs on one machine agree on free GPUs by one file lock a GPU."""
 
 import contextlib
 import os
@@ -10,41 +10,54 @@ from pathlib import Path
 import filelock
 import torch
 
-from ..core.errors import UserError
+from ..core.errors import TransientError
 
-POLL = 1.0  # seconds between two looks at the cards
+POLL = 1.0  # seconds between two looks for a free GPU
 
-_held: list[filelock.BaseFileLock] = []  # a lock that nothing refers to is let go
+_held: list[filelock.BaseFileLock] = []  # a lock that nothing refers to is released
+
+
+def choose(device: str) -> torch.device:
+    """The device "cpu", or for "cuda" a GPU that no other job has; it is this process's until the process ends.
+
+    Waits until there is such a GPU. Raises `TransientError` if there is no GPU at all.
+    """
+    if device == "cpu":
+        return torch.device("cpu")
+    gpu = torch.device("cuda", take(visible()))
+    torch.cuda.set_device(gpu)
+    return gpu
 
 
 def visible() -> list[str]:
-    """The UUIDs of the cards that this process may use, in torch's order; CUDA_VISIBLE_DEVICES decides."""
+    """The UUIDs of the GPUs that this process may use, in torch's order; CUDA_VISIBLE_DEVICES decides which."""
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
 
 
-def take(cards: Sequence[str], locks: str | os.PathLike[str] | None = None) -> int:
-    """Take a card that no other job holds, waiting until there is one; returns its place in `cards`.
+def take(gpus: Sequence[str], locks: str | os.PathLike[str] | None = None) -> int:
+    """Take a GPU that no other job holds, waiting until there is one; returns its index in `gpus`.
 
-    It is this process's until the process ends, in whatever way: as long as there may be something of it in the
-    card's memory. `cards` are names that are the same for every job on the machine, however it numbers them.
-    `locks` is the directory of the locks, by default one of this user's on this machine. A single card that
-    SLURM gave is taken as it is: sharing it is SLURM's decision. Raises `UserError` if there is no card.
+    It stays taken until the process ends, in whatever way: until then something of the process may lie in the
+    GPU's memory. `gpus` are names that are the same for every job on the machine, however it numbers them.
+    `locks` is the directory of the locks, by default one of this user's on this machine. A single GPU that
+    SLURM gave is taken without a lock: sharing it is SLURM's decision. Raises `TransientError` if there is no GPU.
     """
-    if not cards:
-        raise UserError("torch sees no GPU here; set embed.device: cpu to do without")
-    if len(cards) == 1 and "SLURM_JOB_ID" in os.environ:
+    if not gpus:
+        raise TransientError("torch sees no GPU here; set embed.device: cpu to compute without one")
+    if len(gpus) == 1 and "SLURM_JOB_ID" in os.environ:
         return 0
+    # Its name is that of earlier versions, whose jobs may run beside this one.
     directory = Path(locks or Path(tempfile.gettempdir(), f"echo-embeddings-cards-{os.getuid()}"))
     directory.mkdir(parents=True, exist_ok=True)
     said = False
     while True:
-        for i, card in enumerate(cards):
-            lock = filelock.FileLock(directory / f"{card}.lock")
+        for i, gpu in enumerate(gpus):
+            lock = filelock.FileLock(directory / f"{gpu}.lock")
             with contextlib.suppress(filelock.Timeout):
                 lock.acquire(timeout=0)
                 _held.append(lock)
                 return i
         if not said:
-            print(f"all {len(cards)} GPUs are at work for other jobs; waiting for one", flush=True)
+            print(f"all {len(gpus)} GPUs are at work for other jobs; waiting for one", flush=True)
             said = True
         time.sleep(POLL)

@@ -1,4 +1,4 @@
-"""What is kept of an encoder's tokens: their mean, which is the vector, and features for those who ask for more."""
+"""From an encoder's tokens to what is kept: their mean, which is the vector, and features where `embed.pool` asks."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,39 +6,40 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-POOLS = ("mean", "clips", "time", "tokens")
+POOLS = ("mean", "clips", "time", "tokens")  # values of embed.pool; "mean" keeps no features
 
 
 class Pooled(NamedTuple):
-    """Of B videos."""
+    """What is kept of the tokens of B videos."""
 
     vectors: Tensor  # float32 [B, embed_dim]
     features: Tensor | None = None  # [B, *shape]; see `pool`
-    sound: Tensor | None = None  # bool [B]: whether a video's features hold neither NaN nor Inf
+    finite: Tensor | None = None  # bool [B]: whether a video's features hold neither NaN nor Inf
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Pooled":
-        """All of them, changed."""
+        """The same with `change` applied to each tensor."""
         return Pooled._make(None if tensor is None else change(tensor) for tensor in self)
 
 
-def pool(tokens: Tensor, clips_per_video: int, tubelets: int, keep: str) -> Pooled:
-    """Pool the tokens [B * clips_per_video, tubelets * places, embed_dim], which run clip, time, place.
+def pool(tokens: Tensor, clips_per_video: int, tubelets: int, pooling: str) -> Pooled:
+    """Pool the tokens [B * clips_per_video, tubelets * patches, embed_dim] of B videos.
 
-    A vector is the mean over a clip's tokens, and over the clips of its video. `keep` says what features there are:
+    A vector is the mean over a clip's tokens, and over the clips of its video. `pooling` says which features there
+    are besides:
 
     mean    none
     clips   float32 [B, clips_per_video, embed_dim]: each clip's mean
-    time    float32 [B, clips_per_video, tubelets, embed_dim]: the mean over the places of each tubelet
-    tokens  float16 [B, clips_per_video, tubelets, places, embed_dim]: all of them; a value beyond float16 is infinite
+    time    float32 [B, clips_per_video, tubelets, embed_dim]: the mean over the patches of each tubelet
+    tokens  float16 [B, clips_per_video, tubelets, patches, embed_dim]: all tokens; a value beyond float16 is infinite
     """
     clips = tokens.mean(dim=1, dtype=torch.float32).unflatten(0, (-1, clips_per_video))
     vectors = clips.squeeze(1) if clips_per_video == 1 else clips.mean(dim=1)
-    if keep == "mean":
+    if pooling == "mean":
         return Pooled(vectors)
     apart = tokens.unflatten(1, (tubelets, -1)).unflatten(0, (-1, clips_per_video))
-    if keep == "clips":
+    if pooling == "clips":
         features = clips
-    elif keep == "time":
+    elif pooling == "time":
         features = apart.mean(dim=3, dtype=torch.float32)
     else:
         features = _half(apart)
@@ -46,11 +47,11 @@ def pool(tokens: Tensor, clips_per_video: int, tubelets: int, keep: str) -> Pool
 
 
 def _half(tokens: Tensor) -> Tensor:
-    """`tokens` [..., places, embed_dim] as float16, so rounded that the mean over places stays what it is.
+    """`tokens` [..., patches, embed_dim] as float16, rounded so that the mean over the patches is preserved.
 
-    Each rounding error is carried into the next place (error diffusion): rounded to the nearest, the mean of 2,048
-    tokens of unit variance is up to 1.6e-5 off, and this way 1e-6. bfloat16 fits into float16 as it is, subnormal
-    numbers excepted.
+    Each rounding error is carried into the next patch (error diffusion): the mean of 2,048 tokens of unit variance,
+    each rounded to the nearest, is up to 1.6e-5 off, and this way 1e-6. bfloat16 fits into float16 as it is,
+    subnormal numbers excepted.
     """
     if tokens.dtype == torch.bfloat16:
         return tokens.half()
@@ -62,5 +63,5 @@ def _half(tokens: Tensor) -> Tensor:
 
 
 def join(parts: Sequence[Pooled]) -> Pooled:
-    """Several of one `keep` as one."""
+    """Several of one pooling as one."""
     return Pooled._make(None if tensors[0] is None else torch.cat(tensors) for tensors in zip(*parts, strict=True))

@@ -11,11 +11,13 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..core import fingerprint
 from ..core.files import atomic_write
-from ..core.settings import REPOSITORY, Model
+from ..core.package import repository
+from ..core.settings import Model
 from ..encoders import checkpoint
 
-# Of the record: where and how fast the vectors were made.
+# Keys of the record that say where and how fast the vectors were made.
 SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
 
@@ -32,16 +34,14 @@ def write(
 ) -> None:
     """Write the record to `path`.
 
-    `weights` is the checkpoint and `digest` its SHA-256; `speed` has the keys `SPEED`, or is empty if all vectors
-    were there; `features` says what is kept of the tokens besides the vectors, if anything is.
+    `weights` is the checkpoint and `digest` its SHA-256. `speed` has the keys `SPEED`; it is empty if all vectors
+    were there already. `features` describes what is kept besides the vectors; None if nothing is.
     """
-    how = {
+    record = {
         **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
+        "fingerprint": model.fingerprint(),
         "model": model.name,
         "checkpoint_sha256": digest,
-    }
-    record = {
-        **how,
         "checkpoint": str(weights),
         "weights": checkpoint.note(weights),
         "preprocessing": model.recipe.says(model.num_frames, model.resolution),
@@ -50,24 +50,25 @@ def write(
         "commit": _commit(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
-        **(speed or _speed_before(path, how)),
+        **(speed or _speed_before(path, model, digest)),
         "counts": counts,
     }
     with atomic_write(path) as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _speed_before(path: Path, how: dict[str, object]) -> dict[str, object]:
+def _speed_before(path: Path, model: Model, digest: str) -> dict[str, object]:
     """What an earlier record says of device and speed, if it is of the same vectors."""
     if not path.exists():
         return {}
     before = json.loads(path.read_text())
-    same = all(before.get(key) == value for key, value in how.items())
+    of = before["fingerprint"] if "fingerprint" in before else fingerprint.record_0_1_0(before)
+    same = of in {model.fingerprint(), *fingerprint.model_0_1_0(model)} and before.get("checkpoint_sha256") == digest
     return {key: before[key] for key in SPEED if key in before} if same else {}
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that make a vector, those that are here under their usual name."""
+    """The versions of the packages that make a vector, where they are installed under their usual names."""
     found = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -77,9 +78,12 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """The commit of the workflow, None where it is no git checkout or there is no git."""
+    clone = repository()
+    if clone is None:
+        return None
     try:
         result = subprocess.run(
-            ["git", "-C", os.fspath(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+            ["git", "-C", os.fspath(clone), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,6 +1,5 @@
 """Vectors made so far, kept through any kill."""
 
-import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,20 +7,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..core import corrections
 from ..core.files import PART
+from ..core.fingerprint import prefix
 from ..core.vectors import save_tensors
 
 
 class Shards:
     """Vectors in files of the state directory; each file appears whole or not at all.
 
-    Only those made under one fingerprint are seen. Others stay: going back to an earlier setting, or to
-    clips that `limit` hides for a while, costs nothing.
+    Only those made under one fingerprint are read. The others stay: going back to an earlier setting, or to
+    clips that `limit` leaves out for a while, costs nothing.
     """
 
     def __init__(self, state: Path, fingerprint: str) -> None:
         self._state = state
-        self._prefix = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
+        self._prefix = prefix(fingerprint)
         self._made: dict[str, tuple[str, Tensor]] = {}  # key -> identity of the clip, vector
         for part in state.glob(f"*{PART}"):  # of a run that was killed; this one holds the folder's lock
             part.unlink()
@@ -32,7 +33,7 @@ class Shards:
             self._made |= dict(zip(shard["keys"], made, strict=True))
 
     def vectors(self, identities: Mapping[str, str]) -> dict[str, Tensor]:
-        """The vectors, float32 [embed_dim] by key, of those clips that are what they were."""
+        """The vectors that were made of the clips as they are now, float32 [embed_dim] by key."""
         return {
             key: self._made[key][1]
             for key, identity in identities.items()
@@ -40,7 +41,7 @@ class Shards:
         }
 
     def add(self, fresh: Mapping[str, Tensor], identities: Mapping[str, str]) -> None:
-        """Save vectors, float32 [embed_dim] by key, in a shard of their own; those that are there stay as they are."""
+        """Save vectors, float32 [embed_dim] by key, in a new shard, but for those that are there already."""
         there = self.vectors({key: identities[key] for key in fresh})
         made = {key: (identities[key], vector) for key, vector in fresh.items() if key not in there}
         if made:
@@ -69,20 +70,20 @@ class Shards:
 def carry(path: Path, under: Mapping[tuple[str, str], tuple[Path, str, str]]) -> int:
     """Write the vectors of the shard at `path` anew, in other state directories and under other keys.
 
-    `under` is key and identity of a clip -> state directory, key and identity; vectors of other clips are left out.
-    Returns how many were written.
+    `under` is key and identity of a clip -> state directory, key and identity, both identities without corrections:
+    those that a vector was made with stay with it. Vectors of other clips are left out. Returns how many were written.
     """
     shard = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    places = [under.get(clip) for clip in zip(shard["keys"], shard["identities"], strict=True)]
+    made = [corrections.split(identity) for identity in shard["identities"]]
+    places = [under.get((key, plain)) for key, (plain, _) in zip(shard["keys"], made, strict=True)]
     for state in {place[0] for place in places if place}:
         rows = [i for i, place in enumerate(places) if place and place[0] == state]
-        chosen = [place for place in places if place and place[0] == state]
+        chosen = [(*place, term) for place, (_, term) in zip(places, made, strict=True) if place and place[0] == state]
         state.mkdir(parents=True, exist_ok=True)
         content = {
-            "keys": [key for _, key, _ in chosen],
-            "identities": [identity for _, _, identity in chosen],
+            "keys": [key for _, key, _, _ in chosen],
+            "identities": [identity + term for _, _, identity, term in chosen],
             "vectors": shard["vectors"][rows],
         }
-        prefix = path.name.split("-")[0]
-        save_tensors(content, state / f"{prefix}-{time.time_ns():020d}.pt")
+        save_tensors(content, state / f"{path.name.split('-')[0]}-{time.time_ns():020d}.pt")
     return sum(place is not None for place in places)

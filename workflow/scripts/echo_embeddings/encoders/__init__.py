@@ -1,1 +1,1 @@
-"""The encoders: architectures, checkpoints in the official form and in that of Hugging Face."""
+"""The encoders: their architectures, and checkpoints in the official format and in that of Hugging Face."""

@@ -1,4 +1,4 @@
-"""The V-JEPA 2 and 2.1 encoders as data, and what follows from it: parameters and operations a clip."""
+"""The V-JEPA 2 and 2.1 encoders as data, and the numbers that follow: parameters, and operations a clip."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ TUBELET = 2  # frames a patch spans
 
 @dataclass(frozen=True)
 class Family:
-    """What V-JEPA 2 and V-JEPA 2.1 do differently; the blocks are the same."""
+    """How V-JEPA 2 and V-JEPA 2.1 differ; their blocks are the same."""
 
     name: str
     interleaved: bool  # rotary frequencies f0, f0, f1, f1, ..; otherwise f0, f1, .., f0, f1, ..
-    grid: int | None  # patches a row and column: the grid that positions are rescaled to; None leaves them whole
-    levels: int  # output norms, of which the last one is used; 0 is a single one of another name
-    modalities: bool  # an embedding says whether tokens are of a video, and single images have patches of their own
+    grid: int | None  # patches a row and column: the grid that positions are rescaled to; None: they are not
+    levels: int  # output norms, of which the last one is used; 0: a single one under another name
+    modalities: bool  # an embedding marks tokens as a video's, and single images have a patch embedding of their own
 
 
 FAMILIES = {
@@ -26,7 +26,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """The size of an encoder, and the family it is of."""
+    """The size of an encoder, and its family."""
 
     embed_dim: int
     depth: int
@@ -35,22 +35,22 @@ class Architecture:
     family: Family = FAMILIES["vjepa2"]
 
     def parameters(self) -> float:
-        """Number of weights, without biases and norms (under 1 %)."""
+        """The number of weights without biases and norms, which are under 1 %."""
         return self.depth * self._matrices() + 3 * TUBELET * PATCH**2 * self.embed_dim
 
     def flop(self, frames: int, resolution: int) -> float:
-        """Floating-point operations for one clip of `frames` frames of `resolution` x `resolution` pixels."""
+        """The floating-point operations for one clip of `frames` frames of `resolution` x `resolution` pixels."""
         tokens = frames // TUBELET * (resolution // PATCH) ** 2
         linear = 2 * tokens * self._matrices()
         attention = 4 * tokens**2 * self.embed_dim
         return self.depth * (linear + attention)
 
     def _matrices(self) -> float:
-        """Weights of one block: queries, keys, values, projection; two linear layers of the MLP."""
+        """The weights of one block: queries, keys, values, projection; two linear layers of the MLP."""
         return (4 + 2 * self.mlp_ratio) * self.embed_dim**2
 
 
-# Constructor names as in the official code.
+# By the names of the constructors in the official code.
 ARCHITECTURES = {
     "vit_tiny": Architecture(192, 12, 3),
     "vit_base": Architecture(768, 12, 12),

@@ -1,4 +1,8 @@
-"""Checkpoint file, official or of Hugging Face, to encoder: every key and shape must fit, or nothing is loaded."""
+"""From a checkpoint file to an encoder: every key and shape must fit, or nothing is loaded.
+
+An official file is a dict of state dicts and other values; the key of the state dict that is wanted is called the
+checkpoint key here, `entry` in the registry.
+"""
 
 import hashlib
 import json
@@ -19,30 +23,33 @@ from .architectures import ARCHITECTURES, FAMILIES, Architecture, architecture
 from .vjepa import Encoder
 
 PREFIXES = ("module.", "backbone.")  # left by distributed training and by the wrapper class
-LEFT_OVER = "pos_embed"  # of training without rotary embedding; the encoder has no use for it
-# How keys that only one family has begin.
+LEFT_OVER = "pos_embed"  # from training without rotary embedding; the encoder has no use for it
+# Prefixes of parameter names that only one family has.
 TELLTALE = {
     "vjepa2": ("norm.",),
     "vjepa2_1": ("video_mod_embed", "img_mod_embed", "patch_embed_img.", "norms_block."),
 }
-HUGGING_FACE = "encoder"  # the entry of the official files that those of Hugging Face were made from
-NOTE = "note"  # an entry of the file with words about the weights, which reports repeat
+HUGGING_FACE = "encoder"  # the checkpoint key of the official files that those of Hugging Face were made from
+NOTE = "note"  # the key of a text about the weights, which reports repeat
 
 
-def load(path: str | os.PathLike[str], name: str, constructor: str, embed_dim: int, entry: str, family: str) -> Encoder:
-    """The encoder of model `name` with the float32 weights under `entry` of the checkpoint at `path`.
+def load(
+    path: str | os.PathLike[str], name: str, constructor: str, embed_dim: int, checkpoint_key: str, family: str
+) -> Encoder:
+    """The encoder of model `name` with the float32 weights under `checkpoint_key` of the checkpoint at `path`.
 
-    The file is memory-mapped: only that entry is read. It is official, or safetensors of Hugging Face, which
-    hold the entry "encoder"; which of the two is told by its content. Raises `UserError`, one line that names file,
-    key and model, if the file is missing, broken or of another kind, the entry is not there, it is of the other
-    family, another width or depth, or a key is missing, unknown or of another shape.
+    The file is memory-mapped: only these weights are read. It is an official one, or safetensors of Hugging Face,
+    whose only checkpoint key is "encoder"; its content shows which of the two. Raises `UserError`, one line that names
+    file, key and model, if the file is missing, broken or of another kind, the checkpoint key is not there, the weights
+    are of the other family or of another embedding dimension or depth, or a parameter is missing, unknown or of another
+    shape.
     """
     wanted = architecture(constructor, family)
     if wanted.embed_dim != embed_dim:
         raise UserError(f"model {name}: embed_dim is {embed_dim}, {constructor} has {wanted.embed_dim}")
     where = f"model {name}: {path}"
-    state = _entry(_open(path, where), entry, where)
-    where = f"{where}: entry {entry!r}"
+    state = _state_dict(_open(path, where), checkpoint_key, where)
+    where = f"{where}: checkpoint key {checkpoint_key!r}"
     _check_family(state, family, where)
     _check_size(state, wanted, constructor, where)
     with torch.device("meta"):
@@ -55,7 +62,7 @@ def load(path: str | os.PathLike[str], name: str, constructor: str, embed_dim: i
 def _open(path: str | os.PathLike[str], where: str) -> dict[str, object]:
     if not Path(path).is_file():
         raise UserError(f"{where}: no such checkpoint; put it there or set weights_dir")
-    # torch.load goes by the name, and would take any file called so for one.
+    # torch.load goes by the name: it would take any file called .safetensors for one.
     if huggingface.recognised(path) or Path(path).suffix == ".safetensors":
         return {HUGGING_FACE: huggingface.encoder(path, where)}
     try:
@@ -65,22 +72,24 @@ def _open(path: str | os.PathLike[str], where: str) -> dict[str, object]:
             f"{where}: not a whole checkpoint file (truncated or of another kind): {one_line(error)[:160]}"
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{where}: holds a {type(content).__name__}, not a dict of entries")
+        raise UserError(f"{where}: holds a {type(content).__name__}, not a dict of state dicts")
     return content
 
 
-def _entry(content: dict[str, object], entry: str, where: str) -> dict[str, Tensor]:
-    """The tensors of one entry under the encoder's own names."""
-    if not isinstance(content.get(entry), dict):
+def _state_dict(content: dict[str, object], checkpoint_key: str, where: str) -> dict[str, Tensor]:
+    """The tensors under a checkpoint key, by the encoder's own names."""
+    if not isinstance(content.get(checkpoint_key), dict):
         there = ", ".join(str(key) for key, value in content.items() if isinstance(value, dict))
-        raise UserError(f"{where}: no entry {entry!r}; the file has {there or 'none'}")
+        raise UserError(
+            f"{where}: no checkpoint key {checkpoint_key!r}, which entry names; the file has {there or 'none'}"
+        )
     state: dict[str, Tensor] = {}
-    for key, tensor in content[entry].items():  # type: ignore[attr-defined]
+    for key, tensor in content[checkpoint_key].items():  # type: ignore[attr-defined]
         name = str(key)
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
         if name in state:
-            raise UserError(f"{where}: entry {entry!r} has {name!r} twice")
+            raise UserError(f"{where}: checkpoint key {checkpoint_key!r} has {name!r} twice")
         if name != LEFT_OVER:
             state[name] = tensor
     return state
@@ -88,7 +97,7 @@ def _entry(content: dict[str, object], entry: str, where: str) -> dict[str, Tens
 
 def _check_family(state: dict[str, Tensor], family: str, where: str) -> None:
     """Raise `UserError` if the keys are those of another family than the registry says, or of none."""
-    found = {key: name for key in state for name, beginnings in TELLTALE.items() if key.startswith(beginnings)}
+    found = {key: name for key in state for name, prefixes in TELLTALE.items() if key.startswith(prefixes)}
     for key, name in found.items():
         if name != family:
             raise UserError(
@@ -96,24 +105,24 @@ def _check_family(state: dict[str, Tensor], family: str, where: str) -> None:
                 f"{FAMILIES[family].name}; set family: {name}, or take the file that was meant"
             )
     if not found:
-        raise UserError(f"{where} is no V-JEPA encoder: it has neither 'norm.weight' nor 'video_mod_embed'")
+        raise UserError(f"{where} holds no V-JEPA encoder: it has neither 'norm.weight' nor 'video_mod_embed'")
 
 
 def _check_size(state: dict[str, Tensor], wanted: Architecture, constructor: str, where: str) -> None:
-    """Raise `UserError` if the weights are of another width or depth than `wanted`."""
+    """Raise `UserError` if the weights are of another embedding dimension or depth than `wanted`."""
     weight = state.get("patch_embed.proj.weight")
-    width = weight.shape[0] if isinstance(weight, Tensor) and weight.dim() else wanted.embed_dim
+    embed_dim = weight.shape[0] if isinstance(weight, Tensor) and weight.dim() else wanted.embed_dim
     depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-    if width != wanted.embed_dim:
-        fits = [name for name, one in ARCHITECTURES.items() if one.embed_dim == width]
-        hint = f": constructor {fits[0]}?" if fits else ""
-        raise UserError(f"{where} is {width} wide, {constructor} is {wanted.embed_dim}{hint}")
+    if embed_dim != wanted.embed_dim:
+        fits = [name for name, architecture in ARCHITECTURES.items() if architecture.embed_dim == embed_dim]
+        hint = f"; constructor: {fits[0]} fits" if fits else ""
+        raise UserError(f"{where}: embedding dimension {embed_dim}, {constructor} has {wanted.embed_dim}{hint}")
     if depth != wanted.depth:
         raise UserError(f"{where} has {depth} blocks, {constructor} has {wanted.depth}")
 
 
 def _compare(wanted: dict[str, Tensor], state: dict[str, Tensor], constructor: str, where: str) -> None:
-    """Raise `UserError` on the first key that is missing, unknown or misshapen."""
+    """Raise `UserError` for the first parameter that is missing, unknown, or of another shape or type."""
     for key in (k for k in wanted if k not in state):
         raise UserError(f"{where} has no {key!r}, which {constructor} needs")
     for key, value in state.items():
@@ -127,17 +136,17 @@ def _compare(wanted: dict[str, Tensor], state: dict[str, Tensor], constructor: s
 
 
 def note(path: str | os.PathLike[str]) -> str | None:
-    """What the checkpoint says of its own weights (the demo's are drawn at random), None if nothing."""
+    """The checkpoint's text about its own weights (that the demo's are drawn at random); None if it has none."""
     content = huggingface.metadata(path) if huggingface.recognised(path) else _open(path, str(path))
-    said = content.get(NOTE)
-    return said if isinstance(said, str) else None
+    text = content.get(NOTE)
+    return text if isinstance(text, str) else None
 
 
 def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
-    """The SHA-256 of the file at `path`, hexadecimal; kept in the directory `cache`.
+    """The SHA-256 of the file at `path`, hexadecimal; it is remembered in the directory `cache`.
 
-    It is computed anew only if the file's size or modification time is another: a checkpoint has up
-    to 16 GB, and every folder's job asks. Raises `UserError` if there is no such file.
+    It is computed again only if the file's size or modification time has changed: a checkpoint has up
+    to 16 GB, and every folder's job asks for it. Raises `UserError` if there is no such file.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint; put it there or set weights_dir")
@@ -177,10 +186,13 @@ def draw(architecture: Architecture, seed: int) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def save(path: str | os.PathLike[str], entries: dict[str, dict[str, Tensor]], words: str) -> None:
-    """Write state dicts to a checkpoint in the official format: prefixed keys, a left-over `pos_embed`."""
+def save(path: str | os.PathLike[str], state_dicts: dict[str, dict[str, Tensor]], text: str) -> None:
+    """Write state dicts, by checkpoint key, in the official format: prefixed names, a left-over `pos_embed`.
+
+    `text` is what `note` reads.
+    """
     content: dict[str, object] = {
         name: {"module.backbone." + key: tensor for key, tensor in {LEFT_OVER: torch.zeros(1, 1, 1), **state}.items()}
-        for name, state in entries.items()
+        for name, state in state_dicts.items()
     }
-    save_tensors({**content, "epoch": 0, NOTE: words}, path)
+    save_tensors({**content, "epoch": 0, NOTE: text}, path)

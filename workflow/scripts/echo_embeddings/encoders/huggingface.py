@@ -1,4 +1,4 @@
-"""Weights in the form of Hugging Face, safetensors of `transformers.VJEPA2Model`, under the official names."""
+"""Weights in the format of Hugging Face, safetensors of `transformers.VJEPA2Model`, under their official names."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..core.names import one_line
 
-ENCODER, PREDICTOR = "encoder.", "predictor."  # what its keys begin with; of the two only the encoder is read
-PARTS = ("query", "key", "value")  # three matrices here, one in the official files: rows in this order
+ENCODER, PREDICTOR = "encoder.", "predictor."  # prefixes of all names; only the encoder is read
+PARTS = ("query", "key", "value")  # three matrices here; one in the official files, with rows in this order
 NAMES = (
     (re.compile(r"^embeddings\.patch_embeddings\."), "patch_embed."),
     (re.compile(r"^layer\."), "blocks."),
@@ -23,7 +23,7 @@ NAMES = (
 
 
 def recognised(path: str | os.PathLike[str]) -> bool:
-    """Whether the file at `path` is safetensors, whatever its name: its header's length, and then JSON."""
+    """Whether the file at `path` is safetensors, whatever its name: it begins with its header's length and JSON."""
     with open(path, "rb") as file:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
@@ -31,18 +31,18 @@ def recognised(path: str | os.PathLike[str]) -> bool:
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The words that the file says of itself; no weights are read."""
+    """The texts that the file holds about itself, by name; no weights are read."""
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return dict(header.get("__metadata__", {}))
 
 
 def encoder(path: str | os.PathLike[str], where: str) -> dict[str, Tensor]:
-    """The encoder's tensors under the official names, query, key and value as one; memory-mapped but for those.
+    """The encoder's tensors under their official names, with query, key and value joined.
 
-    Raises `UserError`, which begins with `where`, if the file is cut off or damaged, holds what
-    `transformers.VJEPA2Model` has not, or a query without its key and value. Which tensors there must be, and of
-    what shape, is not looked at here.
+    All but the joined ones are memory-mapped. Raises `UserError`, which begins with `where`, if the file is truncated
+    or damaged, holds a tensor that `transformers.VJEPA2Model` does not have, or a query without its key and value.
+    Whether all tensors are there, and their shapes, are not checked here.
     """
     state: dict[str, Tensor] = {}
     try:
@@ -52,16 +52,18 @@ def encoder(path: str | os.PathLike[str], where: str) -> dict[str, Tensor]:
                 if key.startswith(PREDICTOR):
                     continue
                 if not key.startswith(ENCODER):
-                    raise UserError(f"{where}: has {key!r}: neither of the encoder nor of the predictor of V-JEPA 2")
+                    raise UserError(
+                        f"{where}: has {key!r}, which is in neither the encoder nor the predictor of V-JEPA 2"
+                    )
                 name, part = _official(key.removeprefix(ENCODER))
-                three = [key.replace(f".{part}.", f".{other}.") for other in PARTS] if part else [key]
-                missing = [k for k in three if k not in keys]
+                joined = [key.replace(f".{part}.", f".{other}.") for other in PARTS] if part else [key]
+                missing = [k for k in joined if k not in keys]
                 if missing:
                     raise UserError(f"{where}: has {key!r} and no {missing[0]!r}")
                 if part in (None, PARTS[0]):
                     if name in state:
                         raise UserError(f"{where}: has {name!r} twice, once under its official name")
-                    state[name] = _join([file.get_tensor(k) for k in three], key, where)
+                    state[name] = _join([file.get_tensor(k) for k in joined], key, where)
     except SafetensorError as error:
         raise UserError(
             f"{where}: not a whole safetensors file (truncated or of another kind): {one_line(error)[:160]}"
@@ -79,7 +81,7 @@ def _join(tensors: list[Tensor], key: str, where: str) -> Tensor:
 
 
 def _official(name: str) -> tuple[str, str | None]:
-    """The official name of an encoder's tensor, and which of query, key and value it is, if one."""
+    """The official name of an encoder's tensor, and whether it is the query, key or value; None if it is another."""
     for pattern, official in NAMES:
         name = pattern.sub(official, name)
     match = re.search(r"\.attn\.(query|key|value)\.", name)

@@ -1,8 +1,8 @@
 """The V-JEPA 2 and 2.1 video encoders: a vision transformer over space-time patches with rotary positions.
 
 Parameters carry the names of the official checkpoints. Source of the architecture: V-JEPA 2
-(Assran et al., 2025, arXiv:2506.09985) and its published code, where V-JEPA 2.1 stands too. What the two
-do differently is the data of `architectures.Family`.
+(Assran et al., 2025, arXiv:2506.09985) and its published code, which holds V-JEPA 2.1 too. How the two
+differ is data, `architectures.Family`.
 """
 
 import torch
@@ -16,9 +16,9 @@ def rotary_tables(frames: int, height: int, width: int, head_dim: int, family: F
     """Cosines and signed sines of the rotary embedding of a grid of patches, each float32 [tokens, head_dim].
 
     Tokens run time, row, column. Time, row and column each turn d = 2 * (head_dim // 3 // 2) channels,
-    in that order, by position * 10000 ** (-i / (d / 2)); channels left at the end are not turned.
+    in that order, by position * 10000 ** (-i / (d / 2)); channels that remain at the end are not turned.
     Neighbouring channels are paired. In V-JEPA 2.1 the two of a pair share a frequency; in V-JEPA 2 the
-    frequencies are laid out f0..fn, f0..fn all the same: the published weights were trained so.
+    frequencies are nevertheless laid out f0..fn, f0..fn, as the published weights were trained.
     """
     channels = 2 * (head_dim // 3 // 2)
     omega = 10000.0 ** -(torch.arange(channels // 2, dtype=torch.float32) / (channels / 2))
@@ -32,7 +32,7 @@ def rotary_tables(frames: int, height: int, width: int, head_dim: int, family: F
 
 
 def positions(patches: int, family: Family) -> Tensor:
-    """Rows or columns, float32 [patches]: whole, or rescaled so that the last one is that of the family's grid."""
+    """Rows or columns, float32 [patches]: 0, 1, ..., or rescaled so that the last is that of the family's grid."""
     whole = torch.arange(patches).float()
     return whole if family.grid is None else whole * ((family.grid - 1) / max(1, patches - 1))
 
@@ -122,13 +122,13 @@ class Encoder(nn.Module):
             self.norm = nn.LayerNorm(dim, eps=1e-6)
         if self.family.modalities:
             self.video_mod_embed = nn.Parameter(torch.zeros(1, 1, dim))
-            # Of single images; here because the file has them.
+            # For single images, and not used; here because the checkpoint has them.
             self.img_mod_embed = nn.Parameter(torch.zeros(1, 1, dim))
             self.patch_embed_img = PatchEmbed(dim, frames=1)
         self._tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
     def _rotary(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """The tables for the grid of `video`, on its device and in its dtype; made once."""
+        """The rotary tables for the grid of `video`, on its device and in its dtype; each is made once."""
         grid = (video.shape[2] // TUBELET, video.shape[3] // PATCH, video.shape[4] // PATCH)
         key = (*grid, video.device, video.dtype)
         if key not in self._tables:

@@ -1,8 +1,8 @@
 """The quality page of a model's embeddings, the index of all models, and the comparison of two files.
 
-The rooms, lowest floor first:
+The modules, lowest layer first; a module imports only from those above it in this list:
 
-    base          what the rooms share
+    base          what the modules share
     tables        what the stages left behind, read
     moments       one pass over all vectors: what each holds, sums and counts of each folder
     provenance    where the vectors come from

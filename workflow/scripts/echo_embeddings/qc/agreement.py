@@ -13,7 +13,7 @@ from .base import BLOCK, NAMED, SAMPLE, Check, Floats, Histogram, Integers, Leve
 
 NEIGHBOURS = 10
 SAME = 0.9999  # cosine: at least this much is the same vector but for rounding
-TOLD = 1000  # keys of one file only
+LISTED = 1000  # keys of one file only
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Comparison:
     dims: tuple[int, int]
     matched: int
     only: tuple[int, int]  # keys that only this file has
-    only_keys: tuple[list[str], list[str]]  # the first `TOLD` of them
+    only_keys: tuple[list[str], list[str]]  # the first `LISTED` of them
     identical: int | None  # vectors equal in every value; None of different lengths, as are the next
     undefined: int | None  # clips of which one vector is zero, or holds NaN or Inf: they have no cosine
     mean: float | None  # of the cosine similarity between a clip's two vectors
@@ -131,7 +131,7 @@ def compare(first: Path, second: Path) -> Comparison:
         dims=(x.shape[1], y.shape[1]),
         matched=len(mine),
         only=(len(only[0]), len(only[1])),
-        only_keys=(only[0][:TOLD], only[1][:TOLD]),
+        only_keys=(only[0][:LISTED], only[1][:LISTED]),
         identical=identical,
         undefined=len(cosines) - len(defined) if cosines is not None else None,
         mean=float(defined.mean()) if len(defined) else None,
@@ -164,7 +164,7 @@ def _judge(found: Comparison) -> list[Check]:
     sentence = f"{count(found.matched, 'key')} in both files" + (
         f", {found.only[0]:,} only in {found.names[0]}, {found.only[1]:,} only in {found.names[1]}."
         if missing
-        else ", none in one alone."
+        else ", none in only one of them."
     )
     checks = [Check("Keys", "warn" if missing else "good", sentence, "keys")]
     if found.min is None or found.mean is None:
@@ -172,7 +172,7 @@ def _judge(found: Comparison) -> list[Check]:
         return [*checks, Check("Vectors", "warn", words, "vectors")]
     if found.undefined:
         words = f"{count(found.undefined, 'clip')} with a vector that is zero or holds NaN or Inf in one file or both."
-        checks.append(Check("Sound", "bad", words, "vectors"))
+        checks.append(Check("Finite", "bad", words, "vectors"))
     level: Level = "good" if found.min >= SAME else "warn"
     names = ", ".join(key for key, _ in found.worst[:NAMED])
     sentence = f"Cosine similarity of a clip's two vectors: {found.mean:.6f} on average, {found.min:.6f} at least"

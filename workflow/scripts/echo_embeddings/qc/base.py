@@ -1,4 +1,4 @@
-"""What the rooms of this package share: types, constants, sentences, samples, blocks of rows."""
+"""What the modules of this package share: types, constants, sentences, samples, blocks of rows."""
 
 import hashlib
 import math
@@ -25,7 +25,7 @@ SAMPLE = 10_000  # clips of the seeded sample
 MIN_PATIENTS = 20  # fewer say nothing about patients
 TAIL = 0.02  # share of values at either end that may be left out of a picture, see `bulk`
 NAMED = 3  # things named in a sentence; the others are only counted
-PICTURE: dict[str, Any] = {"picture": True}  # marks what is drawn and not told as numbers
+PICTURE: dict[str, Any] = {"picture": True}  # marks what is drawn and left out of the numbers
 
 
 @dataclass(frozen=True)

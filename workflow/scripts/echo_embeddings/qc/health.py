@@ -17,7 +17,7 @@ from .tables import UNKNOWN
 
 DEAD = 1e-6  # of the median standard deviation of all dimensions: less is dead
 OUTLIER = 12.0  # robust standard deviations from the median: beyond is an outlier
-FARTHEST = 12  # clips that are told whether outliers or not
+FARTHEST = 12  # clips that are listed whether they are outliers or not
 MIN_VECTORS = 20  # of fewer, none is called an outlier
 NEAR = 0.05  # of the median distance between two clips: closer is a near duplicate
 
@@ -135,13 +135,13 @@ def _farthest(names: Sequence[str], rows: Rows, vectors: Vectors, components: Co
     norm, distance = rows.norm[vectors.rows], components.distance
     by_norm, by_distance = _deviation(norm), _deviation(distance)
     far = np.maximum(np.abs(by_norm), by_distance)
-    told = max(FARTHEST, int((far > OUTLIER).sum()))
+    listed = max(FARTHEST, int((far > OUTLIER).sum()))
     return [
         Outlier(
             *(names[vectors.rows[i]], float(norm[i]), float(by_norm[i]), float(distance[i]), float(by_distance[i])),
             place=int(vectors.rows[i]),
         )
-        for i in np.argsort(-far, kind="stable")[:told]
+        for i in np.argsort(-far, kind="stable")[:listed]
     ]
 
 

@@ -92,7 +92,7 @@ def measure(matrix: Floats, codes: Integers, folders: int) -> tuple[Rows, list[T
         digest=np.zeros(n, "V16"),
     )
 
-    def look(places: Sequence[slice]) -> list[Totals]:
+    def measure(places: Sequence[slice]) -> list[Totals]:
         totals = [Totals.zero(dim) for _ in range(folders)]
         space = np.empty((BLOCK, dim))
         for place in places:
@@ -111,7 +111,7 @@ def measure(matrix: Floats, codes: Integers, folders: int) -> tuple[Rows, list[T
                 _add(totals[code], block[chosen], wide[chosen])
         return totals
 
-    return rows, [_sum(parts) for parts in zip(*share_out(blocks(n), look), strict=True)]
+    return rows, [_sum(parts) for parts in zip(*share_out(blocks(n), measure), strict=True)]
 
 
 def _by_folder(codes: Integers, finite: Bools) -> Iterator[tuple[int, Bools | slice]]:

@@ -54,11 +54,13 @@ def typical_distance(vectors: Vectors) -> float:
 def _candidates(points: Floats, radius: float) -> Integers:
     """Pairs [p, 2] of the points [n, k] that are in one bucket and may lie within `radius`, see `_close_pairs`."""
 
-    def look(buckets: Sequence[Integers]) -> list[Integers]:
+    def close_pairs(buckets: Sequence[Integers]) -> list[Integers]:
         return [bucket[_close_pairs(points[bucket], radius)] for bucket in buckets]
 
     none = np.empty((0, 2), np.int64)
-    return np.concatenate([none, *(pairs for share in share_out(list(_buckets(points)), look) for pairs in share)])
+    return np.concatenate(
+        [none, *(pairs for share in share_out(list(_buckets(points)), close_pairs) for pairs in share)]
+    )
 
 
 def _buckets(points: Floats) -> Iterator[Integers]:

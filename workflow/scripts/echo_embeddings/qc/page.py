@@ -25,8 +25,8 @@ from .tables import FolderFiles
 
 TEMPLATES = Path(__file__).parent / "templates"
 ROWS = 40  # of a table on the page; all of them are in the JSON file
-DRAWN = 1000  # dimensions' explained shares told
-WORDS = {"good": "good", "warn": "look", "bad": "fault"}
+DRAWN = 1000  # dimensions whose explained shares are given
+WORDS = {"good": "good", "warn": "check", "bad": "fault"}
 COLOURINGS = {"folder": "folder", "device": "device", "kind": "kind", "frames": "number of frames"}
 LIMITS = {
     **{"dead": health.DEAD, "outlier": health.OUTLIER, "near": health.NEAR, "min_vectors": health.MIN_VECTORS},
@@ -54,7 +54,7 @@ def make_model_page(
     differences = _link(differences_of(options.record_list), output) if options.record_list else ""
     _write_pair(
         output,
-        tell(measured),
+        numbers_of(measured),
         "model.html.j2",
         r=measured,
         pictures=_draw(measured),
@@ -63,10 +63,10 @@ def make_model_page(
     )
 
 
-def tell(measured: Report) -> dict[str, Any]:
+def numbers_of(measured: Report) -> dict[str, Any]:
     """Every number of the page, as JSON has it."""
-    told: dict[str, Any] = {"status": measured.status, "summary": _summary(measured)} | _plain(measured)
-    return told
+    numbers: dict[str, Any] = {"status": measured.status, "summary": _summary(measured)} | _plain(measured)
+    return numbers
 
 
 def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output: Path) -> None:
@@ -79,16 +79,16 @@ def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output
     for model, page in pages.items():
         beside = page.with_suffix(".json")
         try:
-            told = json.loads(beside.read_text(encoding="utf-8"))
-            row = {"model": model, "status": told["status"], **told["summary"]}
+            numbers = json.loads(beside.read_text(encoding="utf-8"))
+            row = {"model": model, "status": numbers["status"], **numbers["summary"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{beside}: not the numbers of a quality page: {one_line(error)}") from error
         models.append(row | {"link": _link(page, output)})
     names = list(pages)
     pairs = agreement.matrix([embeddings[name] for name in names]) if len(names) > 1 else {}
     agreements = [{"models": [names[i] for i in at], **_plain(found)} for at, found in pairs.items()]
-    told = {"models": models, "agreement": agreements}
-    _write_pair(output, told, "index.html.j2", models=models, names=names, pairs=pairs)
+    numbers = {"models": models, "agreement": agreements}
+    _write_pair(output, numbers, "index.html.j2", models=models, names=names, pairs=pairs)
 
 
 def make_comparison(first: Path, second: Path, output: Path) -> None:
@@ -109,10 +109,10 @@ def _link(path: Path, page: Path) -> str:
     return quote(os.path.relpath(path, page.parent))
 
 
-def _write_pair(output: Path, told: dict[str, Any], template: str, **values: Any) -> None:
+def _write_pair(output: Path, numbers: dict[str, Any], template: str, **values: Any) -> None:
     """Write a page and its numbers."""
     page = _render(template, limits=LIMITS, **values)
-    for path, text in ((output.with_suffix(".json"), json.dumps(told, indent=1, allow_nan=False)), (output, page)):
+    for path, text in ((output.with_suffix(".json"), json.dumps(numbers, indent=1, allow_nan=False)), (output, page)):
         with atomic_write(path) as part:
             part.write_text(text, encoding="utf-8")
 
@@ -140,7 +140,7 @@ def _number(value: object) -> str:
 
 
 def _percent(part: float, whole_: float = 1) -> str:
-    """`12.3 %`; a share that is small is not told as none."""
+    """`12.3 %`; a small share is never shown as zero."""
     share = 100 * part / whole_ if whole_ else 0.0
     return "< 0.1 %" if 0 < share < 0.1 else f"{share:.1f} %"
 

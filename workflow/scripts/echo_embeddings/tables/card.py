@@ -58,7 +58,7 @@ def _front(exported: Exported) -> str:
     """The card's YAML.
 
     The library `datasets` streams a split that is called `all`, and refuses to build one, because the word asks it for
-    the union of all splits. So the same rows stand in a second configuration, the default, where that union is them.
+    the union of all splits. So the same rows are in a second configuration, the default, where they are that union.
     """
     files = f"train-*-of-{len(exported.rows):05d}.parquet"
     configs = [
@@ -107,7 +107,7 @@ def _text(about: About, exported: Exported, parts: Mapping[str, Part], known: Ta
 _READING = """```python
 import glob, os
 
-import datasets, duckdb, numpy, pandas, polars  # each of them alone will do
+import datasets, duckdb, numpy, pandas, polars  # any one of them will do
 
 rows = datasets.load_dataset(os.getcwd(), split="all")  # this directory; the others read its files
 table = pandas.concat(map(pandas.read_parquet, sorted(glob.glob("train-*.parquet"))), ignore_index=True)
@@ -128,7 +128,7 @@ def _counts(exported: Exported, known: Tables, total: int) -> list[str]:
             f"{total - found:,}, whose columns are empty"
         )
         if join.repeated:
-            line += f"; {len(join.repeated):,} of its keys stand more than once, and the first row of each counts"
+            line += f"; {len(join.repeated):,} of its keys have more than one row, of which the first counts"
         lines.append(". ".join((line, *join.notes)) + ".")
     return lines
 

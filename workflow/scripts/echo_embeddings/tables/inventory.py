@@ -57,7 +57,7 @@ def check(
     print(f"{sentence}; {total['repeated']:,} are listed more than once; their names: {names}", flush=True)
     print(counts.to_string(), flush=True)
     if require_complete and (total["listed_unseen"] or total["seen_unlisted"]):
-        raise UserError(f"{sentence}; their names stand in {names}. Fetch what is missing, or unset require_complete")
+        raise UserError(f"{sentence}; their names are in {names}. Fetch what is missing, or unset require_complete")
     with atomic_write(summary) as part:
         counts.to_csv(part, sep="\t")
 

@@ -1,6 +1,6 @@
 """What is known of clips, joined: manifests, record list, study list and further tables; and which are selected.
 
-Rows are those of the manifests, one a file, whatever stands in the tables: a table's row is looked up for each.
+The rows are those of the manifests, one a file, whatever the tables hold: a table's row is looked up for each.
 """
 
 import json
@@ -33,7 +33,7 @@ class Join:
 
     table: Table
     rows: int
-    repeated: list[str]  # keys that stand more than once; the first row of each counts
+    repeated: list[str]  # keys with more than one row; the first row of each counts
     found: npt.NDArray[np.bool_]  # for each file, whether the table has it
     notes: tuple[str, ...] = ()
 
@@ -45,7 +45,7 @@ class Join:
         if self.repeated:
             more = f" and {len(self.repeated) - SHOWN:,} more" if len(self.repeated) > SHOWN else ""
             text += (
-                f"; {len(self.repeated):,} keys stand more than once, and the first row of each counts: "
+                f"; {len(self.repeated):,} keys have more than one row, of which the first counts: "
                 f"{', '.join(self.repeated[:SHOWN])}{more}"
             )
         return "; ".join((text, *self.notes))
@@ -95,11 +95,11 @@ def read_table(table: Table, columns: Iterable[str]) -> tuple[pd.DataFrame, list
             frame = pd.read_parquet(table.file, columns=wanted, dtype_backend="numpy_nullable")
         else:
             names = dict.fromkeys({table.key, *selection.IDENTIFIERS} & set(wanted), "string")
-            frame = pd.read_csv(
-                table.file, usecols=wanted, dtype=names, dtype_backend="numpy_nullable", encoding="utf-8-sig",
-                compression="gzip" if selection.is_gzip(table.file) else None,
-            )  # fmt: skip
-    except (OSError, ValueError, EOFError) as error:
+            with selection.open_csv(table.file) as file:
+                frame = pd.read_csv(
+                    file, usecols=wanted, dtype=names, dtype_backend="numpy_nullable", encoding="utf-8-sig"
+                )
+    except (OSError, ValueError) as error:
         raise UserError(f"config: {table.name}: {table.file} cannot be read: {one_line(error)[:200]}") from error
     notes = []
     for name in wanted:

@@ -5,9 +5,13 @@ import csv
 import dataclasses
 import difflib
 import gzip
+import io
+import os
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from ..core import manifest
 from ..core.errors import UserError
@@ -17,6 +21,9 @@ from ..core.settings import Table, Tables
 IDENTIFIERS = ("subject_id", "study_id", "dicom_id")
 OF_A_CLIP = ("folder", "file_path", *IDENTIFIERS)  # besides the manifest's columns
 NOT_TAKEN = {*OF_A_CLIP, "dicom_filepath"}  # of a table: they say which row it is, and stand with the clips already
+# What a gzip file may unpack to: bytes, and that many times its size if that is more. Rows with a key of their own are
+# far below it. 256 MB of the shortest rows take 2 GB of memory.
+UNPACKED, RATIO = 2**28, 100
 ALL, DEFAULT = "all", "default"  # in export.columns
 
 _BACKTICKS = re.compile(r"`([^`]*)`")
@@ -71,11 +78,11 @@ def header(table: Table) -> list[str]:
 
             names = list(parquet.read_schema(path).names)
         else:
-            with (gzip.open if is_gzip(table.file) else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+            with io.TextIOWrapper(open_csv(table.file), encoding="utf-8-sig", newline="") as file:
                 names = next(csv.reader(file), [])
     except FileNotFoundError as error:
         raise UserError(f"config: {table.name}: no file {table.file!r} in {Path.cwd()}") from error
-    except (OSError, EOFError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"config: {table.name}: {path} is neither CSV nor Parquet: {one_line(error)[:200]}") from error
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -88,9 +95,40 @@ def is_parquet(path: str) -> bool:
     return _beginning(path, 4) == b"PAR1"
 
 
-def is_gzip(path: str) -> bool:
-    """Whether the file begins as gzip does."""
-    return _beginning(path, 2) == b"\x1f\x8b"
+def open_csv(path: str) -> BinaryIO:
+    """The content of a CSV file, unpacked if it is gzip.
+
+    Reading raises `OSError` where the gzip is damaged, and `UserError` where it unpacks to more than a table can hold.
+    """
+    return io.BufferedReader(_Unpacked(path)) if _beginning(path, 2) == b"\x1f\x8b" else open(path, "rb")
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip file holds, unpacked as it is read, up to a limit: a decompression bomb would fill the memory."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._file = path, gzip.open(path)  # noqa: SIM115 (`close` closes it)
+        self._limit = self._left = max(UNPACKED, RATIO * os.path.getsize(path))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            count = self._file.readinto(buffer)
+        except (EOFError, zlib.error) as error:
+            raise OSError(f"the gzip is damaged: {one_line(error)}") from error
+        self._left -= count
+        if self._left < 0:
+            raise UserError(
+                f"{self._path}: unpacks to more than {self._limit:,} bytes, {RATIO} times its size or more: no table "
+                "does; fetch it again from where you trust, or unpack it yourself and name the unpacked file"
+            )
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _beginning(path: str, length: int) -> bytes:

@@ -1,6 +1,6 @@
 """Is everything there that a run needs, and what will the run cost?
 
-Each check says what it found, green, amber or red, and how to mend it. None changes anything.
+Each check says what it found, green, amber or red, and what to do about it. None changes anything.
 """
 
 import collections
@@ -9,7 +9,6 @@ import itertools
 import netrc
 import os
 import platform
-import re
 import shutil
 import statistics
 import subprocess
@@ -21,17 +20,18 @@ from typing import Any
 
 import torch
 import yaml
+from packaging.requirements import Requirement
 from pydicom import uid
 
 from ..collection.folders import MP4, Folder, Kind, collection_source, find_folders, list_files, mp4_name
 from ..convert import probe, video
-from ..core import settings
+from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.files import free_bytes
 from ..core.layout import Layout
 from ..core.manifest import CONVERTED, FAILED
 from ..core.names import one_line
-from ..core.settings import REPOSITORY
+from ..core.package import repository
 from ..dicom.header import Skip, Unreadable, check_clip, read_header
 from ..encoders import checkpoint
 from ..encoders.architectures import architecture
@@ -52,7 +52,7 @@ class Finding:
     level: str  # green, amber (a run may go well) or red (it cannot)
     what: str
     says: str
-    mend: str = ""  # the line that mends it
+    fix: str = ""  # what to do about it
 
 
 @dataclass(frozen=True)
@@ -93,22 +93,27 @@ def software() -> Iterator[Finding]:
         yield Finding(RED, "Python", f"{here}; 3.11 or newer is needed", "make install PYTHON=python3.12")
     else:
         yield Finding(GREEN, "Python", here)
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (REPOSITORY / "requirements/run.txt").read_text(), re.MULTILINE))
-    missing, other = [], []
-    for name, pinned in pins.items():
-        try:
-            found = importlib.metadata.version(name).partition("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-        else:
-            if found != pinned:
-                other.append(f"{name} {found} (pinned: {pinned})")
-    if missing:
-        yield Finding(RED, "packages", f"missing: {', '.join(missing)}", "make install")
-    elif other:
-        yield Finding(AMBER, "packages", f"tested with others: {', '.join(other)}", "make install")
+    clone = repository()
+    if clone:
+        lines, said, fix = (clone / "requirements/run.txt").read_text().splitlines(), "pinned", "make install"
     else:
-        yield Finding(GREEN, "packages", f"all {len(pins)} as pinned")
+        lines, said, fix = importlib.metadata.requires("echo-embeddings") or [], "required", "install the package anew"
+    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
+    missing, other = [], []
+    for requirement in wanted:
+        try:
+            found = importlib.metadata.version(requirement.name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(requirement.name)
+        else:
+            if not requirement.specifier.contains(found, prereleases=True):
+                other.append(f"{requirement.name} {found} ({said}: {requirement.specifier})")
+    if missing:
+        yield Finding(RED, "packages", f"missing: {', '.join(missing)}", fix)
+    elif other:
+        yield Finding(AMBER, "packages", f"tested with others: {', '.join(other)}", fix)
+    else:
+        yield Finding(GREEN, "packages", f"all {len(wanted)} as {said}")
 
 
 def encoder_of_video(config: Mapping[str, Any]) -> Finding:
@@ -129,7 +134,9 @@ def cards(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Fi
         if shutil.which("sbatch"):
             yield Finding(AMBER, "GPU", "none here; the cluster's nodes have their own, see profiles/slurm/config.yaml")
         else:
-            yield Finding(RED, "GPU", f"torch sees none: {_why_no_card()}", "embed: {device: cpu}, or mend the driver")
+            yield Finding(
+                RED, "GPU", f"torch sees none: {_why_no_card()}", "embed: {device: cpu}, or repair the driver"
+            )
         return
     smallest = min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
@@ -169,7 +176,12 @@ def cluster() -> Iterator[Finding]:
         says = f"sinfo does not answer: {one_line(error.stderr.strip().rpartition(chr(10))[2])}"
         yield Finding(AMBER, "SLURM", says, "run this on a node of the cluster")
         return
-    profile = yaml.safe_load((REPOSITORY / "profiles/slurm/config.yaml").read_text())
+    places = [top / "profiles/slurm/config.yaml" for top in (Path.cwd(), repository()) if top]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        yield Finding(AMBER, "SLURM", f"no {places[0]}", "copy profiles/slurm of the workflow's repository here")
+        return
+    profile = yaml.safe_load(path.read_text())
     wanted = dict(part.split("=", 1) for part in profile["default-resources"]).get("slurm_partition")
     named = {wanted, *(rule.get("slurm_partition") for rule in profile.get("set-resources", {}).values())} - {None}
     if absent := sorted(str(name) for name in named - set(listed.stdout.split())):
@@ -253,8 +265,8 @@ def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -
     gigabytes = found.bytes / max(share, 1e-9) / 1e9
     says = f"{folders} folders, {found.files:,} files, about {gigabytes:,.1f} GB and {found.all_clips:,} clips"
     if not found.clips:
-        mend = f"see {kind.key}" if kind is MP4 else "see convert.modalities"
-        yield Finding(RED, kind.name, f"{says}: none of {found.looked_at} looked at is a clip", mend)
+        fix = f"see {kind.key}" if kind is MP4 else "see convert.modalities"
+        yield Finding(RED, kind.name, f"{says}: none of {found.looked_at} looked at is a clip", fix)
     else:
         syntaxes = ", ".join(f"{name} {count}" for name, count in most_common(found.syntaxes))
         yield Finding(GREEN, kind.name, f"{says} of {found.frames:.0f} frames; clips looked at: {syntaxes}")
@@ -268,8 +280,8 @@ def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -
         says = (
             f"{found.failed} of {tried} clips looked at cannot be read: more than {max_failed_fraction:.0%} of a folder"
         )
-        mend = "mend or remove them, or raise convert.max_failed_fraction: a folder's job fails above it"
-        yield Finding(AMBER, "broken files", says, mend)
+        fix = "repair or remove them, or raise convert.max_failed_fraction: a folder's job fails above it"
+        yield Finding(AMBER, "broken files", says, fix)
 
 
 def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind) -> Iterator[Finding]:
@@ -296,8 +308,8 @@ def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind
                 first[key] = (folder, path)  # the next one of this name is held against this one
             elif kind is MP4 or _is_clip(os.path.join(folder.path, path), modalities):
                 says = f"folders {other.name} and {folder.name} share the key {key!r}: their files cannot be merged"
-                mend = "merge: {prefix_folder: true}, which puts the folder's name before every key"
-                yield Finding(RED, "keys", says, mend)
+                fix = "merge: {prefix_folder: true}, which puts the folder's name before every key"
+                yield Finding(RED, "keys", says, fix)
                 return
 
 
@@ -323,8 +335,8 @@ def complete(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterat
     absent, unlisted = (int(off.get(what, 0)) for what in (inventory.NOT_FOUND, inventory.NOT_LISTED))
     says = f"{listed.sum():,} files listed: {absent:,} of them are not on the disk, {unlisted:,} there are not listed"
     level = RED if config["require_complete"] else AMBER
-    mend = f"fetch what is missing; names: snakemake {Layout().record_list_summary()}, and differences.tsv beside it"
-    yield Finding(level if absent or unlisted else GREEN, "record list", says, mend)
+    fix = f"fetch what is missing; names: snakemake {Layout().record_list_summary()}, and differences.tsv beside it"
+    yield Finding(level if absent or unlisted else GREEN, "record list", says, fix)
 
 
 def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -339,11 +351,11 @@ def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[
         path = models.place(config, entry)
         if not path.is_file():
             if entry["url"]:
-                mend = f"nothing: a run fetches {entry['url']}; or set weights_dir or checkpoints to where it lies"
-                yield Finding(AMBER, "weights", f"{name}: no {path}", mend)
+                fix = f"nothing: a run fetches {entry['url']}; or set weights_dir or checkpoints to where it lies"
+                yield Finding(AMBER, "weights", f"{name}: no {path}", fix)
             else:
-                mend = f"get it ({models.origin(entry)}), or set weights_dir or checkpoints"
-                yield Finding(RED, "weights", f"{name}: no {path}", mend)
+                fix = f"get it ({models.origin(entry)}), or set weights_dir or checkpoints"
+                yield Finding(RED, "weights", f"{name}: no {path}", fix)
             continue
         try:
             checkpoint.load(path, name, entry["constructor"], entry["embed_dim"], entry["entry"], entry["family"])
@@ -403,7 +415,7 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
     yield from cluster()
     yield credentials()
     try:
-        registry = settings.check(config)
+        registry = configuration.check(config)
     except UserError as error:
         for line in str(error).splitlines():
             yield Finding(RED, "configuration", line, "config/README.md explains every key")
@@ -418,7 +430,7 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
         folders = list(by_name.values())
         found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
     except UserError as error:
-        yield Finding(RED, kind.name, str(error))  # which says how to mend it
+        yield Finding(RED, kind.name, str(error))  # which says what to do
         return
     yield from complete(config, by_name)
     yield from files(found, len(folders), kind, config["convert"]["max_failed_fraction"])
@@ -439,12 +451,12 @@ def page(found: Sequence[Finding | Cost], colour: bool) -> str:
         for i, finding in enumerate(group):
             level = f"{_COLOURS[finding.level]}{finding.level:5}\x1b[0m" if colour else f"{finding.level:5}"
             lines.append(f"{level}  {'' if i else what:13}  {finding.says}")
-            if finding.mend and finding.level != GREEN:
-                lines.append(f"{'':5}  {'':13}  -> {finding.mend}")
+            if finding.fix and finding.level != GREEN:
+                lines.append(f"{'':5}  {'':13}  -> {finding.fix}")
     costs = [one for one in found if isinstance(one, Cost)]
     if costs:
         lines += ["", f"A full run, about{'':9}hours       GB"]
         lines += [f"  {cost.stage:20}  {cost.hours:8,.1f} {cost.gigabytes:8,.1f}" for cost in costs]
     reds = sum(finding.level == RED for finding in findings)
-    lines += ["", f"{reds} to mend before a run" if reds else "nothing stands in the way of a run"]
+    lines += ["", f"{reds} problem{'s' * (reds > 1)}" if reds else "ready to run"]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ..core.layout import Layout
 from ..core.settings import Model
-from ..embed.limits import SHARD_BYTES
+from ..embed.limits import AHEAD, CHUNK, PREFETCH, SHARD_BYTES
 from ..encoders.architectures import PATCH, TUBELET, Architecture
 
 CAUTION = 3
@@ -54,9 +54,9 @@ def vector_bytes(clips: int, embed_dim: int) -> int:
 
 def feature_bytes(clips: int, model: Model, pool: str) -> int:
     """Size of the features of `clips` clips that `pool`, one of `pooling.POOLS`, keeps besides the vectors."""
-    tubelets, places = model.num_frames // TUBELET, (model.resolution // PATCH) ** 2
-    numbers = {"mean": 0, "clips": 4, "time": 4 * tubelets, "tokens": 2 * tubelets * places}[pool]
-    return clips * model.recipe.clips_per_video * model.embed_dim * numbers
+    tubelets, patches = model.num_frames // TUBELET, (model.resolution // PATCH) ** 2
+    width = {"mean": 0, "clips": 4, "time": 4 * tubelets, "tokens": 2 * tubelets * patches}[pool]
+    return clips * model.recipe.clips_per_video * model.embed_dim * width
 
 
 def features_line(pool: str, sizes: Mapping[str, int], clips: int, free: int) -> str:
@@ -82,15 +82,15 @@ def embed_mb(
 ) -> int:
     """Memory of embedding `clips` clips: the weights twice, decoded batches that wait, the vectors, the features.
 
-    Two batches wait, and up to 64 clips for each process that decodes: 32 read ahead, and their page-locked copies.
+    Two batches wait, and the chunks that each decoding process has read ahead, with their page-locked copies.
     On a CPU the encoder's activations count too.
     """
     frames = model.num_frames * model.recipe.clips_per_video
-    waiting = (64 * num_workers + 2 * batch_size) * frames * model.resolution**2 * 3
+    waiting = (2 * CHUNK * PREFETCH * num_workers + 2 * batch_size) * frames * model.resolution**2 * 3
     vectors = 4 * clips * model.embed_dim * 4
     total = 2 * 4 * architecture.parameters() + waiting + vectors
     if pool != "mean":  # of the batches under way, one of them copied; what is being saved, and one batch more, twice
-        total += 4 * feature_bytes(batch_size, model, pool)
+        total += (AHEAD + 2) * feature_bytes(batch_size, model, pool)
         total += 2 * (SHARD_BYTES + feature_bytes(batch_size, model, pool))
     if device == "cpu":
         tokens = frames // TUBELET * (model.resolution // PATCH) ** 2

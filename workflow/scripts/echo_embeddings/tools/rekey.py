@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from ..collection.folders import Folder, find_folders, mp4_name
+from ..core import corrections
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
@@ -215,7 +216,8 @@ def _carry_state(
                 if not _link(trees[0] / before.mp4, trees[1] / row.mp4, row.mp4_bytes):
                     continue
                 for recipe in ASKING:
-                    was, is_now = identity(trees[0], before, recipe), identity(trees[1], row, recipe)
+                    was, _ = corrections.split(identity(trees[0], before, recipe))
+                    is_now, _ = corrections.split(identity(trees[1], row, recipe))
                     clips.setdefault(folder, {})[before.mp4, was] = (to.folder, row.mp4, is_now)
             record = {"settings": fingerprint, "row": dataclasses.asdict(row)}
             lines[new.state("convert", size, to.folder) / "rows.jsonl"].append(json.dumps(record) + "\n")

@@ -58,7 +58,7 @@ def failure_line(number: str | None, message: str, logs: Sequence[str]) -> str:
     """
     name = " ".join(Path(logs[0]).relative_to(Layout().logs()).with_suffix("").parts)
     if number is None:
-        return f"{name}: SLURM takes no such job: {refusal(message)}; mend the line of the profile that asks for it"
+        return f"{name}: SLURM takes no such job: {refusal(message)}; change the line of the profile that asks for it"
     status = re.search(r"SLURM status is: '(\w+)'", message)
     reason = last_words(logs[0], logs[-1])
     return (

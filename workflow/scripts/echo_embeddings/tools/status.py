@@ -180,8 +180,8 @@ def fitted(lines: Sequence[Line], size: os.terminal_size, last: str) -> list[str
     return [row[: size.columns] for row in [*_rows(lines), *summary]][-size.lines :]
 
 
-def watch(look: Callable[[], Iterable[Line]], seconds: float, terminal: TextIO) -> None:
-    """Show what `look` returns on the terminal, anew every `seconds`, until Ctrl-C; then leave the last table there.
+def watch(check: Callable[[], Iterable[Line]], seconds: float, terminal: TextIO) -> None:
+    """Show what `check` returns on the terminal, anew every `seconds`, until Ctrl-C; then leave the last table there.
 
     What cannot be read just now is said below the table and tried again. Where `terminal` is none, a table
     follows the other.
@@ -193,9 +193,9 @@ def watch(look: Callable[[], Iterable[Line]], seconds: float, terminal: TextIO) 
         while True:
             trouble = ""
             try:
-                lines = list(look())
+                lines = list(check())
             except (UserError, OSError) as error:
-                trouble = f"; cannot look just now: {one_line(error)}"
+                trouble = f"; cannot check just now: {one_line(error)}"
             last = f"{datetime.datetime.now():%H:%M:%S}, every {seconds:g} s{trouble or '; Ctrl-C ends it'}"
             if live:
                 rows = fitted(lines, shutil.get_terminal_size(), last)

@@ -1,10 +1,12 @@
 """One known clip through the whole way, before a full run: its vector against the one that the registry records.
 
 The clip is the cine that the PyPI package pydicom-data carries. A checkpoint that is not the recorded one, and a
-recipe, entry or resolution that is not the one it was recorded with, give another vector.
+recipe, checkpoint key or resolution that is not the one it was recorded with, give another vector.
 """
 
+import dataclasses
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +19,28 @@ from pydicom.data import get_testdata_file
 from ..convert.folder import convert_file
 from ..core import manifest, settings
 from ..core.errors import UserError
+from ..core.layout import Layout
 from ..core.settings import Model
-from ..embed.folder import EmbedPaths, Means, embed_folder
+from ..embed.folder import ComputeOptions, embed_folder
+from . import models
 
+FOLDER = "verify"  # the name of the folder that the clip is embedded in
 CLIP = "color3d_jpeg_baseline.dcm"  # 120 frames, 480 x 640; in pydicom-data
-NUMBERS = 16  # of a vector that are recorded: enough to tell vectors apart, and few enough to read
+NUMBERS = 16  # of a vector that are recorded: enough to distinguish vectors, and few enough to read
 TOLERANCE = 0.005  # relative; a GPU and a CPU are 1e-5 apart in float32, two recipes several per cent
+
+
+def verify(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str, device: str | None) -> str:
+    """What is to be said of model `name`; `device` is "cuda", "cpu", or None for a GPU where there is one.
+
+    Raises `UserError` if there is no such model, or its vector is another than the one recorded.
+    """
+    if name not in registry:
+        raise UserError(f"no model {name!r} in the registry: {', '.join(registry)}")
+    model = dataclasses.replace(settings.model(config, registry, name), precision="fp32")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    digest, found = vector(model, models.place(config, registry[name]), config, device, os.cpu_count() or 1)
+    return judge(model, digest, found.tolist(), registry[name]["known_vectors"])
 
 
 def vector(model: Model, checkpoint: Path, config: Mapping[str, Any], device: str, threads: int) -> tuple[str, Any]:
@@ -34,23 +52,24 @@ def vector(model: Model, checkpoint: Path, config: Mapping[str, Any], device: st
     if source is None:
         raise UserError(f"verify: {CLIP} is not there; install pydicom-data (requirements/)")
     with tempfile.TemporaryDirectory() as directory:
-        top = Path(directory)
+        layout = _Scratch(Path(directory))
+        tree = layout.mp4(model.resolution, FOLDER)
         made = convert_file(
-            str(source), "clip.dcm", top / "clip.mp4", settings.convert_settings(config, model.resolution)
+            str(source), "clip.dcm", tree / "clip.mp4", settings.convert_settings(config, model.resolution)
         )
-        manifest.write(top / "clips.tsv", [made])
-        places = EmbedPaths(
-            tree=top,
-            table=top / "clips.tsv",
-            checkpoint=checkpoint,
-            state=top / "state",
-            digests=Path("results/state/checkpoints"),
-            vectors=top / "vectors.pt",
-        )
-        means = Means(device, batch_size=1, auto=False, num_workers=0, threads=threads, save_every=10)
-        embed_folder("verify", places, model, means, max_failed_fraction=0)
-        digest = json.loads(places.run.read_text())["checkpoint_sha256"]
-        return str(digest), torch.load(places.vectors)[made.mp4]
+        manifest.write(layout.manifest(model.resolution, FOLDER), [made])
+        options = ComputeOptions(device, batch_size=1, auto=False, num_workers=0, threads=threads, save_every=10)
+        embed_folder(FOLDER, model, checkpoint, tree, layout, options, max_failed_fraction=0)
+        record = json.loads(layout.run_record(model.name, FOLDER).read_text())
+        vector = torch.load(layout.vectors(model.name, FOLDER))[made.mp4]
+        return str(record["checkpoint_sha256"]), vector
+
+
+class _Scratch(Layout):
+    """Results in a directory of their own, except that the digests of checkpoints are those that all jobs share."""
+
+    def checkpoint_digests(self) -> Path:
+        return Layout().checkpoint_digests()
 
 
 def judge(model: Model, digest: str, found: Sequence[float], recorded: Mapping[str, Sequence[float]]) -> str:

@@ -1,0 +1,49 @@
+"""The package as a wheel, installed where there is no clone: registry, schemas and pages come with it."""
+
+import os
+import subprocess
+import sys
+
+from conftest import REPOSITORY
+from echo_embeddings.core import registry
+from echo_embeddings.core.package import repository
+
+
+def test_in_a_clone_the_registry_and_the_schemas_are_links_to_what_the_package_comes_with():
+    assert repository() == REPOSITORY
+    core = REPOSITORY / "workflow/scripts/echo_embeddings/core"
+    assert registry.path(None) == REPOSITORY / "config/models.yaml"
+    assert registry.path(None).samefile(core / "models.yaml")
+    for name in ("config", "models"):
+        assert (REPOSITORY / f"workflow/schemas/{name}.schema.yaml").samefile(core / f"{name}.schema.yaml")
+
+
+def test_a_wheel_has_all_that_the_package_reads(installed):
+    for source in (REPOSITORY / "workflow/scripts/echo_embeddings").rglob("*"):
+        if source.is_file() and "__pycache__" not in source.parts:
+            file = installed / source.relative_to(REPOSITORY / "workflow/scripts")
+            assert file.read_bytes() == source.read_bytes()
+
+
+def test_without_a_clone_the_configuration_the_registry_and_the_checks_of_the_machine_are_there(installed, tmp_path):
+    program = """
+import sys
+from echo_embeddings.core import configuration, registry
+from echo_embeddings.core.package import repository
+from echo_embeddings.embed import run_record
+from echo_embeddings.tools import doctor
+
+config = configuration.read(".")
+models = configuration.check(config, data=False)
+assert config == configuration.defaults()
+print(repository(), run_record._commit(), registry.path(None), *models)
+print(*(finding.says for finding in doctor.software()), sep="; ")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"None None {installed}/echo_embeddings/core/models.yaml vitl vith vitg vitg-384 ")
+    assert second.endswith(" as required")

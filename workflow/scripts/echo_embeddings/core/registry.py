@@ -1,0 +1,29 @@
+"""The model registry: name -> how to build the encoder and what feeds it (models.schema.yaml)."""
+
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .package import repository
+from .schema import completed, load, problems, schema
+
+
+def path(models_file: str | None) -> Path:
+    """The registry that the configuration's `models_file` names; for None the one that the package comes with.
+
+    In a clone config/models.yaml links to that, and may be replaced by a file of its own.
+    """
+    if models_file:
+        return Path(models_file)
+    clone = repository()
+    return clone / "config/models.yaml" if clone else Path(__file__).with_name("models.yaml")
+
+
+def read(file: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The registry at `file`, complete with defaults, and one line for each mistake; with any the registry is empty."""
+    try:
+        entries = load(file, "config: models_file")
+    except UserError as error:
+        return {}, [str(error)]
+    wrong = problems(schema("models"), entries, str(file))
+    return ({}, wrong) if wrong else (completed(schema("models"), entries), [])

@@ -1,0 +1,242 @@
+"""The command `echo-embeddings`: what is run beside Snakemake.
+
+A sub-command is a function in `COMMANDS`. Its name is the sub-command's, its docstring the help: the first line says
+what it does, the rest are examples. It adds its options to the parser that it is given, and returns the function to
+call with what was parsed, whose result is true if it found something wrong. What takes long to import, torch above
+all, is imported in there.
+"""
+
+import argparse
+import contextlib
+import inspect
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..collection.folders import collection_source, find_folders
+from ..core import configuration, settings
+from ..core.errors import UserError
+from ..core.layout import Layout
+
+PROGRAM = "echo-embeddings"
+DESCRIPTION = "Commands beside the workflow, for before, during and after a run. Snakemake itself converts and embeds."
+EXAMPLES = """
+echo-embeddings doctor --configfile my.yaml             # before a run
+echo-embeddings status --configfile my.yaml --watch     # during it, from any terminal
+echo-embeddings COMMAND --help                          # options and examples of a command
+"""
+EXIT_STATUS = "exit status: 0 if all is well, 1 if something is wrong, 2 if the command was called wrongly"
+
+Run = Callable[[argparse.Namespace], bool | None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments`, by default those of the process; returns its exit status."""
+    parsed, unknown = make_parser().parse_known_args(arguments)
+    if unknown:  # said with the sub-command's usage, where argparse would show that of the whole
+        parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        return int(bool(parsed.run(parsed)))
+    except UserError as error:
+        return _fail(str(error))
+    except BrokenPipeError:  # whoever read the output, head say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        return 130  # what a shell makes of SIGINT
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; what it returns has the sub-command's `run` and `parser`."""
+    parser = argparse.ArgumentParser(PROGRAM, **_help(DESCRIPTION, EXAMPLES))
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        says, _, examples = inspect.cleandoc(command.__doc__ or "").partition("\n\n")
+        added = commands.add_parser(command.__name__, help=says, **_help(says, examples))
+        added.set_defaults(run=command(added), parser=added)
+    return parser
+
+
+def _help(says: str, examples: str) -> dict[str, Any]:
+    """What a parser takes for its help; it takes no option for another one that is like it."""
+    shown = textwrap.indent(examples.strip(), "  ")
+    return {
+        "description": says,
+        "epilog": f"examples:\n{shown}\n\n{EXIT_STATUS}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+
+
+def _fail(message: str) -> int:
+    sys.stdout.flush()
+    for line in message.splitlines():
+        print(f"{PROGRAM}: {line}", file=sys.stderr)
+    return 1
+
+
+def _configured(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which Snakemake is told of the configuration; `_configuration` reads it."""
+    parser.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help="as given to snakemake")
+    parser.add_argument(
+        "--directory", default=".", metavar="DIR", help="as given to snakemake: where it runs (the current directory)"
+    )
+
+
+def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The configuration that Snakemake would read, not checked yet; goes to its working directory."""
+
+    config = configuration.read(arguments.directory, *arguments.configfile)
+    os.chdir(arguments.directory)
+    return config
+
+
+# --- the commands -----------------------------------------------------------------------------------
+
+
+def doctor(parser: argparse.ArgumentParser) -> Run:
+    """Check that everything is there that a run needs, and estimate its cost.
+
+    echo-embeddings doctor --configfile my.yaml
+    """
+    _configured(parser)
+
+    def run(arguments: argparse.Namespace) -> bool:
+        from .doctor import RED, Finding, examine, page
+
+        found = list(examine(_configuration(arguments)))
+        print(page(found, colour=sys.stdout.isatty()))
+        return any(isinstance(one, Finding) and one.level == RED for one in found)
+
+    return run
+
+
+def status(parser: argparse.ArgumentParser) -> Run:
+    """Show how far a run is: a table of its jobs, read from the files that they leave.
+
+    echo-embeddings status --configfile my.yaml
+    echo-embeddings status --configfile my.yaml --watch        # again every 5 seconds, until Ctrl-C
+    """
+    _configured(parser)
+    parser.add_argument(
+        "--watch", nargs="?", type=_seconds, const=5.0, metavar="SECONDS", help="show it again and again (every 5)"
+    )
+
+    def run(arguments: argparse.Namespace) -> None:
+        from .status import Line, collect, table, watch
+
+        config = _configuration(arguments)
+        registry = configuration.check(config)
+
+        def check() -> Iterator[Line]:
+            """The table's lines, as things are now."""
+            top, kind = collection_source(config)
+            return collect(Layout(), find_folders(top, config["folders"], kind), config["models"], registry)
+
+        if arguments.watch is None:
+            print(table(check()))
+        else:
+            watch(check, arguments.watch, sys.stdout)
+
+    return run
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0.1 <= float(text) <= 86_400:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no time between 0.1 and 86400 seconds")
+
+
+def models(parser: argparse.ArgumentParser) -> Run:
+    """List the models: where each checkpoint is or comes from, and what a clip costs.
+
+    echo-embeddings models
+    echo-embeddings models --configfile my.yaml
+    """
+    _configured(parser)
+
+    def run(arguments: argparse.Namespace) -> None:
+        from .models import table
+
+        config = _configuration(arguments)
+        print(table(config, configuration.check(config, data=False)))
+
+    return run
+
+
+def verify(parser: argparse.ArgumentParser) -> Run:
+    """Embed one known clip with a model, and compare the vector with the recorded one.
+
+    echo-embeddings verify vitl
+    echo-embeddings verify vitl --configfile my.yaml --device cpu
+    """
+    parser.add_argument("model", help="a name that `models` lists")
+    _configured(parser)
+    parser.add_argument("--device", choices=["cuda", "cpu"], help="by default a GPU where there is one")
+
+    def run(arguments: argparse.Namespace) -> None:
+        from .verify import verify
+
+        config = _configuration(arguments)
+        print(verify(config, configuration.check(config, data=False), arguments.model, arguments.device))
+
+    return run
+
+
+def compare(parser: argparse.ArgumentParser) -> Run:
+    """Compare two embedding files clip by clip, and write a page about it.
+
+    echo-embeddings compare old.pt results/embeddings/vitl_embeddings_all.pt --output compare.html
+    """
+    parser.add_argument("a", type=Path, help="an embedding file: a dict of key -> float32 vector")
+    parser.add_argument("b", type=Path, help="another, of the same clips")
+    parser.add_argument(
+        "--output", type=Path, default=Path("compare.html"), help="the page; its numbers lie beside it (compare.html)"
+    )
+
+    def run(arguments: argparse.Namespace) -> None:
+        from ..qc import make_comparison
+
+        make_comparison(arguments.a, arguments.b, arguments.output)
+        print(f"{arguments.output} and {arguments.output.with_suffix('.json')}")
+
+    return run
+
+
+def rekey(parser: argparse.ArgumentParser) -> Run:
+    """Carry results over to the names of a new record list; nothing is computed again.
+
+    echo-embeddings rekey OLD NEW --record-list echo-record-list.csv
+    echo-embeddings rekey OLD NEW --record-list echo-record-list.csv --dicom-dir /data/1.0.1/files
+    """
+    parser.add_argument("old", type=Path, help="the directory in which the workflow ran; it is not changed")
+    parser.add_argument("new", type=Path, help="a directory without results")
+    parser.add_argument("--record-list", required=True, help="of the new version: CSV or Parquet with dicom_filepath")
+    parser.add_argument("--dicom-dir", help="of the new version, where its files are there")
+    parser.add_argument("--renamed", type=Path, help="CSV with the columns old and new: paths")
+
+    def run(arguments: argparse.Namespace) -> None:
+        from .rekey import rekey
+
+        record_list = settings.Table(arguments.record_list, "path", settings.KEY_COLUMNS["path"], name="record_list")
+        report = rekey(arguments.old, arguments.new, record_list, arguments.dicom_dir, arguments.renamed)
+        for what, files in report["what"].value_counts().items():
+            print(f"{files:,} files: {what}")
+        print(f"their names: {Layout(arguments.new / Layout().root).rekeyed()}")
+
+    return run
+
+
+COMMANDS = (doctor, status, models, verify, compare, rekey)
+
+
+if __name__ == "__main__":  # without the command that the package installs: python -m echo_embeddings.tools.cli
+    sys.exit(main())
