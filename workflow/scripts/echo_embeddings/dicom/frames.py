@@ -87,7 +87,7 @@ def _decoded(clip: Clip) -> Generator[NDArray[Any]]:
 def _right_amount(clip: Clip, held: int) -> None:
     """Raise `Unreadable` if uncompressed pixel data of `held` bytes is not what the header promises.
 
-    Behind the last frame there may be padding, as long as it is less than a row.
+    Behind the last frame there may be padding, up to a row.
     """
     promised = clip.number_of_frames * frame_bytes(clip)
     if clip.photometric == "YBR_FULL_422" and held // 3 * 2 == promised:
@@ -96,7 +96,7 @@ def _right_amount(clip: Clip, held: int) -> None:
         )
     if held - promised >= frame_bytes(clip):
         raise Unreadable(f"NumberOfFrames is {clip.number_of_frames}, the file holds more")
-    if not 0 <= held - promised < frame_bytes(clip) // clip.rows:
+    if not 0 <= held - promised <= frame_bytes(clip) // clip.rows:
         raise Unreadable(f"the header promises {promised} bytes of pixels, the file holds {held}")
 
 

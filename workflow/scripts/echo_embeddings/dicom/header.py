@@ -332,9 +332,9 @@ def _check_amount(clip: Clip) -> None:
     """Raise `Unreadable` if the header promises more pixels than can be right."""
     if clip.rows * clip.columns > FRAME_PIXELS_MAX:
         raise Unreadable(f"frames of {clip.rows} x {clip.columns} pixels cannot be right")
+    held = os.path.getsize(clip.path) - clip.pixel_offset
     if clip.transfer_syntax in NATIVE - {uid.DeflatedExplicitVRLittleEndian}:
         promised = clip.number_of_frames * frame_bytes(clip)
-        held = os.path.getsize(clip.path) - clip.pixel_offset
         if promised > held:
             raise Unreadable(f"the header promises {promised} bytes of pixels, the file holds {held}")
 
