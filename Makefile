@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo doctor status models verify compare rekey test test-slurm lint format bench screenshot lock clean
+.PHONY: install demo doctor status models verify compare rekey test test-slow \
+	test-slurm lint format bench screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -22,6 +23,10 @@ doctor status models verify compare rekey: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# What takes longer: all kills, corruptions, encoders of true size. Each has a smaller form in `make test`.
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 # On SLURMs of one node that it starts and stops. Needs root and Debian's packages slurm-wlm and munge, which it
 # does not install; without them the tests are skipped, and say so. Three clusters at a time: see tests/slurm.
@@ -40,15 +45,15 @@ format: $(VENV)/dev.stamp
 	$(BIN)/snakefmt workflow
 
 bench: $(VENV)/dev.stamp
-	$(BIN)/python benchmarks/convert.py speed
-	$(BIN)/python benchmarks/convert.py memory
-	$(BIN)/python benchmarks/convert.py codecs
-	$(BIN)/python benchmarks/encoder.py
-	$(BIN)/python benchmarks/embed.py run
-	$(BIN)/python benchmarks/embed.py startup
-	$(BIN)/python benchmarks/store.py
-	$(BIN)/python benchmarks/qc.py
-	$(BIN)/python benchmarks/export.py
+	$(BIN)/python -m benchmarks.convert speed
+	$(BIN)/python -m benchmarks.convert memory
+	$(BIN)/python -m benchmarks.convert codecs
+	$(BIN)/python -m benchmarks.encoder
+	$(BIN)/python -m benchmarks.embed run
+	$(BIN)/python -m benchmarks.embed startup
+	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.qc
+	$(BIN)/python -m benchmarks.export
 
 # The picture in README.md, of the demo's report; needs Chromium (Debian: apt-get install chromium).
 screenshot: demo $(VENV)/dev.stamp

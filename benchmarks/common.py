@@ -3,19 +3,16 @@
 import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import torch
 from pydicom.data import get_testdata_file
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-# The tests hold the other encoder that ours is measured against.
-sys.path[:0] = [str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]
+from echo_embeddings.convert.folder import convert_file
+from echo_embeddings.core import configuration, settings
 
-from echo_embeddings.convert.folder import convert_file  # noqa: E402
-from echo_embeddings.core import configuration, settings  # noqa: E402
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"  # one cine in two sizes, from PyPI packages
 

@@ -1,8 +1,8 @@
 """What the conversion costs and keeps, against the reference's method, in one run on the same files.
 
-    python benchmarks/convert.py speed     CPU time a clip, interleaved; two workers against one
-    python benchmarks/convert.py memory    resident memory on a clip of 2,000 frames of 708 x 1016
-    python benchmarks/convert.py codecs    size, PSNR, vector error and reading cost of codec settings
+    python -m benchmarks.convert speed     CPU time a clip, interleaved; two workers against one
+    python -m benchmarks.convert memory    resident memory on a clip of 2,000 frames of 708 x 1016
+    python -m benchmarks.convert codecs    size, PSNR, vector error and reading cost of codec settings
 
 `--dicom DIR` takes the clips of a folder of yours in place of the cine that PyPI packages carry.
 """
@@ -22,14 +22,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
-import reference
 import torch
-from common import LARGE, SMALL, machine
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
+from benchmarks import reference
+from benchmarks.common import LARGE, SMALL, machine
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import _small_frames, convert_file
 from echo_embeddings.core import configuration, settings
@@ -106,20 +106,19 @@ def speed(paths: list[str], runs: int, plugin: str) -> None:
 
 FOLDER_JOB = """
 import os, sys
-sys.path.insert(0, {scripts!r})
 from pathlib import Path
-from echo_embeddings import convert
-from echo_embeddings.collection import Folder
+from echo_embeddings.collection.folders import Folder
+from echo_embeddings.convert.folder import convert_folder
 from echo_embeddings.core import configuration, settings
+from echo_embeddings.core.layout import Layout
 
 if __name__ == "__main__":
     workers = int(sys.argv[1])
     if workers == 1:
         os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
-    out = Path(sys.argv[2])
-    convert.convert_folder(
+    convert_folder(
         Folder("bench", {folder!r}),
-        convert.Places(out / "tree", out / "state", out / "m.tsv", out / "m.sha256"),
+        Layout(Path(sys.argv[2])),
         settings.convert_settings(configuration.defaults(), 256),
         limit=0, workers=workers, timeout=600, max_failed_fraction=0,
     )
@@ -128,7 +127,6 @@ if __name__ == "__main__":
 
 def workers(paths: list[str], copies: int, runs: int) -> None:
     """Wall time of a folder's job with one worker pinned to one core and with two."""
-    scripts = str(Path(__file__).resolve().parents[1] / "workflow/scripts")
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top, "dicom")
         folder.mkdir()
@@ -136,7 +134,7 @@ def workers(paths: list[str], copies: int, runs: int) -> None:
             for j, path in enumerate(paths):
                 os.symlink(os.path.abspath(path), folder / f"{i:03d}_{j}.dcm")
         job = Path(top, "job.py")
-        job.write_text(FOLDER_JOB.format(scripts=scripts, folder=str(folder)))
+        job.write_text(FOLDER_JOB.format(folder=str(folder)))
         ratios = []
         for run in range(runs):
             spent = {}
@@ -152,7 +150,6 @@ def workers(paths: list[str], copies: int, runs: int) -> None:
 
 WORKER = """
 import sys, threading
-sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from echo_embeddings.convert import folder
 from echo_embeddings.core import configuration, settings
@@ -173,7 +170,7 @@ done, child = threading.Event(), [0]
 watcher = threading.Thread(target=watch)
 watcher.start()
 made = settings.convert_settings(configuration.defaults(), 256)
-row = folder.convert_file(sys.argv[2], "clip", Path(sys.argv[3]), made)
+row = folder.convert_file(sys.argv[1], "clip", Path(sys.argv[2]), made)
 done.set()
 watcher.join()
 print(row.frames, peak("self"), child[0])
@@ -185,8 +182,7 @@ def memory(frames: int, rows: int, columns: int) -> None:
     with tempfile.TemporaryDirectory() as out:
         path = os.path.join(out, "long.dcm")
         long_clip(path, frames, rows, columns)
-        scripts = str(Path(__file__).resolve().parents[1] / "workflow/scripts")
-        command = [sys.executable, "-c", WORKER, scripts, path, os.path.join(out, "clip.mp4")]
+        command = [sys.executable, "-c", WORKER, path, os.path.join(out, "clip.mp4")]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     converted, worker, child = map(int, done.stdout.split())
     print(

@@ -1,7 +1,7 @@
 """MP4 files to vectors: this workflow against the reference's method, same files, same workers, one run.
 
-    python benchmarks/embed.py run        end to end, the encoder alone, the loader alone, the reference
-    python benchmarks/embed.py startup    from process start to the first vector, with a checkpoint of 5 GB
+    python -m benchmarks.embed run        end to end, the encoder alone, the loader alone, the reference
+    python -m benchmarks.embed startup    from process start to the first vector, with a checkpoint of 5 GB
 
 The files are MP4s of the real clips that PyPI packages carry; the weights are drawn at random.
 """
@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import reference
 import torch
-from common import REPOSITORY, machine, synchronize, write_videos
 
+from benchmarks import reference
+from benchmarks.common import machine, synchronize, write_videos
 from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
@@ -183,7 +183,6 @@ import time
 began = {began}
 up = time.time() - began
 import sys
-sys.path[:0] = {paths!r}
 from pathlib import Path
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.recipe import Recipe
@@ -227,7 +226,6 @@ def startup(model: Model, device: str, copies: int) -> None:
             script.write_text(
                 STARTUP.format(
                     began=time.time(),
-                    paths=[str(REPOSITORY / "workflow/scripts")],
                     top=str(top),
                     model=model,
                     folder=FOLDER,

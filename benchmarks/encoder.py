@@ -1,7 +1,7 @@
 """The encoder against `transformers.VJEPA2Model` (sdpa): same weights, same precision, one run.
 
-    python benchmarks/encoder.py                        all models of the registry, on the GPU if there is one
-    python benchmarks/encoder.py --models vitl --precision fp32 bf16 --device cpu
+    python -m benchmarks.encoder                        all models of the registry, on the GPU if there is one
+    python -m benchmarks.encoder --models vitl --precision fp32 bf16 --device cpu
 
 Prints clips a second, the share of the rate that a large matrix product reaches on the same device, and the ratio
 to transformers, uncompiled and compiled: the median over rounds in which all take turns.
@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 import torch
 import yaml
-from common import REPOSITORY, machine, synchronize
 from torch import Tensor, nn
 
-import oracle
+from benchmarks.common import REPOSITORY, machine, synchronize
 from echo_embeddings.embed.inference import DTYPES
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES, Architecture
+from testing import oracle
 
 FRAMES = 16
 

@@ -1,7 +1,7 @@
 """What the exports cost at the size of MIMIC-IV-Echo: 525,328 vectors of 1,024 in ten folders, with all tables.
 
-    python benchmarks/export.py                 Parquet, one vector a study, matrix: seconds and peak memory of each
-    python benchmarks/export.py --clips 50000   fewer
+    python -m benchmarks.export                 Parquet, one vector a study, matrix: seconds and peak memory of each
+    python -m benchmarks.export --clips 50000   fewer
 
 Each is a process of its own, as the rule's script is. Vectors, manifests, record list, study list and a table of views
 (5 GB with what is written) are drawn into a temporary directory and deleted; mapped pages of the vectors count as
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from common import machine
 
+from benchmarks.common import machine
 from echo_embeddings.core import manifest
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.vectors import merge_vectors, write_vectors
@@ -29,13 +29,13 @@ STUDY = 72  # clips of a study
 JOB = """
 import resource, sys, time
 started = time.perf_counter()
-sys.path.insert(0, {scripts!r})
 from pathlib import Path
-from echo_embeddings import card, export, settings, store, study
-from echo_embeddings.settings import Table, Tables
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.settings import Table, Tables
+from echo_embeddings.tables import card, export, study
 
 top, dim = Path({top!r}), {dim}
-parts = export.parts(top / "results", "vitl", "256", {folders!r})
+parts = export.parts(Layout(top / "results"), "vitl", "256", {folders!r})
 known = Tables(
     Table(str(top / "record.csv"), "path", "dicom_filepath", name="record_list"),
     Table(str(top / "study.csv"), "study", "study_id", name="study_list"),
@@ -94,7 +94,6 @@ def main() -> None:
     arguments = parser.parse_args()
     clips, dim = (2000, 48) if arguments.quick else (arguments.clips, arguments.dim)
     print(machine())
-    scripts = str(Path(__file__).resolve().parents[1] / "workflow/scripts")
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
         started = time.perf_counter()
@@ -103,7 +102,7 @@ def main() -> None:
         rows = merge_vectors(parts, top / "all.pt", dim)
         print(f"{rows:,} vectors of {dim:,} drawn and written in {time.perf_counter() - started:.0f} s", flush=True)
         for what in ("parquet", "study", "matrix"):
-            job = JOB.format(scripts=scripts, top=directory, dim=dim, folders=FOLDERS, what=what)
+            job = JOB.format(top=directory, dim=dim, folders=FOLDERS, what=what)
             done = subprocess.run([sys.executable, "-c", job], check=True, capture_output=True, text=True)
             seconds, kilobytes = map(float, done.stdout.split()[-2:])
             print(f"{what}: {seconds:.1f} s, at most {kilobytes / 1e6:.2f} GB resident", flush=True)

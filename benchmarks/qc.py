@@ -1,7 +1,7 @@
 """What the quality page costs on drawn vectors with planted defects, from the merged file to the page.
 
-    python benchmarks/qc.py                    525,328 vectors of 1,024: seconds, memory, page, what was found
-    python benchmarks/qc.py --clips 50000      fewer
+    python -m benchmarks.qc                    525,328 vectors of 1,024: seconds, memory, page, what was found
+    python -m benchmarks.qc --clips 50000      fewer
 
 The collection (2.2 GB, no MP4 files: strips say so) is drawn into a temporary directory and deleted.
 """
@@ -14,21 +14,19 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
-import planted
-from common import machine
+from benchmarks.common import machine
+from testing import planted
 
 # Runs in a process of its own, as the rule's script does, so that its memory is its own. Mapped pages of the vectors
 # count as resident.
 JOB = """
 import json, resource, sys, time
 started = time.perf_counter()
-sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from echo_embeddings import qc
 
-merged, page = map(Path, sys.argv[2:4])
-folders = {name: qc.FolderFiles(*map(Path, files)) for name, files in json.loads(sys.argv[4]).items()}
+merged, page = map(Path, sys.argv[1:3])
+folders = {name: qc.FolderFiles(*map(Path, files)) for name, files in json.loads(sys.argv[3]).items()}
 qc.make_model_page("vitl", merged, folders, page, qc.Options())
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss)
@@ -59,8 +57,7 @@ def main() -> None:
             for name, files in made.folders.items()
         }
         page = Path(top, "qc/vitl.html")
-        scripts = str(Path(__file__).resolve().parents[1] / "workflow/scripts")
-        command = [sys.executable, "-c", JOB, scripts, str(made.merged), str(page), json.dumps(folders)]
+        command = [sys.executable, "-c", JOB, str(made.merged), str(page), json.dumps(folders)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds, processor, kilobytes = map(float, done.stdout.split())
         size, numbers = page.stat().st_size, json.loads(page.with_suffix(".json").read_text())

@@ -1,6 +1,6 @@
 """The merged file of MIMIC-IV-Echo, 525,328 x 1,024: merged and read, against a dict of separate tensors.
 
-    python benchmarks/store.py [--vectors N] [--quick]
+    python -m benchmarks.store [--vectors N] [--quick]
 
 Each step is a process of its own; memory is its peak, torch included, over the size of the file.
 """
@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import machine
 
+from benchmarks.common import machine
 from echo_embeddings.core.vectors import merge_vectors, read_vectors, write_vectors
 
 DIM = 1024

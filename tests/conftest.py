@@ -1,8 +1,11 @@
+"""Fixtures that several files of tests use."""
+
 import dataclasses
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -14,95 +17,69 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of one would wait for the others'
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-from echo_embeddings.convert import video  # noqa: E402
-from echo_embeddings.core import configuration, settings  # noqa: E402
-from echo_embeddings.encoders import checkpoint  # noqa: E402
-from echo_embeddings.encoders.architectures import ARCHITECTURES  # noqa: E402
-from echo_embeddings.encoders.vjepa import Encoder  # noqa: E402
-from echo_embeddings.tools import demo  # noqa: E402
-
-SETTINGS = settings.convert_settings(configuration.defaults(), 256)
-
-
-def run_snakemake(
-    directory: Path, *arguments: str, snakefile: str | Path = "workflow/Snakefile"
-) -> subprocess.CompletedProcess:
-    """The workflow as a user runs it; stdout and stderr together in `stdout`."""
-    command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / snakefile), "--directory", str(directory)]
-    return subprocess.run(
-        [*command, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        env=environment(),
-    )
+from echo_embeddings.convert import video
+from echo_embeddings.core import manifest
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.tools import demo
+from testing import REPOSITORY
+from testing.commands import copy_repository, environment
+from testing.conversion import SETTINGS
+from testing.embedding import EmbedPaths, write_weights
+from testing.qc import Collection
 
 
-def run_command(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """The command `echo-embeddings` as a user runs it."""
-    command = [sys.executable, "-m", "echo_embeddings.tools.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-
-def run_demo(directory, *arguments, change=None, snakefile="workflow/Snakefile"):
-    """The demo's run; `change` is YAML to lay over its configuration."""
-    files = [str(REPOSITORY / "config/demo.yaml")]
-    if change:
-        path = directory.parent / f"change-{os.getpid()}.yaml"  # pytest's processes share the finished demo
-        path.write_text(change)
-        files.append(str(path))
-    return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments, snakefile=snakefile)
-
-
-def copy_repository(to: Path) -> None:
-    """What a user clones, and beside it the environment in which the tests run, as if `make test` had just made it."""
-    for name in ("Makefile", "README.md", "pyproject.toml", "config", "docs", "profiles", "requirements", "workflow"):
-        source = REPOSITORY / name
-        if source.is_dir():
-            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, to / name)
-    (to / ".venv").mkdir()
-    for entry in Path(sys.prefix).iterdir():
-        if entry.suffix != ".stamp":
-            (to / ".venv" / entry.name).symlink_to(entry)
-    for name in ("run.stamp", "dev.stamp"):
-        (to / ".venv" / name).touch()
-
-
-def environment() -> dict[str, str]:
-    """That of a user's shell: without what the `make` that runs the tests would hand to another `make`."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {
-        "PYTHONWARNINGS": "ignore"
-    }
+def pytest_collection_modifyitems(items):
+    """Tests that run the workflow come first: they are long, and no process shall end long after the others."""
+    items.sort(key=lambda item: "finished" not in item.fixturenames)
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    """A directory in which `make demo` has run, once for all of pytest's processes; copy it before changing it."""
-    directory = tmp_path_factory.getbasetemp()
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Makes a directory once for all of pytest's processes: `made_once(name, make)`; `make` gets the empty one."""
+    top = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        directory = directory.parent
-    directory /= "repository"
-    with filelock.FileLock(f"{directory}.lock"):
-        if not directory.exists():
-            directory.mkdir()
-            copy_repository(directory)
-            with (directory / "said.txt").open("w") as said:
-                status = subprocess.call(["make", "demo"], cwd=directory, stdout=said, stderr=said, env=environment())
-                print("exit status", status, file=said)
+        top = top.parent
+
+    def directory_of(name: str, make: Callable[[Path], object]) -> Path:
+        directory, done = top / name, top / f"{name}.done"
+        with filelock.FileLock(top / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.mkdir()
+                make(directory)
+                done.touch()
+        return directory
+
+    return directory_of
+
+
+def make_demo(directory: Path) -> None:
+    """`make demo` in a copy of the repository; what it said stands in said.txt."""
+    copy_repository(directory)
+    with (directory / "said.txt").open("w") as said:
+        status = subprocess.call(["make", "demo"], cwd=directory, stdout=said, stderr=said, env=environment())
+        print("exit status", status, file=said)
+
+
+@pytest.fixture(scope="session")
+def finished(made_once) -> Path:
+    """A directory in which `make demo` has run; copy it before changing it."""
+    directory = made_once("repository", make_demo)
     text = (directory / "said.txt").read_text()
     assert text.endswith("The report: demo/results/qc/index.html\nexit status 0\n"), text
     return directory / "demo"
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory) -> Path:
-    """A directory in which the package's wheel is installed."""
-    directory = tmp_path_factory.mktemp("wheel")
+@pytest.fixture
+def work(finished, tmp_path) -> Path:
+    """A copy of it to change."""
+    shutil.copytree(finished.parent / "config", tmp_path / "config")
+    return shutil.copytree(finished, tmp_path / "demo", symlinks=True)
+
+
+def install_wheel(directory: Path) -> None:
+    """Build the package's wheel, and install it into `directory`/target."""
     for name in ("pyproject.toml", "LICENSE", "workflow"):  # pip builds where the source lies
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, directory / name)
@@ -111,21 +88,26 @@ def installed(tmp_path_factory) -> Path:
     subprocess.run([*pip, *build], check=True)
     (wheel,) = directory.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", str(directory / "target"), str(wheel)], check=True)
-    return directory / "target"
 
 
 @pytest.fixture(scope="session")
-def collection_dir(tmp_path_factory) -> Path:
+def installed(made_once) -> Path:
+    """A directory in which the package's wheel is installed."""
+    return made_once("wheel", install_wheel) / "target"
+
+
+@pytest.fixture(scope="session")
+def collection_dir(made_once) -> Path:
     """The demo's collection; copy it before changing it."""
-    directory = tmp_path_factory.mktemp("collection")
-    demo.write_collection(directory)
-    return directory
+    return made_once("collection", demo.write_collection)
 
 
 @pytest.fixture(scope="session")
-def large_encoder() -> Encoder:
-    """A ViT-L with drawn weights under which different videos lie apart."""
-    return checkpoint.draw(ARCHITECTURES["vit_large"], seed=1)
+def tiny_weights(tmp_path_factory) -> Path:
+    """A drawn checkpoint of the small encoder."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    write_weights(path)
+    return path
 
 
 @pytest.fixture
@@ -142,3 +124,23 @@ def write_video(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def six_clips(tmp_path, tiny_weights, write_video) -> EmbedPaths:
+    """Six clips of different content, the third of 9 frames, and their manifest, to be embedded."""
+    rows = []
+    for i in range(6):
+        frames = 9 if i == 2 else 20 + i
+        path = write_video(f"mp4/p10/s{i}/clip.mp4", frames=frames, seed=i)
+        rows.append(Row(f"s{i}/clip.dcm", f"s{i}/clip.mp4", "converted", "", frames, mp4_bytes=path.stat().st_size))
+    rows.append(Row("s0/still.dcm", "", "skipped", "single frame"))
+    paths = EmbedPaths(tmp_path / "mp4/p10", tiny_weights, Layout(tmp_path / "results"))
+    manifest.write(paths.table, rows)
+    return paths
+
+
+@pytest.fixture
+def collection(tmp_path) -> Collection:
+    """Vectors of twenty clips in two folders, for a quality page."""
+    return Collection(tmp_path)

@@ -8,24 +8,24 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import run_command, run_demo
 from echo_embeddings.qc import make_index
+from testing.commands import run_command, run_demo
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.xdist_group("browser"),  # one browser, and its pages made once
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"),
+]
 
 WIDTHS = (1440, 390)
 
 
 @pytest.fixture(scope="module")
-def pages(finished: Path) -> Path:
+def pages(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's pages, an index that compares its model with itself, and its vectors against an older script's."""
-    page, merged = (
-        finished / f"results/{name}" for name in ("qc/vit-tiny.html", "embeddings/vit-tiny_embeddings_all.pt")
-    )
+    results = shutil.copytree(finished / "results", tmp_path_factory.mktemp("pages") / "results")
+    page, merged = (results / name for name in ("qc/vit-tiny.html", "embeddings/vit-tiny_embeddings_all.pt"))
     names = ("vit-tiny", "vit-tiny again")
     make_index(dict.fromkeys(names, page), dict.fromkeys(names, merged), page.with_name("both.html"))
     older = {key: vector.bfloat16().float() for key, vector in list(torch.load(merged).items())[2:]}

@@ -4,20 +4,18 @@ import gc
 import os
 import signal
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
-from conftest import REPOSITORY
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.embed import devices
+from testing.processes import start_python
 
-JOB = f"""
+JOB = """
 import sys, time
-sys.path.insert(0, {str(REPOSITORY / "workflow/scripts")!r})
 from echo_embeddings import cards
 
 names = sys.argv[2].split(",")
@@ -29,8 +27,7 @@ print("leaves", card, time.monotonic(), flush=True)
 
 
 def start(locks: Path, names: str, seconds: float) -> subprocess.Popen:
-    command = [sys.executable, "-c", JOB, locks, names, str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return start_python("-c", JOB, locks, names, str(seconds), stdout=subprocess.PIPE)
 
 
 def test_no_card_is_held_twice(tmp_path):

@@ -34,18 +34,20 @@ def test_prefixes_and_left_over_positions(tmp_path, state, prefix):
     assert all(torch.equal(loaded[key], state[key]) for key in state)
 
 
-def test_a_large_checkpoint_in_the_official_format(tmp_path, large_encoder):
-    """True ViT-L size; `encoder` and `target_encoder` differ, and the one asked for is loaded."""
-    state = large_encoder.state_dict()
+@pytest.mark.parametrize("constructor", ["vit_tiny", pytest.param("vit_large", marks=pytest.mark.slow)])
+def test_a_checkpoint_in_the_official_format(tmp_path, constructor):
+    """`encoder` and `target_encoder` differ, and the one asked for is loaded."""
+    size = ARCHITECTURES[constructor]
+    state = checkpoint.draw(size, seed=1).state_dict()
     other = {**state, "norm.weight": state["norm.weight"] + 1}
-    checkpoint.save(tmp_path / "vitl.pt", {"encoder": state, "target_encoder": other}, "drawn for a test")
-    keys = torch.load(tmp_path / "vitl.pt", mmap=True)["encoder"].keys()
+    checkpoint.save(tmp_path / "w.pt", {"encoder": state, "target_encoder": other}, "drawn for a test")
+    keys = torch.load(tmp_path / "w.pt", mmap=True)["encoder"].keys()
     assert "module.backbone.pos_embed" in keys
     assert all(key.startswith("module.backbone.") for key in keys)
     for entry, expected in (("encoder", state), ("target_encoder", other)):
-        loaded = checkpoint.load(tmp_path / "vitl.pt", "vitl", "vit_large", 1024, entry, "vjepa2").state_dict()
+        loaded = load(tmp_path / "w.pt", constructor, size.embed_dim, entry).state_dict()
         assert all(torch.equal(loaded[key], expected[key]) for key in expected)
-    assert checkpoint.note(tmp_path / "vitl.pt") == "drawn for a test"
+    assert checkpoint.note(tmp_path / "w.pt") == "drawn for a test"
 
 
 @pytest.mark.parametrize(

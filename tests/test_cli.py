@@ -9,8 +9,9 @@ import sys
 import pytest
 
 import echo_embeddings
-from conftest import REPOSITORY, copy_repository, environment, run_command
 from echo_embeddings.tools import cli
+from testing import REPOSITORY
+from testing.commands import copy_repository, environment, run_command
 
 NAMES = [command.__name__ for command in cli.COMMANDS]
 

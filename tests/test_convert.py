@@ -13,14 +13,15 @@ import pydicom
 import pytest
 from pydicom.pixels import pixel_array
 
-from conftest import SETTINGS
 from echo_embeddings.collection.folders import Folder
 from echo_embeddings.convert import folder as convert_module
-from echo_embeddings.convert.folder import ConvertPaths, _small_frames, convert_file, convert_folder
+from echo_embeddings.convert.folder import _small_frames, convert_file
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.dicom.header import check_clip, read_header
-from test_dicom import path_of
+from testing.conversion import SETTINGS, paths_in
+from testing.conversion import convert_folder as run
+from testing.corpus import path_of
 
 
 @pytest.fixture
@@ -30,28 +31,20 @@ def folder(collection_dir, tmp_path):
 
 
 @pytest.fixture
-def places(tmp_path):
-    return ConvertPaths(
-        tmp_path / "mp4/p10", tmp_path / "state", tmp_path / "p10.manifest.tsv", tmp_path / "p10.manifest.sha256"
-    )
+def paths(tmp_path):
+    return paths_in(tmp_path)
 
 
-def run(folder, places, settings=SETTINGS, **changes):
-    options = {"limit": 0, "workers": 2, "timeout": 60, "max_failed_fraction": 1.0} | changes
-    convert_folder(folder, places, settings, **options)
-    return {row.path: row for row in manifest.read(places.table)}
-
-
-def tree(places):
-    return {str(p.relative_to(places.tree)): p.stat().st_mtime_ns for p in places.tree.rglob("*") if p.is_file()}
+def tree(paths):
+    return {str(p.relative_to(paths.tree)): p.stat().st_mtime_ns for p in paths.tree.rglob("*") if p.is_file()}
 
 
 FIRST = "p10000001/s90000001/90000001_0001"
 TRUNCATED = "p10000002/s90000003/90000003_0002.dcm"
 
 
-def test_every_file_has_a_row_and_every_clip_an_mp4(folder, places):
-    rows = run(folder, places)
+def test_every_file_has_a_row_and_every_clip_an_mp4(folder, paths):
+    rows = run(folder, paths)
     assert len(rows) == 6
     assert {path: (row.status, row.reason) for path, row in rows.items() if row.status != "converted"} == {
         "p10000001/s90000001/90000001_0003.dcm": ("skipped", "single frame"),
@@ -60,8 +53,8 @@ def test_every_file_has_a_row_and_every_clip_an_mp4(folder, places):
     first = rows[f"{FIRST}.dcm"]
     assert (first.mp4, first.frames, first.rows, first.columns) == (f"{FIRST}.mp4", 40, 480, 640)
     assert (first.fps, first.photometric, first.transfer_syntax) == (30.0003, "YBR_FULL_422", "1.2.840.10008.1.2.4.50")
-    assert first.mp4_bytes == (places.tree / first.mp4).stat().st_size
-    assert set(tree(places)) == {row.mp4 for row in rows.values() if row.mp4}
+    assert first.mp4_bytes == (paths.tree / first.mp4).stat().st_size
+    assert set(tree(paths)) == {row.mp4 for row in rows.values() if row.mp4}
 
 
 @pytest.mark.parametrize("name", ["pydicom/test_files/examples_ybr_color.dcm", "pydicom-data/emri_small.dcm"])
@@ -115,7 +108,7 @@ def test_monochrome1_is_inverted_and_one_value_is_black(tmp_path):
     assert small(inverted).max() == 0
 
 
-def test_waiting_on_disk_changes_nothing(folder, places, monkeypatch):
+def test_waiting_on_disk_changes_nothing(folder, paths, monkeypatch):
     path = os.path.join(folder.path, f"{FIRST}.dcm")
     dataset, offset = read_header(path)
     clip = check_clip(path, dataset, offset, ())
@@ -124,122 +117,122 @@ def test_waiting_on_disk_changes_nothing(folder, places, monkeypatch):
     np.testing.assert_array_equal(np.stack(list(_small_frames(clip, 64))), in_memory)
 
 
-def test_the_mp4_says_30_fps_and_nothing_of_the_patient(folder, places):
-    run(folder, places)
-    with av.open(str(places.tree / f"{FIRST}.mp4")) as container:
+def test_the_mp4_says_30_fps_and_nothing_of_the_patient(folder, paths):
+    run(folder, paths)
+    with av.open(str(paths.tree / f"{FIRST}.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.average_rate, stream.width, stream.height, stream.frames) == (30, 256, 256, 40)
         assert set(container.metadata) <= {"major_brand", "minor_version", "compatible_brands"}
-        assert b"90000001" not in (places.tree / f"{FIRST}.mp4").read_bytes()
+        assert b"90000001" not in (paths.tree / f"{FIRST}.mp4").read_bytes()
 
 
-def test_the_mp4_can_have_the_dicoms_own_rate(folder, places):
+def test_the_mp4_can_have_the_dicoms_own_rate(folder, paths):
     dataset = pydicom.dcmread(f"{folder.path}/{FIRST}.dcm")
     dataset.FrameTime = "20"
     dataset.save_as(f"{folder.path}/{FIRST}.dcm")
-    rows = run(folder, places, dataclasses.replace(SETTINGS, fps="source"), limit=1)
+    rows = run(folder, paths, dataclasses.replace(SETTINGS, fps="source"), limit=1)
     assert rows[f"{FIRST}.dcm"].fps == 50
-    with av.open(str(places.tree / f"{FIRST}.mp4")) as container:
+    with av.open(str(paths.tree / f"{FIRST}.mp4")) as container:
         assert container.streams.video[0].average_rate == 50
 
 
-def test_settings_that_do_not_go_together_stop_before_any_file(folder, places):
+def test_settings_that_do_not_go_together_stop_before_any_file(folder, paths):
     with pytest.raises(UserError, match="config: convert: ffmpeg does not take"):
-        run(folder, places, dataclasses.replace(SETTINGS, encoder_options={"trellis": "much"}))
-    assert tree(places) == {}
+        run(folder, paths, dataclasses.replace(SETTINGS, encoder_options={"trellis": "much"}))
+    assert tree(paths) == {}
 
 
-def test_directories_named_like_our_files_are_left_alone(folder, places):
+def test_directories_named_like_our_files_are_left_alone(folder, paths):
     os.makedirs(f"{folder.path}/scan.mp4/x.part")
     shutil.copy(f"{folder.path}/{FIRST}.dcm", f"{folder.path}/scan.mp4/x.part/1.dcm")
-    assert run(folder, places)["scan.mp4/x.part/1.dcm"].status == "converted"
-    assert run(folder, places)["scan.mp4/x.part/1.dcm"].status == "converted"
+    assert run(folder, paths)["scan.mp4/x.part/1.dcm"].status == "converted"
+    assert run(folder, paths)["scan.mp4/x.part/1.dcm"].status == "converted"
 
 
-def test_a_lost_journal_under_a_limit_loses_no_mp4(folder, places):
-    run(folder, places)
-    before = set(tree(places))
-    (places.state / "rows.jsonl").unlink()
-    run(folder, places, limit=1)
-    assert set(tree(places)) == before
+def test_a_lost_journal_under_a_limit_loses_no_mp4(folder, paths):
+    run(folder, paths)
+    before = set(tree(paths))
+    (paths.state / "rows.jsonl").unlink()
+    run(folder, paths, limit=1)
+    assert set(tree(paths)) == before
 
 
-def test_a_second_run_touches_nothing_and_each_change_its_own_mp4(folder, places):
-    before_rows, before = run(folder, places), tree(places)
-    digest = places.digest.read_text()
-    assert run(folder, places) == before_rows
-    assert tree(places) == before
-    assert places.digest.read_text() == digest
+def test_a_second_run_touches_nothing_and_each_change_its_own_mp4(folder, paths):
+    before_rows, before = run(folder, paths), tree(paths)
+    digest = paths.digest.read_text()
+    assert run(folder, paths) == before_rows
+    assert tree(paths) == before
+    assert paths.digest.read_text() == digest
 
     second = f"{FIRST[:-1]}2"
     shutil.copy(f"{folder.path}/{FIRST}.dcm", f"{folder.path}/p10000001/new.dcm")  # new
     os.utime(f"{folder.path}/{FIRST}.dcm", ns=(1, 1))  # changed
     os.unlink(f"{folder.path}/{second}.dcm")  # removed
-    (places.tree / "p10000002/s90000003/90000003_0001.mp4").write_bytes(b"cut")  # truncated by hand
-    rows, after = run(folder, places), tree(places)
+    (paths.tree / "p10000002/s90000003/90000003_0001.mp4").write_bytes(b"cut")  # truncated by hand
+    rows, after = run(folder, paths), tree(paths)
     assert len(rows) == 6
     assert set(after) - set(before) == {"p10000001/new.mp4"}
     assert set(before) - set(after) == {f"{second}.mp4"}
     assert after[f"{FIRST}.mp4"] != before[f"{FIRST}.mp4"]
-    assert (places.tree / "p10000002/s90000003/90000003_0001.mp4").stat().st_size > 1000
+    assert (paths.tree / "p10000002/s90000003/90000003_0001.mp4").stat().st_size > 1000
     untouched = "p10000001/s90000002/90000002_0001.mp4"
     assert after[untouched] == before[untouched]
 
 
-def test_a_clip_that_breaks_loses_its_mp4(folder, places):
-    run(folder, places)
+def test_a_clip_that_breaks_loses_its_mp4(folder, paths):
+    run(folder, paths)
     path = f"{folder.path}/{FIRST}.dcm"
     os.truncate(path, 1_000_000)
-    assert run(folder, places)[f"{FIRST}.dcm"].status == "failed"
-    assert f"{FIRST}.mp4" not in tree(places)
+    assert run(folder, paths)[f"{FIRST}.dcm"].status == "failed"
+    assert f"{FIRST}.mp4" not in tree(paths)
 
 
-def test_a_changed_setting_makes_everything_again(folder, places):
-    run(folder, places)
-    before = tree(places)
-    run(folder, places, dataclasses.replace(SETTINGS, quality=9))
-    after = tree(places)
+def test_a_changed_setting_makes_everything_again(folder, paths):
+    run(folder, paths)
+    before = tree(paths)
+    run(folder, paths, dataclasses.replace(SETTINGS, quality=9))
+    after = tree(paths)
     assert all(after[name] != before[name] for name in before)
 
 
-def test_limit_sees_the_first_clips_only_and_loses_nothing(folder, places):
-    rows = run(folder, places, limit=2)
+def test_limit_sees_the_first_clips_only_and_loses_nothing(folder, paths):
+    rows = run(folder, paths, limit=2)
     assert list(rows) == [f"{FIRST}.dcm", f"{FIRST[:-1]}2.dcm"]
-    two = tree(places)
-    assert len(run(folder, places)) == 6
-    everything = tree(places)
+    two = tree(paths)
+    assert len(run(folder, paths)) == 6
+    everything = tree(paths)
     assert two.items() <= everything.items()
-    assert len(run(folder, places, limit=3)) == 4  # the still between them is seen
-    assert tree(places) == everything
+    assert len(run(folder, paths, limit=3)) == 4  # the still between them is seen
+    assert tree(paths) == everything
     # Other settings under a limit leave the rest as it was.
-    run(folder, places, dataclasses.replace(SETTINGS, quality=9), limit=1)
-    rest = {name: made for name, made in tree(places).items() if name != f"{FIRST}.mp4"}
+    run(folder, paths, dataclasses.replace(SETTINGS, quality=9), limit=1)
+    rest = {name: made for name, made in tree(paths).items() if name != f"{FIRST}.mp4"}
     assert rest.items() <= everything.items()
 
 
-def test_too_many_failures_fail_the_job_after_the_table_is_saved(folder, places):
-    with pytest.raises(UserError, match=r"p10: 1 of 5 clips failed, .*the reasons stand in .*manifest\.tsv"):
-        run(folder, places, max_failed_fraction=0.1)
-    assert not places.table.exists()
-    assert len(manifest.read(places.state / "manifest.tsv")) == 6
+def test_too_many_failures_fail_the_job_after_the_table_is_saved(folder, paths):
+    with pytest.raises(UserError, match=r"p10: 1 of 5 clips failed, .*the reasons are in .*manifest\.tsv"):
+        run(folder, paths, max_failed_fraction=0.1)
+    assert not paths.table.exists()
+    assert len(manifest.read(paths.state / "manifest.tsv")) == 6
 
 
-def test_two_dicom_with_one_mp4_name_are_both_failed(folder, places):
+def test_two_dicom_with_one_mp4_name_are_both_failed(folder, paths):
     shutil.copy(f"{folder.path}/{FIRST}.dcm", f"{folder.path}/{FIRST}")
-    rows = run(folder, places)
+    rows = run(folder, paths)
     assert rows[FIRST].reason == f"name collision with {FIRST}.dcm"
     assert rows[f"{FIRST}.dcm"].reason == f"name collision with {FIRST}"
-    assert f"{FIRST}.mp4" not in tree(places)
+    assert f"{FIRST}.mp4" not in tree(paths)
 
 
-def test_odd_names_and_things_that_are_no_files(folder, places):
+def test_odd_names_and_things_that_are_no_files(folder, paths):
     top = os.fsencode(folder.path)
     for name in (b"tab\there", b"line\nbreak", b"caf\xe9.dcm", b"100%"):
         shutil.copy(f"{folder.path}/{FIRST}.dcm", os.path.join(top, name))
     os.mkfifo(top + b"/fifo")
     os.symlink("nowhere", top + b"/broken")
     (open(top + b"/empty.dcm", "wb")).close()
-    rows = run(folder, places)
+    rows = run(folder, paths)
     expected = ["100%25.mp4", "caf%E9.mp4", "line%0Abreak.mp4", "tab%09here.mp4"]
     assert sorted(row.mp4 for row in rows.values() if row.mp4 and "/" not in row.mp4) == expected
     assert rows["fifo"].reason == "not a regular file"
@@ -260,9 +253,9 @@ def _crash(source, path, target, settings):
 _REAL = convert_file
 
 
-def test_a_decoder_that_hangs_is_given_up(folder, places, monkeypatch):
+def test_a_decoder_that_hangs_is_given_up(folder, paths, monkeypatch):
     monkeypatch.setattr(convert_module, "convert_file", _hang)
-    rows = run(folder, places, timeout=0.5, limit=1)
+    rows = run(folder, paths, timeout=0.5, limit=1)
     assert rows[f"{FIRST}.dcm"].reason == "took longer than 0.5 s (convert.timeout)"
 
 
@@ -281,13 +274,13 @@ def _raise(source, path, target, settings):
         (_raise, "ZeroDivisionError: an odd file"),
     ],
 )
-def test_a_decoder_that_is_killed_or_unforeseen(folder, places, monkeypatch, decoder, reason):
+def test_a_decoder_that_is_killed_or_unforeseen(folder, paths, monkeypatch, decoder, reason):
     monkeypatch.setattr(convert_module, "convert_file", decoder)
-    assert run(folder, places, limit=1)[f"{FIRST}.dcm"].reason == reason
+    assert run(folder, paths, limit=1)[f"{FIRST}.dcm"].reason == reason
 
 
-def test_a_decoder_that_crashes_fails_its_file_only(folder, places, monkeypatch):
+def test_a_decoder_that_crashes_fails_its_file_only(folder, paths, monkeypatch):
     monkeypatch.setattr(convert_module, "convert_file", _crash)
-    rows = run(folder, places)
+    rows = run(folder, paths)
     assert rows[f"{FIRST}.dcm"].reason == "the decoder crashed (exit code -11)"
     assert sum(row.status == "converted" for row in rows.values()) == 3

@@ -1,7 +1,6 @@
 """Every file of pydicom and pydicom-data: what it becomes, and that its pixels are right."""
 
 import dataclasses
-import importlib.util
 import os
 import warnings
 from pathlib import Path
@@ -14,10 +13,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_color_lut, pixel_array
 
-from conftest import REPOSITORY, SETTINGS
 from echo_embeddings.collection.folders import Folder
-from echo_embeddings.convert.folder import ConvertPaths, convert_folder
-from echo_embeddings.core import manifest
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import (
     Clip,
@@ -29,11 +25,10 @@ from echo_embeddings.dicom.header import (
     number_of_frames,
     read_header,
 )
+from testing import REPOSITORY
+from testing.conversion import SETTINGS, convert_folder, paths_in
+from testing.corpus import CINE, PACKAGES, path_of
 
-PACKAGES = {
-    "pydicom": Path(pydicom.__file__).parent / "data",
-    "pydicom-data": Path(next(iter(importlib.util.find_spec("data_store").submodule_search_locations))) / "data",
-}
 # path, status, reason, frames of every file of the two packages but Python's own.
 TABLE = [line.split("\t") for line in (REPOSITORY / "tests/data/corpus.tsv").read_text().splitlines()]
 
@@ -46,25 +41,16 @@ def corpus(tmp_path_factory) -> Path:
     return top
 
 
-def path_of(name: str) -> str:
-    package, _, rest = name.partition("/")
-    return str(PACKAGES[package] / rest)
-
-
 def test_what_every_file_becomes(corpus, tmp_path):
-    places = ConvertPaths(tmp_path / "tree", tmp_path / "state", tmp_path / "m.tsv", tmp_path / "m.sha256")
-    settings = dataclasses.replace(SETTINGS, modalities=())
-    convert_folder(
-        Folder("corpus", str(corpus)), places, settings, limit=0, workers=2, timeout=60, max_failed_fraction=1
-    )
-    rows = manifest.read(places.table)
+    paths = paths_in(tmp_path)
+    rows = convert_folder(Folder("corpus", str(corpus)), paths, dataclasses.replace(SETTINGS, modalities=())).values()
     found = [
         [row.path, row.status, row.reason, str(row.frames or "")]
         for row in rows
         if not row.path.endswith((".py", ".pyc"))
     ]
     assert found == TABLE
-    written = {str(p.relative_to(places.tree)) for p in places.tree.rglob("*") if p.is_file()}
+    written = {str(p.relative_to(paths.tree)) for p in paths.tree.rglob("*") if p.is_file()}
     assert written == {row.mp4 for row in rows if row.status == "converted"}
 
 
@@ -154,7 +140,7 @@ def cine(tmp_path):
     """Writes the small cine with changes; returns its path."""
 
     def write(change=lambda ds: None, name="clip.dcm"):
-        dataset = pydicom.dcmread(path_of("pydicom/test_files/examples_ybr_color.dcm"))
+        dataset = pydicom.dcmread(CINE["small"])
         change(dataset)
         dataset.save_as(tmp_path / name)
         return tmp_path / name
@@ -323,7 +309,7 @@ def test_what_the_header_tells(regions, colour, expected):
 
 
 def test_the_stale_region_of_the_small_cine_gives_no_box():
-    dataset, _ = read_header(path_of("pydicom/test_files/examples_ybr_color.dcm"))
+    dataset, _ = read_header(CINE["small"])
     found = describe_header(dataset)
     assert "tissue_box" not in found
     assert "heart_rate" not in found

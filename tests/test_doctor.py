@@ -9,10 +9,11 @@ import pytest
 import torch
 import yaml
 
-from conftest import REPOSITORY, run_command
 from echo_embeddings.collection.folders import find_folders, list_files
 from echo_embeddings.core import configuration
 from echo_embeddings.tools import doctor
+from testing import REPOSITORY
+from testing.commands import run_command
 
 
 def ask(directory, change=None, environment=None):

@@ -2,18 +2,15 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 import threading
-import time
 import types
 
 import pytest
 
-from conftest import REPOSITORY
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.fetch import download
-from server import File, serving
+from testing.processes import PATIENCE, small_disk, start_python, until
+from testing.server import File, serving
 
 CONTENT = os.urandom(200_000)
 
@@ -21,7 +18,7 @@ CONTENT = os.urandom(200_000)
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(download, "PAUSE", 0.001)
-    monkeypatch.setattr(download, "TIMEOUT", (1.0, 0.3))
+    monkeypatch.setattr(download, "TIMEOUT", (PATIENCE, PATIENCE))
     with serving() as server:
         yield server
 
@@ -192,11 +189,14 @@ def test_no_network(path, monkeypatch):
         download.fetch("http://nowhere.invalid/w.pt", path)
 
 
-def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(server, path):
-    fetch(server, path, File(CONTENT[:5000], pause=0.1))
-    assert path.read_bytes() == CONTENT[:5000]
+def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(server, path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", (PATIENCE, 3.0))
+    fetch(server, path, File(CONTENT[:16_000], pause=0.2))  # longer than that in all, and never between two bytes
+    assert path.read_bytes() == CONTENT[:16_000]
     path.unlink()
-    line = refused(server, path, File(CONTENT[:5000], pause=1.0))
+    monkeypatch.setattr(download, "TIMEOUT", (PATIENCE, 0.1))
+    line = refused(server, path, File(CONTENT[:5000], pause=PATIENCE))
+    server.stop_sending()
     assert "timed out" in line
 
 
@@ -207,10 +207,7 @@ def test_too_little_room_is_seen_before(server, path):
 
 def test_a_disk_that_fills_keeps_what_was_fetched(server, tmp_path, monkeypatch):
     disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", disk], check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
-    try:
+    with small_disk(disk, "160k") as resize:
         # Others fill it meanwhile: it seems to have room.
         monkeypatch.setattr(download, "shutil", types.SimpleNamespace(disk_usage=lambda _: Room))
         path = disk / "w.pt"
@@ -219,12 +216,10 @@ def test_a_disk_that_fills_keeps_what_was_fetched(server, tmp_path, monkeypatch)
         have = part(path).stat().st_size
         assert have > 100_000
         assert part(path).read_bytes() == CONTENT[:have]
-        subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
+        resize("1m")
         fetch(server, path)
         assert path.read_bytes() == CONTENT
         assert server.requests[-1][1]["Range"] == f"bytes={have}-"
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 class Room:
@@ -257,14 +252,11 @@ def test_killed_in_the_middle(server, path):
     """SIGKILL leaves the part, and the lock is free."""
     server.files["/w.pt"] = File(CONTENT, pause=0.005)
     code = (
-        "from pathlib import Path; from echo_embeddings.fetch import download; "
+        "from pathlib import Path; from echo_embeddings import download; "
         f"download.fetch({server.url!r} + '/w.pt', Path({str(path)!r}))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow/scripts")}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    while not part(path).exists() or part(path).stat().st_size < 65_536:
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = start_python("-c", code)
+    assert until(lambda: part(path).exists() and part(path).stat().st_size >= 65_536, process)
     process.kill()
     process.wait()
     have = part(path).stat().st_size

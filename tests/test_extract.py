@@ -1,24 +1,21 @@
 """Feeding the encoder: batch size, memory, compilation. The clock and the memory are pretended, the encoder is real."""
 
 import dataclasses
-import math
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
 
-from conftest import REPOSITORY
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.embed import inference
 from echo_embeddings.embed.inference import Extractor
-from echo_embeddings.embed.loader import Chunk
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
+from testing.extraction import chunks, new, run
+from testing.processes import start_python
 
 CLIPS = 61
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +31,6 @@ def frames():
 @pytest.fixture(scope="module")
 def expected(encoder, frames):
     return inference.forward(encoder, list(frames), 32, torch.float32).vectors
-
-
-def chunks(frames):
-    for first in range(0, len(frames), 8):
-        part = frames[first : first + 8]
-        yield Chunk([part], [list(range(first, first + len(part)))])
-
-
-def run(extractor, frames):
-    """The vectors, in order, and the sizes in which they came."""
-    made = list(extractor.run(chunks(frames), len(frames)))
-    assert [i for places, _ in made for i in places] == list(range(len(frames)))
-    return torch.cat([pooled.vectors for _, pooled in made]), [len(places) for places, _ in made]
-
-
-def new(encoder, batch_size, **options):
-    return Extractor(encoder, CPU, "fp32", 32, batch_size, **({"compile_from": math.inf} | options))
 
 
 @pytest.fixture
@@ -138,43 +118,19 @@ def test_a_clip_that_does_not_fit_alone_is_one_line(encoder, frames, small_memor
         run(new(encoder, 2), frames)
 
 
-LIMITED = f"""
-import resource, sys
-sys.path[:0] = {[str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]!r}
-import torch
-import test_extract
-from echo_embeddings import checkpoint, extract
-from echo_embeddings.architectures import ARCHITECTURES
-
-torch.set_num_threads(1)
-encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
-frames = torch.load(sys.argv[1])
-real = extract.forward
-
-def wide(encoder, clips, *rest):
-    widest = torch.empty(len(clips), 2**28, dtype=torch.uint8)  # 256 MB a clip
-    return real(encoder, clips, *rest)
-
-extract.forward = wide
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**29,) * 2)
-vectors, _ = test_extract.run(test_extract.new(encoder, 32), frames)
-torch.save(vectors, sys.argv[2])
-"""
-
-
 def test_memory_that_really_ends(frames, expected, tmp_path):
     """A process that may have 1.5 GB more, and an encoder whose widest layer takes 256 MB a clip.
 
     Four clips leave 0.5 GB for what libraries take besides, and eight want 0.5 GB too much: only the layer can fail.
     """
     torch.save(frames, tmp_path / "frames.pt")
-    command = [sys.executable, "-c", LIMITED, tmp_path / "frames.pt", tmp_path / "vectors.pt"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "out of memory with 32 clips, going on with batches of 16" in done.stdout
-    assert "out of memory with 8 clips, going on with batches of 4" in done.stdout
-    assert "out of memory with 4 clips" not in done.stdout
+    arguments = ("-m", "testing.extraction", tmp_path / "frames.pt", tmp_path / "vectors.pt")
+    process = start_python(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert "out of memory with 32 clips, going on with batches of 16" in said
+    assert "out of memory with 8 clips, going on with batches of 4" in said
+    assert "out of memory with 4 clips" not in said
     torch.testing.assert_close(torch.load(tmp_path / "vectors.pt"), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -231,7 +187,7 @@ def test_batches_fly_ahead_and_what_is_done_waits_for_no_chunk(encoder, frames, 
     def source():
         nonlocal handed
         for chunk in chunks(frames):
-            handed += len(chunk.places[0])
+            handed += len(chunk.indices[0])
             yield chunk
 
     vectors = []

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from conftest import REPOSITORY
 from echo_embeddings.core import configuration, fingerprint, settings
 from echo_embeddings.core.recipe import RECIPES, Recipe
 from echo_embeddings.core.settings import Model
+from testing import REPOSITORY
 
 # Changing this costs users a GPU-week: what they have is made again. A new field takes a neutral value, a renamed one
 # its old term (`fingerprint`); what a corrected bug touched is a line in `corrections`.

@@ -15,21 +15,22 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
-from conftest import SETTINGS
 from echo_embeddings.collection.folders import Folder
 from echo_embeddings.convert import video
-from echo_embeddings.convert.folder import ConvertPaths, convert_file, convert_folder
+from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
-from echo_embeddings.dicom import frames
+from echo_embeddings.dicom import header
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Unreadable, check_clip, read_header
-from test_dicom import path_of
+from testing.conversion import SETTINGS, convert_folder, paths_in
+from testing.corpus import CINE
+from testing.processes import PATIENCE
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> bytes:
     """The first five frames of the small cine, as a DICOM file."""
-    dataset = pydicom.dcmread(path_of("pydicom/test_files/examples_ybr_color.dcm"))
+    dataset = pydicom.dcmread(CINE["small"])
     dataset.PixelData = encapsulate(list(generate_frames(dataset.PixelData, number_of_frames=30))[:5])
     dataset.NumberOfFrames = 5
     path = tmp_path_factory.mktemp("clip") / "clip.dcm"
@@ -42,26 +43,25 @@ def convert_all(top: Path, files: dict[str, bytes]) -> dict[str, manifest.Row]:
     for name, content in files.items():
         (top / "dicom" / name).parent.mkdir(parents=True, exist_ok=True)
         (top / "dicom" / name).write_bytes(content)
-    places = ConvertPaths(top / "tree", top / "state", top / "m.tsv", top / "m.sha256")
-    convert_folder(
-        Folder("p10", str(top / "dicom")), places, SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=1
-    )
-    rows = {row.path: row for row in manifest.read(places.table)}
+    paths = paths_in(top)
+    rows = convert_folder(Folder("p10", str(top / "dicom")), paths)
     assert set(rows) == set(files)
     for row in rows.values():
         assert (row.status == "converted") == (row.reason == ""), row
         assert "Traceback" not in row.reason
         assert len(row.reason) < 400, row
         if row.status == "converted":
-            assert len(video.read(places.tree / row.mp4, range(row.frames), row.frames)) == row.frames
-    written = {str(p.relative_to(places.tree)) for p in places.tree.rglob("*") if p.is_file()}
+            assert len(video.read(paths.tree / row.mp4, range(row.frames), row.frames)) == row.frames
+    written = {str(p.relative_to(paths.tree)) for p in paths.tree.rglob("*") if p.is_file()}
     assert written == {row.mp4 for row in rows.values() if row.mp4}
     return rows
 
 
-def test_truncated_at_any_byte(tmp_path, clip):
-    cuts = sorted({int(len(clip) * i / 220) for i in range(220)} | {len(clip) - i for i in range(1, 30)})
-    assert len(cuts) >= 200
+@pytest.mark.parametrize(("number", "last"), [(30, 8), pytest.param(220, 30, marks=pytest.mark.slow)])
+def test_truncated_at_any_byte(tmp_path, clip, number, last):
+    """At so many paths spread over the file, and at the last bytes of it."""
+    cuts = sorted({int(len(clip) * i / number) for i in range(number)} | {len(clip) - i for i in range(1, last)})
+    assert len(cuts) >= number
     rows = convert_all(tmp_path, {f"{cut:06d}": clip[:cut] for cut in cuts})
     whole = clip.rfind(b"\xff\xd9") + 2  # what follows the last frame's end closes the sequence and is not missed
     for cut in cuts:
@@ -72,22 +72,38 @@ def test_truncated_at_any_byte(tmp_path, clip):
             assert status == "failed", (cut, rows[f"{cut:06d}"])
 
 
-def test_bit_flips(tmp_path, clip):
+@pytest.mark.parametrize("number", [60, pytest.param(500, marks=pytest.mark.slow)])
+def test_bit_flips(tmp_path, clip, number):
     draw = random.Random(7)
     files = {}
-    for i in range(500):
+    for i in range(number):
         content = bytearray(clip)
         # Half of them in the header, which is a tenth of the file and most of what can go wrong.
         position = draw.randrange(132, 3000) if i % 2 else draw.randrange(len(clip))
         content[position] ^= 1 << draw.randrange(8)
         files[f"{i:03d}"] = bytes(content)
     rows = convert_all(tmp_path, files)
-    assert sum(row.status == "converted" for row in rows.values()) > 100
+    assert sum(row.status == "converted" for row in rows.values()) > number / 5
 
 
-@hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@hypothesis.given(data=st.data())
-def test_any_few_bytes_replaced(clip, data):
+def edits(number):
+    """Runs a test on so many examples, the same each time."""
+    settings = hypothesis.settings(max_examples=number, deadline=None, derandomize=True, database=None)
+    return lambda test: settings(hypothesis.given(data=st.data())(test))
+
+
+@edits(30)
+def test_a_few_bytes_replaced(clip, data):
+    replace_a_few_bytes(clip, data)
+
+
+@pytest.mark.slow
+@edits(150)
+def test_a_few_bytes_replaced_more_often(clip, data):
+    replace_a_few_bytes(clip, data)
+
+
+def replace_a_few_bytes(clip, data):
     """What a worker does with one file, for edits that shift, repeat and overwrite parts of it."""
     start = data.draw(st.integers(132, len(clip) - 1))
     length = data.draw(st.integers(0, 64))
@@ -154,7 +170,7 @@ def test_an_input_error_is_a_row(tmp_path, clip, monkeypatch):
     def fails(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(frames, "generate_frames", fails)
+    monkeypatch.setattr(header, "generate_frames", fails)
     row = convert_file(str(tmp_path / "in.dcm"), "in.dcm", tmp_path / "out.mp4", SETTINGS)
     assert (row.status, row.reason) == ("failed", "cannot be read: Input/output error")
 
@@ -200,7 +216,7 @@ def test_a_file_without_read_permission_is_a_row(clip):
         results = context.Queue()
         process = context.Process(target=_as_nobody, args=(directory, results))
         process.start()
-        row = results.get(timeout=30)
+        row = results.get(timeout=PATIENCE)
         process.join()
     finally:
         shutil.rmtree(directory)

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import VJEPA2Config, VJEPA2Model
 
-import oracle
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.encoders import checkpoint, huggingface
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.encoders.vjepa import Encoder
+from testing import oracle
 
 TINY = ARCHITECTURES["vit_tiny"]
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from conftest import environment, run_demo, run_snakemake
+from testing.commands import environment, run_demo, run_snakemake
 
 SNAKEFILE = """
 NAMES = ["killed", "broken", "transient", "wrong"]

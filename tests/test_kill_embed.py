@@ -1,91 +1,36 @@
 """Killing an extraction at any moment: what is saved is kept, and the next run completes it."""
 
-import dataclasses
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
-from conftest import REPOSITORY, SETTINGS
-from echo_embeddings.convert import video
-from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import PART
-from echo_embeddings.core.manifest import Row
-from echo_embeddings.core.settings import Model
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
-from echo_embeddings.encoders import checkpoint
-from echo_embeddings.encoders.architectures import ARCHITECTURES
-from test_kill import processes_of
-
-CLIPS = 24
-SIZE = 64
-KILLS = 20
-SAVE_EVERY = 2
-
-JOB = """
-import sys
-import time
-sys.path[:0] = {paths!r}
-from pathlib import Path
-import test_kill_embed
-from echo_embeddings import extract
-
-if __name__ == "__main__":
-    real = extract.forward
-
-    def slowly(*arguments):
-        made = real(*arguments)
-        print("a batch", flush=True)
-        time.sleep({pause})
-        return made
-
-    extract.forward = slowly
-    source, top = map(Path, sys.argv[1:])
-    test_kill_embed.run(source, top, keep={keep!r}, save_every={save_every}, num_workers={workers})
-"""
+from testing.embedding import CLIPS, SAVE_EVERY, run_job, write_source
+from testing.processes import PATIENCE, processes_of, small_disk, start_python, until
 
 
-def places_in(source: Path, top: Path) -> EmbedPaths:
-    return EmbedPaths(
-        tree=source / "mp4/p10",
-        table=source / "mp4/p10.manifest.tsv",
-        checkpoint=source / "tiny.pt",
-        state=top / "state",
-        digests=source / "digests",
-        vectors=top / "tiny_embeddings_p10.pt",
-        features=top / "features",
-    )
+def start(source: Path, top: Path, pause: float = 0, hold: int = 0, **options) -> subprocess.Popen:
+    """A job that pauses after every batch, seconds, and after batch `hold` until the file `go` is there."""
+    arguments = (source, top, str(pause), str(hold), json.dumps(options))
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return start_python("-m", "testing.embedding", *arguments, **quiet)
 
 
-def run(source: Path, top: Path, keep: str = "mean", **changes) -> None:
-    means = Means("cpu", batch_size=2, auto=False, num_workers=0, threads=1, save_every=SAVE_EVERY)
-    model = Model("tiny", "vit_tiny", SIZE, 192, "encoder", 16, "fp32")
-    means = dataclasses.replace(means, **changes)
-    embed_folder("p10", places_in(source, top), model, means, max_failed_fraction=0, keep=keep)
-
-
-def start(
-    source: Path, top: Path, save_every: int, pause: float, workers: int = 0, keep: str = "mean"
-) -> subprocess.Popen:
-    """A job that says when it has computed a batch, and then pauses, seconds."""
-    script = source / f"job-{top.name}.py"
-    paths = [str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]
-    script.write_text(JOB.format(paths=paths, save_every=save_every, pause=pause, workers=workers, keep=keep))
-    return subprocess.Popen(
-        [sys.executable, script, source, top],
-        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+def batches(process: subprocess.Popen, number: int) -> None:
+    """Wait until the job has computed so many."""
+    for _ in range(number):
+        while "a batch" not in process.stdout.readline():
+            assert process.poll() is None
 
 
 def shards(top: Path) -> list[Path]:
@@ -101,28 +46,16 @@ def counts(top: Path) -> dict[str, int]:
     return json.loads((top / "tiny_embeddings_p10.json").read_text())["counts"]
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    """Clips, their manifest and a checkpoint; every run goes to a directory of its own below."""
-    top = tmp_path_factory.mktemp("kill-embed")
-    settings = dataclasses.replace(SETTINGS, size=SIZE)
-    rows = []
-    (top / "mp4/p10").mkdir(parents=True)
-    for i in range(CLIPS):
-        frames = np.random.default_rng(i).integers(0, 256, (18, SIZE, SIZE, 3), dtype=np.uint8)
-        video.write(top / f"mp4/p10/{i:02d}.mp4", frames, settings, 30)
-        size = (top / f"mp4/p10/{i:02d}.mp4").stat().st_size
-        rows.append(Row(f"{i:02d}.dcm", f"{i:02d}.mp4", "converted", "", len(frames), mp4_bytes=size))
-    manifest.write(top / "mp4/p10.manifest.tsv", rows)
-    state = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0).state_dict()
-    checkpoint.save(top / "tiny.pt", {"encoder": state}, "drawn for a test")
-    return top
+@pytest.fixture(scope="session")
+def source(made_once) -> Path:
+    """Every run goes to a directory of its own."""
+    return made_once("kill-embed", write_source)
 
 
-@pytest.fixture(scope="module")
-def expected(source) -> dict[str, torch.Tensor]:
-    run(source, source / "undisturbed")
-    return torch.load(source / "undisturbed/tiny_embeddings_p10.pt")
+@pytest.fixture(scope="session")
+def expected(source, made_once) -> dict[str, torch.Tensor]:
+    undisturbed = made_once("kill-embed-undisturbed", lambda top: run_job(source, top))
+    return torch.load(undisturbed / "tiny_embeddings_p10.pt")
 
 
 def check(top: Path, expected: dict[str, torch.Tensor]) -> None:
@@ -133,48 +66,51 @@ def check(top: Path, expected: dict[str, torch.Tensor]) -> None:
     assert not list(top.rglob(f"*{PART}"))
 
 
-def test_killed_at_twenty_moments(source, expected):
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_moment(source, expected, tmp_path, kills):
+    """Kills are spread over the run, one in each part of it, from its start to its last clips."""
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
     draw = random.Random(seed)
-    between = 0
-    for i in range(KILLS):
-        top = source / f"killed-{i}"
-        process = start(source, top, SAVE_EVERY, 0.02, workers=i % 4 == 0)
-        if i < 3:  # while it starts
+    at_start = kills // 5 + 1
+    landed = 0
+    while landed < kills:  # a kill that comes too late, on a busy machine, is tried again
+        top = tmp_path / "killed"
+        process = start(source, top, pause=0.02, num_workers=int(landed % 4 == 0))
+        if landed < at_start:
             time.sleep(draw.uniform(0, 2))
         else:
-            wanted = 1 + (i - 3) * (CLIPS // SAVE_EVERY) // (KILLS - 3)
-            while len(shards(top)) < wanted and process.poll() is None:
-                time.sleep(0.002)
+            wanted = 1 + (landed - at_start) * (CLIPS // SAVE_EVERY) // (kills - at_start)
+            until(lambda top=top, wanted=wanted: len(shards(top)) >= wanted, process)
             time.sleep(draw.uniform(0, 0.1))
         if process.poll() is None:
-            (os.killpg if i % 8 else os.kill)(process.pid, signal.SIGKILL)  # now and then its worker is left
+            (os.killpg if landed % 8 else os.kill)(process.pid, signal.SIGKILL)  # now and then its worker is left
         process.communicate()
         kept = saved(top)
         finished = (top / "tiny_embeddings_p10.pt").exists()
-        between += kept > 0 and not finished
-        run(source, top)  # starts at once: no orphan holds the lock
+        run_job(source, top)  # starts at once: no orphan holds the lock
         check(top, expected)
         assert finished or counts(top)["reused"] == kept
         shutil.rmtree(top)
-    assert between >= 12
+        landed += not finished and (kept > 0 or landed < at_start)
 
 
-def test_killed_while_it_keeps_tokens(source, expected):
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_killed_while_it_keeps_tokens(source, expected, tmp_path, kills):
     """Vectors and features of one clip are two files; a kill between them loses and doubles nothing."""
     draw = random.Random(0)
-    between = 0
-    for i in range(5):
-        top = source / f"tokens-{i}"
-        process = start(source, top, SAVE_EVERY, 0.02, keep="tokens")
-        while len(list(top.rglob("*.safetensors"))) <= 2 * i and process.poll() is None:
-            time.sleep(0.002)
+    landed = 0
+    while landed < kills:  # as above
+        top = tmp_path / "tokens"
+        process = start(source, top, pause=0.02, pooling="tokens")
+        wanted = 1 + 8 * landed // (kills - 1)
+        until(lambda top=top, wanted=wanted: len(list(top.rglob("*.safetensors"))) >= wanted, process)
         time.sleep(draw.uniform(0, 0.05))
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        between += not (top / "tiny_embeddings_p10.pt").exists()
-        run(source, top, keep="tokens")
+        landed += not (top / "tiny_embeddings_p10.pt").exists()
+        run_job(source, top, pooling="tokens")
         check(top, expected)
         keys = []
         for path in top.rglob("*.safetensors"):
@@ -182,65 +118,50 @@ def test_killed_while_it_keeps_tokens(source, expected):
                 keys += list(shard.keys())
         assert sorted(keys) == list(expected)
         assert (top / "features/tokens/tiny/p10.index.tsv").read_text().count(".mp4") == CLIPS
-    assert between >= 3
+        shutil.rmtree(top)
 
 
-def test_workers_die_with_their_parent(source):
-    process = start(source, source / "orphans", SAVE_EVERY, 0.2, workers=2)
-    while "a batch" not in process.stdout.readline():
-        assert process.poll() is None
+def test_workers_die_with_their_parent(source, tmp_path):
+    process = start(source, tmp_path, hold=1, num_workers=2)
+    batches(process, 1)
     assert processes_of(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 10
-    while left := processes_of(process.pid):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    until(lambda: not processes_of(process.pid))
 
 
-def test_sigterm_saves_what_is_finished_and_ends(source, expected):
-    top = source / "terminated"
-    process = start(source, top, save_every=1000, pause=0.2, workers=2)
-    for _ in range(5):
-        while "a batch" not in process.stdout.readline():
-            assert process.poll() is None
-    assert not shards(top)
+def test_sigterm_saves_what_is_finished_and_ends(source, expected, tmp_path):
+    process = start(source, tmp_path, hold=5, save_every=1000, num_workers=2)
+    batches(process, 5)
+    assert not shards(tmp_path)
     os.killpg(process.pid, signal.SIGTERM)  # workers too, as SLURM does
-    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    assert process.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
     assert "stopped: TerminatedError; saving what is done" in process.stdout.read()
-    kept = saved(top)
+    kept = saved(tmp_path)
     assert 8 <= kept < CLIPS
-    run(source, top)
-    check(top, expected)
-    assert counts(top)["reused"] == kept
+    run_job(source, tmp_path)
+    check(tmp_path, expected)
+    assert counts(tmp_path)["reused"] == kept
 
 
-def test_a_job_that_dies_of_a_full_disk_has_lost_nothing_that_was_saved(source, expected):
-    top = source / "disk"
-    top.mkdir()
-    if (
-        os.getuid() != 0
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", top], check=False).returncode
-    ):
-        pytest.skip("only root can mount a small disk")
-    try:
+def test_a_job_that_dies_of_a_full_disk_has_lost_nothing_that_was_saved(source, expected, tmp_path):
+    with small_disk(tmp_path / "disk", "40k") as resize:
+        top = tmp_path / "disk"
         with pytest.raises(OSError, match="No space left on device"):
-            run(source, top)
+            run_job(source, top)
         kept = saved(top)
         assert 0 < kept < CLIPS
-        subprocess.run(["mount", "-o", "remount,size=40m", top], check=True)
-        run(source, top)
+        resize("40m")
+        run_job(source, top)
         check(top, expected)
         assert counts(top)["reused"] == kept
-    finally:
-        subprocess.run(["umount", "--lazy", top], check=True)
 
 
-def test_two_jobs_on_one_folder_are_one_too_many(source, expected):
-    process = start(source, source / "twice", SAVE_EVERY, 0.2)
-    while "a batch" not in process.stdout.readline():
-        assert process.poll() is None
+def test_two_jobs_on_one_folder_are_one_too_many(source, expected, tmp_path):
+    process = start(source, tmp_path, hold=1)
+    batches(process, 1)
     with pytest.raises(UserError, match="p10: another run is at work on this folder"):
-        run(source, source / "twice")
+        run_job(source, tmp_path)
+    (tmp_path / "go").touch()
     process.communicate()
-    check(source / "twice", expected)
+    check(tmp_path, expected)

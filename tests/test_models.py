@@ -2,10 +2,10 @@
 
 import pytest
 
-from conftest import run_command
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.encoders.architectures import ARCHITECTURES, FAMILIES
+from testing.commands import run_command
 
 CONFIG = configuration.defaults()
 REGISTRY = configuration.check(CONFIG, data=False)

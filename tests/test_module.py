@@ -11,7 +11,8 @@ import torch
 import yaml
 
 import echo_embeddings
-from conftest import REPOSITORY, environment
+from testing import REPOSITORY
+from testing.commands import environment
 
 VERSION = echo_embeddings.__version__
 # What `snakedeploy deploy-workflow https://github.com/owner/echo-embeddings . --tag v...` writes (snakedeploy 0.17).

@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 
-from conftest import REPOSITORY
 from echo_embeddings.core import registry
 from echo_embeddings.core.package import repository
+from testing import REPOSITORY
 
 
 def test_in_a_clone_the_registry_and_the_schemas_are_links_to_what_the_package_comes_with():

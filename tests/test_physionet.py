@@ -3,21 +3,19 @@
 import base64
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 import pytest
 
-from conftest import REPOSITORY, run_demo
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.fetch import download, physionet
-from server import File, serving
+from testing import REPOSITORY
+from testing.commands import run_demo
+from testing.processes import small_disk, start_python, until
+from testing.server import File, serving
 
 AGENT = "PhysioNet-Python-Client/"  # PhysioNet lets some programs log in, and answers all others with 403
 USER, PASSWORD = "echo-reader", "hunter2 & sons: s3cret"
@@ -176,10 +174,7 @@ def test_no_network_and_a_server_in_trouble(project, places):
 
 
 def test_a_disk_that_fills(project, places):
-    places.state.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", places.state], check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
-    try:
+    with small_disk(places.state, "40k") as resize:
         line = refused(project, places, "*.csv", "90000001_0001.dcm")
         assert "bytes more and" in line
         assert "are free; make room and run again" in line
@@ -187,10 +182,8 @@ def test_a_disk_that_fills(project, places):
         assert "No space left on device" in refused(project, places, "*.csv", "90000001_0001.dcm")
         assert there(places.tables) == {"echo-record-list.csv"}
         assert not there(places.dicom)
-        subprocess.run(["mount", "-o", "remount,size=10m", places.state], check=True)
+        resize("10m")
         assert fetch(project, places, "*.csv", "90000001_0001.dcm") == 2
-    finally:
-        subprocess.run(["umount", places.state], check=True)
 
 
 def test_a_page_in_place_of_the_list_and_a_list_that_leads_elsewhere(project, places):
@@ -358,16 +351,13 @@ def test_killed_in_the_middle_nothing_half_is_in_dicom_dir(project, places):
     content = project.files[path].content
     project.files[path].pause = 0.01
     code = (
-        "from pathlib import Path; from echo_embeddings.fetch import physionet as p; "
+        "from pathlib import Path; from echo_embeddings import physionet as p; "
         f"p.fetch(p.Project({project.url!r}, 'mimic-iv-echo', '1.0'), ['s90000001'], "
         f"p.Places(*map(Path, {[str(places.dicom), str(places.tables), str(places.state), str(places.record)]!r})))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow/scripts")}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    process = start_python("-c", code)
     staged = places.state / "mimic-iv-echo/1.0" / STUDY / "90000001_0001.dcm"
-    while not staged.exists() or staged.stat().st_size < 50_000:
-        assert process.poll() is None
-        time.sleep(0.01)
+    assert until(lambda: staged.exists() and staged.stat().st_size >= 50_000, process)
     process.kill()
     process.wait()
     assert not there(places.dicom)

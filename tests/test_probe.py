@@ -9,14 +9,15 @@ import pytest
 import torch
 from pydicom.data import get_testdata_file
 
-import test_mask
-from conftest import REPOSITORY, run_demo
 from echo_embeddings.collection.folders import MP4, find_folder, find_folders
 from echo_embeddings.convert import probe
 from echo_embeddings.core import configuration, manifest
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Clip, read_header
+from testing import REPOSITORY, sectors
+from testing.commands import run_demo
 
 
 def rows_as_frames(path, still):
@@ -39,9 +40,9 @@ def tree(tmp_path, write_video):
     shutil.copy(top / "a/one.mp4", top / "100%.mp4")
     (top / "notes.txt").write_text("not a video")
     (top / "empty.mp4").touch()
-    _, picture = test_mask.clip_of("large")
+    _, picture = sectors.clip_of("large")
     for name, frames in (("still.mp4", picture.frames[:1].repeat(12, axis=0)), ("echo.mp4", picture.frames[:20])):
-        test_mask.as_mp4(type(picture)(frames, picture.sector, picture.text), 256, top / name)
+        sectors.as_mp4(type(picture)(frames, picture.sector, picture.text), 256, top / name)
     still = next(decode_frames(_clip(get_testdata_file("examples_rgb_color.dcm"))))
     rows_as_frames(top / "rows.mp4", still)
     return top
@@ -58,12 +59,11 @@ def _clip(path):
 
 def run(tree, tmp_path, limit=0, max_failed_fraction=0.9):
     folder = find_folders(str(tmp_path / "mp4"), [], MP4)["p10"]
-    table = tmp_path / "results/p10.manifest.tsv"
+    layout = Layout(tmp_path / "results")
     probe.probe_folder(
-        folder, table, tmp_path / "results/p10.sha256", tmp_path / "state",
-        limit=limit, workers=2, timeout=60, max_failed_fraction=max_failed_fraction,
-    )  # fmt: skip
-    return {row.path: row for row in manifest.read(table)}
+        folder, layout, 256, limit=limit, workers=2, timeout=600, max_failed_fraction=max_failed_fraction
+    )
+    return {row.path: row for row in manifest.read(layout.manifest(256, "p10"))}
 
 
 def test_every_file_is_a_row_and_none_is_touched(tree, tmp_path):
@@ -90,7 +90,7 @@ def test_every_file_is_a_row_and_none_is_touched(tree, tmp_path):
 
 def test_limit_and_too_many_failures(tree, tmp_path):
     assert [row.mp4 for row in run(tree, tmp_path, limit=1).values() if row.mp4] == ["a/one.mp4"]
-    with pytest.raises(UserError, match=r"p10: 3 of 6 MP4 files cannot be read, .* reasons stand in .*manifest\.tsv"):
+    with pytest.raises(UserError, match=r"p10: 3 of 6 MP4 files cannot be read, .* reasons are in .*manifest\.tsv"):
         run(tree, tmp_path, max_failed_fraction=0.1)
 
 

@@ -16,8 +16,9 @@ import torch
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from conftest import REPOSITORY, copy_repository, environment, run_snakemake
 from echo_embeddings.core import manifest
+from testing import REPOSITORY
+from testing.commands import copy_repository, environment, run_snakemake
 
 PAGES = ("README.md", "docs/everyday.md")
 DOCS = [
@@ -55,6 +56,10 @@ def small_models(resources: str) -> str:
     entry = yaml.safe_load((REPOSITORY / "config/demo-models.yaml").read_text())["vit-tiny"]
     entry["checkpoint"] = f"{resources}/vit-tiny.pt"
     return yaml.safe_dump({"vitl": entry, "vith": entry, "vitg-384": {**entry, "resolution": 384}})
+
+
+# These go through the pages in their order, each in the state that the one before it has left.
+in_order = pytest.mark.xdist_group("pages")
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,7 @@ def readme(clone, finished) -> dict[str, str]:
     return run_page("README.md", clone, finished)
 
 
+@in_order
 def test_the_commands_of_the_readme(readme, clone):
     (doctor,) = {said for command, said in readme.items() if " doctor " in command}
     assert "vitl" in doctor
@@ -120,6 +126,7 @@ def test_the_commands_of_the_readme(readme, clone):
     assert (clone / "results/qc/index.html").is_file()
 
 
+@in_order
 def test_a_line_can_be_added_to_the_configuration_that_the_readme_made(readme, clone, finished):
     (clone / "more.yaml").write_text((clone / "my.yaml").read_text() + "limit: 5\nembed: {device: cpu}\n")
     result = run(clone, "snakemake --configfile more.yaml -n", finished)
@@ -127,6 +134,7 @@ def test_a_line_can_be_added_to_the_configuration_that_the_readme_made(readme, c
     assert "rule convert" in result.stdout  # as another limit asks for
 
 
+@in_order
 def test_the_python_of_the_readme(readme, clone):
     for block in blocks("README.md", "python"):
         result = subprocess.run([sys.executable, "-c", block], cwd=clone, capture_output=True, text=True, check=False)
@@ -135,6 +143,7 @@ def test_the_python_of_the_readme(readme, clone):
             assert result.stdout.count("torch.Size([192])") == 7
 
 
+@in_order
 def test_the_guides_commands_have_their_like(readme, clone, finished):
     table = (REPOSITORY / "README.md").read_text().split("## From the guide's commands")[1].split("\n## ")[0]
     cells = [row.split("|")[2] for row in table.splitlines() if row.startswith("| `")]
@@ -152,6 +161,7 @@ def test_the_guides_commands_have_their_like(readme, clone, finished):
     assert all((clone / name).exists() for name in named)
 
 
+@in_order
 def test_the_commands_of_everyday(readme, clone, finished):
     vectors = clone / "results/embeddings/vitl_embeddings_all.pt"
     assert vectors.is_file()

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import run_command
 from echo_embeddings.collection.folders import find_folders
-from echo_embeddings.convert.folder import ConvertPaths, convert_folder
+from echo_embeddings.convert.folder import convert_folder
 from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.errors import UserError
-from echo_embeddings.core.settings import Model, Table
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.settings import Table
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.tools import demo, rekey
-from test_embed import weights  # noqa: F401
+from testing.commands import run_command
+from testing.embedding import MODEL
 
-MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
 SETTINGS = dataclasses.replace(settings.convert_settings(configuration.defaults(), 64))
 # Of the demo's clips: two whose identifiers are corrected (one into the other folder), and one that leaves.
 CORRECTED = {
@@ -29,36 +29,27 @@ CORRECTED = {
 GONE = "p10/p10000002/s90000003/90000003_0001.dcm"
 
 
-def run(top, dicom, weights_path):
+def run(top, dicom, weights):
     """What the workflow's jobs do; returns how many files each folder converted and embedded anew."""
-    results, anew = top / "results", []
+    layout, anew = Layout(top / "results"), []
     for name, folder in find_folders(str(dicom), []).items():
-        places = ConvertPaths(
-            results / f"mp4/64/{name}",
-            results / f"state/convert/64/{name}",
-            results / f"mp4/64/{name}.manifest.tsv",
-            results / f"mp4/64/{name}.manifest.sha256",
-        )
-        before = {path: path.stat().st_mtime_ns for path in places.tree.rglob("*.mp4")}
-        convert_folder(folder, places, SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=1)
-        converted = [p for p in places.tree.rglob("*.mp4") if before.get(p) != p.stat().st_mtime_ns]
-        to_embed = EmbedPaths(
-            places.tree, places.table, weights_path, results / f"state/embed/tiny/{name}",
-            results / "state/checkpoints", results / f"embeddings/tiny_embeddings_{name}.pt",
-        )  # fmt: skip
-        means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
-        embed_folder(name, to_embed, MODEL, means, max_failed_fraction=1)
-        counts = json.loads(to_embed.run.read_text())["counts"]
+        tree = layout.mp4(64, name)
+        before = {path: path.stat().st_mtime_ns for path in tree.rglob("*.mp4")}
+        convert_folder(folder, layout, SETTINGS, limit=0, workers=2, timeout=600, max_failed_fraction=1)
+        converted = [p for p in tree.rglob("*.mp4") if before.get(p) != p.stat().st_mtime_ns]
+        options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
+        embed_folder(name, MODEL, weights, tree, layout, options, max_failed_fraction=1)
+        counts = json.loads(layout.run_record("tiny", name).read_text())["counts"]
         anew.append((len(converted), counts["embedded"] - counts["reused"]))
     return anew
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, weights):  # noqa: F811
+def world(tmp_path_factory, tiny_weights):
     """An old collection with results, and its new version on the disk with a record list."""
     top = tmp_path_factory.mktemp("rekey")
     demo.write_collection(top / "dicom-1")
-    assert run(top / "old", top / "dicom-1", weights) == [(4, 4), (4, 4)]
+    assert run(top / "old", top / "dicom-1", tiny_weights) == [(4, 4), (4, 4)]
     listed = []
     for path in sorted((top / "dicom-1").rglob("*.dcm")):
         name = path.relative_to(top / "dicom-1").as_posix()
@@ -103,7 +94,7 @@ def same(found, wanted):
     return all(torch.equal(found[key], wanted[key]) for key in wanted)
 
 
-def test_the_workflow_goes_on_under_the_new_names_and_computes_nothing(world, weights):  # noqa: F811
+def test_the_workflow_goes_on_under_the_new_names_and_computes_nothing(world, tiny_weights):
     new = world / "new"
     report = rekey.rekey(world / "old", new, record_list(world), str(world / "dicom-2"), world / "renamed.csv")
     assert report["what"].value_counts().to_dict() == {"same name": 8, "renamed": 2, "left the collection": 1, "new": 1}
@@ -111,13 +102,13 @@ def test_the_workflow_goes_on_under_the_new_names_and_computes_nothing(world, we
     assert dict(report.loc[report["what"] == "renamed", ["old", "new"]].to_numpy()) == CORRECTED
     assert pd.read_csv(new / "results/rekey.tsv", sep="\t", keep_default_na=False).equals(report)
     assert same(vectors_in(new), expected(world))
-    assert run(new, world / "dicom-2", weights) == [(0, 0), (0, 0)]
+    assert run(new, world / "dicom-2", tiny_weights) == [(0, 0), (0, 0)]
     assert same(vectors_in(new), expected(world))
     rows = [row for f in ("p10", "p11") for row in manifest.read(new / f"results/mp4/64/{f}.manifest.tsv")]
     assert {row.path for row in rows if row.status == "converted"} == {
         key.split("/", 1)[1].replace(".mp4", ".dcm") for key in expected(world)
     }
-    assert run(world / "old", world / "dicom-1", weights) == [(0, 0), (0, 0)]  # untouched
+    assert run(world / "old", world / "dicom-1", tiny_weights) == [(0, 0), (0, 0)]  # untouched
 
 
 def test_without_the_new_files_the_embeddings_go_under_the_new_names(world, tmp_path):
@@ -132,17 +123,17 @@ def test_without_the_new_files_the_embeddings_go_under_the_new_names(world, tmp_
     assert again.stderr.strip().endswith("is there already; give a directory without results")
 
 
-def test_a_file_whose_study_changed_and_is_not_told_is_computed_anew(world, tmp_path, weights):  # noqa: F811
+def test_a_file_whose_study_changed_and_is_not_told_is_computed_anew(world, tmp_path, tiny_weights):
     report = rekey.rekey(world / "old", tmp_path, record_list(world), str(world / "dicom-2"), None)
     left = set(report.loc[report["what"] == "left the collection", "old"])
     assert left == {GONE, "p11/p11000001/s90000005/90000005_0001.dcm"}
-    assert run(tmp_path, world / "dicom-2", weights) == [(0, 0), (1, 1)]
+    assert run(tmp_path, world / "dicom-2", tiny_weights) == [(0, 0), (1, 1)]
     found, wanted = vectors_in(tmp_path), expected(world)
     assert found.keys() == wanted.keys()
     assert all(np.allclose(found[key], wanted[key], rtol=1e-4, atol=1e-5) for key in wanted)
 
 
-def test_another_file_of_the_same_name_is_not_taken_for_it(world, tmp_path, weights):  # noqa: F811
+def test_another_file_of_the_same_name_is_not_taken_for_it(world, tmp_path, tiny_weights):
     changed = tmp_path / "dicom"
     for path in (world / "dicom-2").rglob("*.dcm"):
         target = changed / path.relative_to(world / "dicom-2")
@@ -157,7 +148,7 @@ def test_another_file_of_the_same_name_is_not_taken_for_it(world, tmp_path, weig
     assert report.loc[report["what"] == "the DICOM has another size", "old"].tolist() == [
         "p10/p10000001/s90000001/90000001_0001.dcm"
     ]
-    assert run(new, changed, weights) == [(1, 1), (0, 0)]
+    assert run(new, changed, tiny_weights) == [(1, 1), (0, 0)]
 
 
 @pytest.mark.parametrize(

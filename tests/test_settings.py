@@ -6,9 +6,9 @@ import dataclasses
 import pytest
 import yaml
 
-from conftest import REPOSITORY
 from echo_embeddings.core import configuration, registry, settings
 from echo_embeddings.core.errors import UserError
+from testing import REPOSITORY
 
 BASE = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text())
 SCHEMA = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())

@@ -12,11 +12,12 @@ import time
 
 import pytest
 
-from conftest import run_command
 from echo_embeddings.core import job, manifest, progress
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.progress import Progress
 from echo_embeddings.tools import slurm, status
+from testing.commands import run_command
+from testing.processes import PATIENCE
 
 REGISTRY = {"m": {"resolution": 256}}
 
@@ -111,7 +112,7 @@ def test_watch_goes_on_through_an_error_and_leaves_the_terminal_as_it_was(tmp_pa
         process.send_signal(signal.SIGINT)
         if terminal:
             assert "Traceback" not in read_until(ours, status.LEAVE)
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.wait()
@@ -121,7 +122,7 @@ def test_watch_goes_on_through_an_error_and_leaves_the_terminal_as_it_was(tmp_pa
 
 def read_until(descriptor, text):
     """What the other side writes, until it has written `text`."""
-    found, deadline = "", time.monotonic() + 60
+    found, deadline = "", time.monotonic() + PATIENCE
     while text not in found:
         ready = select.select([descriptor], [], [], deadline - time.monotonic())[0]
         assert ready and time.monotonic() < deadline, found

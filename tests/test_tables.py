@@ -90,7 +90,7 @@ def test_lists_join_one_to_one_and_repeated_paths_are_named(files, write):
     records, studies = joins
     assert (records.repeated, int(records.found.sum())) == (["files/p10/p100/s1/1_0002.dcm"], 4)
     assert (studies.repeated, int(studies.found.sum())) == ([], 3)
-    assert "found for 4 of 5 files; 1 keys stand more than once" in str(records)
+    assert "found for 4 of 5 files; 1 keys have more than one row" in str(records)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

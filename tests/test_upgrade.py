@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from conftest import REPOSITORY, run_snakemake
 from echo_embeddings.collection.folders import find_folder
 from echo_embeddings.convert.folder import convert_folder
 from echo_embeddings.core import configuration, corrections, fingerprint, settings
@@ -23,6 +22,8 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.settings import Table
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.tools import demo, rekey
+from testing import REPOSITORY
+from testing.commands import run_snakemake
 
 LEFT = REPOSITORY / "tests/data/v0_1_0"
 WEIGHTS_SHA256 = "87f3f0b22cd9d2e6f9791fa8ba1daadf78d7456fd323e20f65de024a639cf269"

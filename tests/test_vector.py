@@ -1,47 +1,55 @@
-"""A vector of the pipeline, from MP4 to float32, at ViT-L size, against an independent way to it."""
+"""A vector of the pipeline, from MP4 to float32, against an independent way to it; at ViT-L size too."""
 
 import av
 import numpy as np
 import pytest
 import torch
 
-import oracle
-from conftest import SETTINGS
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Model
 from echo_embeddings.embed import sampling
-from echo_embeddings.embed.folder import EmbedPaths, Means, embed_folder
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.encoders import checkpoint
-from test_dicom import path_of
+from echo_embeddings.encoders.architectures import ARCHITECTURES
+from testing import oracle
+from testing.conversion import SETTINGS
+from testing.corpus import CINE
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     """MP4 of the two sizes of the cine: different videos, of 120 and of 30 frames."""
     directory = tmp_path_factory.mktemp("videos")
-    names = {"large": "pydicom-data/color3d_jpeg_baseline.dcm", "small": "pydicom/test_files/examples_ybr_color.dcm"}
     found = {}
-    for name, path in names.items():
-        row = convert_file(path_of(path), name, directory / f"{name}.mp4", SETTINGS)
+    for name, path in CINE.items():
+        row = convert_file(path, name, directory / f"{name}.mp4", SETTINGS)
         found[name] = (directory / f"{name}.mp4", row.frames)
     return found
 
 
+@pytest.fixture(scope="module", params=["vit_tiny", pytest.param("vit_large", marks=pytest.mark.slow)])
+def encoder(request):
+    return request.param, checkpoint.draw(ARCHITECTURES[request.param], seed=1)
+
+
 @pytest.fixture(scope="module")
-def reference(videos, large_encoder):
-    model = oracle.transformers_encoder(large_encoder.state_dict(), 1024, 24, 16, 4.0, 256)
+def reference(videos, encoder):
+    constructor, drawn = encoder
+    size = ARCHITECTURES[constructor]
+    model = oracle.transformers_encoder(drawn.state_dict(), size.embed_dim, size.depth, size.heads, size.mlp_ratio, 256)
     return {
         name: oracle.tokens(model, oracle.model_input(path, 256)).mean(dim=1)[0] for name, (path, _) in videos.items()
     }
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory, large_encoder):
-    path = tmp_path_factory.mktemp("weights") / "vitl.pt"
-    checkpoint.save(path, {"encoder": large_encoder.state_dict()}, "drawn for a test")
+def weights(tmp_path_factory, encoder):
+    path = tmp_path_factory.mktemp("weights") / "drawn.pt"
+    checkpoint.save(path, {"encoder": encoder[1].state_dict()}, "drawn for a test")
     return path
 
 
@@ -50,14 +58,15 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 5e-3), ("bf16", 2e-2)])
-def test_the_stage_gives_the_vectors_of_the_oracle(videos, reference, weights, tmp_path, precision, bound):
+def test_the_stage_gives_the_vectors_of_the_oracle(videos, encoder, reference, weights, tmp_path, precision, bound):
     path, frames = videos["large"]
-    manifest.write(tmp_path / "m.tsv", [Row("large.dcm", path.name, "converted", "", frames)])
-    places = EmbedPaths(path.parent, tmp_path / "m.tsv", weights, tmp_path / "state", tmp_path / "d", tmp_path / "v.pt")
-    model = Model("vitl", "vit_large", 256, 1024, "encoder", 16, precision)
-    means = Means("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=10)
-    embed_folder("p10", places, model, means, max_failed_fraction=0)
-    vector = torch.load(places.vectors)[path.name]
+    layout = Layout(tmp_path)
+    manifest.write(layout.manifest(256, "p10"), [Row("large.dcm", path.name, "converted", "", frames)])
+    constructor, _ = encoder
+    model = Model("drawn", constructor, 256, ARCHITECTURES[constructor].embed_dim, "encoder", 16, precision)
+    options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=10)
+    embed_folder("p10", model, weights, path.parent, layout, options, max_failed_fraction=0)
+    vector = torch.load(layout.vectors("drawn", "p10"))[path.name]
     assert vector.dtype == torch.float32
     assert relative(vector, reference["large"]) < bound
     # The test would prove nothing if all videos had nearly the same vector.

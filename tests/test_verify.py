@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import yaml
 
-from conftest import run_command
 from echo_embeddings.core import configuration
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.recipe import RECIPES, Recipe
@@ -13,6 +12,7 @@ from echo_embeddings.core.settings import Model
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.tools import verify
+from testing.commands import run_command
 
 ENTRY = {
     "constructor": "vit_tiny",

@@ -8,9 +8,10 @@ import time
 import pytest
 import yaml
 
-from conftest import REPOSITORY, run_demo, run_snakemake
 from echo_embeddings.tools import demo
-from server import File, serving
+from testing import REPOSITORY
+from testing.commands import run_demo, run_snakemake
+from testing.server import File, serving
 
 ABOUT = {"constructor": "vit_tiny", "resolution": 256, "embed_dim": 192, "batch_size": 4, "entry": "encoder"}
 VECTORS = "results/embeddings/vit-tiny_embeddings_p11.pt"

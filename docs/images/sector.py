@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "workflow/scripts"), str(REPOSITORY / "tests")]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "workflow/scripts")]
 
-import phantoms  # noqa: E402
 from echo_embeddings import mask  # noqa: E402
-from test_mask import SECTOR, as_mp4, clip_of, judge, row_of  # noqa: E402
+from testing import phantoms  # noqa: E402
+from testing.sectors import SECTOR, as_mp4, clip_of, judge, row_of  # noqa: E402
 
 SIZE, RED, GREEN = 256, (0, 0, 90), (0, 200, 0)
 

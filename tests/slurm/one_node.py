@@ -23,9 +23,10 @@ import torch
 import yaml
 from pydicom.encaps import encapsulate, generate_frames
 
-from conftest import REPOSITORY, run_snakemake
 from echo_embeddings.core import progress
 from echo_embeddings.tools import demo
+from testing import REPOSITORY
+from testing.commands import run_snakemake
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 PROFILE = ("--profile", str(REPOSITORY / "profiles/slurm"))

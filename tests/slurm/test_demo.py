@@ -23,8 +23,9 @@ from one_node import (
     target,
 )
 
-from conftest import REPOSITORY, run_snakemake
-from server import File, serving
+from testing import REPOSITORY
+from testing.commands import run_snakemake
+from testing.server import File, serving
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures(cluster.__name__)]
 

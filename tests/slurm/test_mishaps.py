@@ -29,7 +29,7 @@ from one_node import (
     write_world,
 )
 
-from conftest import run_snakemake
+from testing.commands import run_snakemake
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures(cluster.__name__)]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..core.errors import UserError
 from ..core.names import one_line
 from ..core.settings import CODECS, ConvertSettings
+from ..core.workers import program
 
 GONE = "no such file"  # why an MP4 that the manifest has cannot be read
 
@@ -44,7 +45,7 @@ def write(
     ]  # fmt: skip
     count = 0
     with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors) as process:
+        with program(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors) as process:
             assert process.stdin is not None
             try:
                 for frame in frames:

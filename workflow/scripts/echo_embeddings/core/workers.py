@@ -2,10 +2,13 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
 import cv2
@@ -15,23 +18,42 @@ from .manifest import Row
 from .names import one_line
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+_inherited: list[Connection] = []  # what programs hold open, so that a pool of workers sees when they have ended
 
 
 @contextlib.contextmanager
 def spawned(number: int) -> Iterator[pebble.ProcessPool]:
-    """A pool of `number` processes, which end with the block whatever they are at."""
-    # Spawned, not forked: an orphan of a killed job must not inherit the folder's lock.
-    pool = pebble.ProcessPool(number, context=get_context("spawn"), initializer=_start, initargs=(os.getpid(),))
+    """A pool of `number` processes, which end with the block whatever they are at, and so do their programs."""
+    context = get_context("spawn")  # not forked: an orphan of a killed job must not inherit the folder's lock
+    ended, alive = context.Pipe(duplex=False)
+    pool = pebble.ProcessPool(number, context=context, initializer=_start, initargs=(os.getpid(), alive))
     try:
         yield pool
     finally:
         pool.stop()
         pool.join()
+        # The kernel ends the program of a worker that was killed, but not at once: until then it may create files.
+        alive.close()
+        with ended, contextlib.suppress(EOFError):
+            ended.recv_bytes()
 
 
-def _start(parent: int) -> None:
+def _start(parent: int, alive: Connection) -> None:
     cv2.setNumThreads(1)  # the workers are the parallelism
-    die_with_parent(parent)  # and ffmpeg ends with its input
+    die_with_parent(parent)
+    _inherited.append(alive)
+
+
+def program(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program that ends with this process, and that the pool of this worker waits for; as `Popen` does."""
+    return subprocess.Popen(
+        command,
+        pass_fds=[connection.fileno() for connection in _inherited],
+        preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - two system calls, no lock
+        **options,
+    )
 
 
 def outcome(future: Any, timeout: float) -> Row | str:
@@ -56,6 +78,6 @@ def outcome(future: Any, timeout: float) -> Row | str:
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when the process `parent`, which started it, ends in whatever way."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

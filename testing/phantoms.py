@@ -1,6 +1,6 @@
 """What is sector and what is text: drawn by hand on the real cine, and known exactly of drawn phantoms.
 
-These masks are older than the algorithm that they judge. tests/data/sector.json holds the hand-drawn one, in pixels
+These masks are older than the algorithm that they judge. testing/data/sector.json holds the hand-drawn one, in pixels
 of the large cine; the small one is its first 30 frames at half size. Phantoms are drawn here: speckle that moves,
 shadows that hardly do, and around them what scanners write: text, bars, ticks, an ECG that runs, a number that changes.
 """

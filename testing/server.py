@@ -38,11 +38,13 @@ class Server:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.connections: set[tuple[str, int]] = set()  # the clients' addresses
         self.hang_up = threading.Event()
+        self.sending: set[threading.Thread] = set()
 
     def stop_sending(self) -> None:
         """End the answers under way in their midst."""
         self.hang_up.set()
-        time.sleep(0.1)
+        while self.sending:
+            time.sleep(0.01)
         self.hang_up.clear()
 
     def asked(self, path: str) -> list[dict[str, str]]:
@@ -100,13 +102,16 @@ def serving() -> Iterator[Server]:
             if file.drop is not None and file.drops > 0:
                 file.drops -= 1
                 body = body[: file.drop]
-            with contextlib.suppress(ConnectionError):
-                for i in range(0, len(body), 1000 if file.pause else 1 << 20):
-                    time.sleep(file.pause)
-                    if server.hang_up.is_set():
-                        self.close_connection = True
-                        return None
-                    self.wfile.write(body[i : i + (1000 if file.pause else 1 << 20)])
+            server.sending.add(threading.current_thread())
+            try:
+                with contextlib.suppress(ConnectionError):
+                    for i in range(0, len(body), 1000 if file.pause else 1 << 20):
+                        if server.hang_up.wait(file.pause):
+                            self.close_connection = True
+                            return None
+                        self.wfile.write(body[i : i + (1000 if file.pause else 1 << 20)])
+            finally:
+                server.sending.discard(threading.current_thread())
             if len(body) != size - start:
                 self.close_connection = True
             return None

@@ -1,0 +1,81 @@
+"""The workflow and its commands as a user runs them, each in a process of its own."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from . import REPOSITORY
+
+
+def run_snakemake(
+    directory: Path, *arguments: str, snakefile: str | Path = "workflow/Snakefile"
+) -> subprocess.CompletedProcess:
+    """The workflow in a working directory; stdout and stderr together in `stdout`."""
+    command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / snakefile), "--directory", str(directory)]
+    return subprocess.run(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+
+
+def run_command(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """The command `echo-embeddings` as a user runs it."""
+    command = [sys.executable, "-m", "echo_embeddings.tools.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def run_demo(directory, *arguments, change=None, snakefile="workflow/Snakefile"):
+    """The demo's run; `change` is YAML to lay over its configuration."""
+    files = [str(REPOSITORY / "config/demo.yaml")]
+    if change:
+        path = directory.parent / f"change-{os.getpid()}.yaml"  # pytest's processes share the finished demo
+        path.write_text(change)
+        files.append(str(path))
+    return run_snakemake(directory, "--configfile", *files, "--cores", "2", *arguments, snakefile=snakefile)
+
+
+ALL_AFTER_MERGE = {"merge vit-tiny", "qc_model vit-tiny", "qc_index", "all"}
+
+
+def pending(directory, *arguments, **options) -> set[str]:
+    """The jobs of a dry run, as `rule folder` or `rule model` and so on; `options` are those of `run_demo`."""
+    result = run_demo(directory, "-n", *arguments, **options)
+    assert result.returncode == 0, result.stdout
+    jobs = set()
+    for rule, block in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", result.stdout, re.MULTILINE):
+        wildcards = re.search(r"wildcards: (.*)", block)
+        values = [pair.split("=")[1] for pair in wildcards[1].split(", ")] if wildcards else []
+        jobs.add(" ".join([rule, *values]))
+    if not jobs:
+        assert "Nothing to be done" in result.stdout
+    return jobs
+
+
+def copy_repository(to: Path) -> None:
+    """What a user clones, and beside it the environment in which the tests run, as if `make test` had just made it."""
+    for name in ("Makefile", "README.md", "pyproject.toml", "config", "docs", "profiles", "requirements", "workflow"):
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, to / name)
+    (to / ".venv").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.suffix != ".stamp":
+            (to / ".venv" / entry.name).symlink_to(entry)
+    for name in ("run.stamp", "dev.stamp"):
+        (to / ".venv" / name).touch()
+
+
+def environment() -> dict[str, str]:
+    """That of a user's shell: without what the `make` that runs the tests would hand to another `make`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {
+        "PYTHONWARNINGS": "ignore"
+    }

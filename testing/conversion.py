@@ -1,0 +1,49 @@
+"""The conversion of a folder as the tests have it; as a program, a job to be killed.
+
+python -m testing.conversion DICOM TOP
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from echo_embeddings.collection.folders import Folder
+from echo_embeddings.convert import folder as conversion
+from echo_embeddings.core import configuration, manifest, settings
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.settings import ConvertSettings
+
+SETTINGS = settings.convert_settings(configuration.defaults(), 256)
+
+
+@dataclass(frozen=True)
+class ConvertPaths:
+    """Where the conversion of a folder writes, for tests that look at it."""
+
+    layout: Layout
+    folder: str = "p10"
+    size: int = SETTINGS.size
+
+    tree = property(lambda self: self.layout.mp4(self.size, self.folder))
+    table = property(lambda self: self.layout.manifest(self.size, self.folder))
+    digest = property(lambda self: self.layout.manifest_digest(self.size, self.folder))
+    state = property(lambda self: self.layout.state("convert", self.size, self.folder))
+
+
+def paths_in(top: Path) -> ConvertPaths:
+    """Those of the folder p10, all below `top`."""
+    return ConvertPaths(Layout(top))
+
+
+def convert_folder(
+    folder: Folder, paths: ConvertPaths, settings: ConvertSettings = SETTINGS, **changes
+) -> dict[str, Row]:
+    """Convert a folder by two workers, however many files fail; returns its rows by path."""
+    options = {"limit": 0, "workers": 2, "timeout": 600, "max_failed_fraction": 1.0} | changes
+    conversion.convert_folder(folder, paths.layout, settings, **options)
+    return {row.path: row for row in manifest.read(paths.layout.manifest(settings.size, folder.name))}
+
+
+if __name__ == "__main__":
+    convert_folder(Folder("p10", sys.argv[1]), paths_in(Path(sys.argv[2])))

@@ -1,0 +1,137 @@
+"""The embedding of a folder as the tests have it; as a program, a job to be killed.
+
+    python -m testing.embedding SOURCE TOP PAUSE HOLD OPTIONS
+
+SOURCE is a directory of `write_source`. The job tells of every batch and pauses after it, PAUSE seconds; after batch
+HOLD it waits until the file TOP/go is there. OPTIONS are those of `run_job`, as JSON.
+"""
+
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from echo_embeddings.convert import video
+from echo_embeddings.core import manifest
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.settings import Model
+from echo_embeddings.embed import inference
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
+from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders.architectures import ARCHITECTURES
+
+from .conversion import SETTINGS
+
+MODEL = Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32")
+
+
+def write_weights(path: Path) -> None:
+    """A drawn checkpoint of the small encoder."""
+    state = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0).state_dict()
+    checkpoint.save(path, {"encoder": state}, "drawn for a test")
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedPaths:
+    """What the embedding of the folder p10 reads, and where it writes, for tests that look at it."""
+
+    tree: Path
+    checkpoint: Path
+    layout: Layout
+
+    table = property(lambda self: self.layout.manifest(64, "p10"))
+    state = property(lambda self: self.layout.state("embed", "tiny", "p10"))
+    digests = property(lambda self: self.layout.checkpoint_digests())
+    vectors = property(lambda self: self.layout.vectors("tiny", "p10"))
+    run = property(lambda self: self.layout.run_record("tiny", "p10"))
+    failed = property(lambda self: self.layout.failed_clips("tiny", "p10"))
+
+
+def run(paths, model=MODEL, max_failed_fraction=0.5, tables=None, pooling="mean", **changes):
+    """Embed the folder; returns its vectors. `changes` are those of the compute options."""
+    options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=1, save_every=2)
+    options = dataclasses.replace(options, **changes)
+    embed_folder(
+        "p10", model, paths.checkpoint, paths.tree, paths.layout, options,
+        max_failed_fraction=max_failed_fraction, pooling=pooling, tables=tables,
+    )  # fmt: skip
+    return torch.load(paths.vectors)
+
+
+def killed(monkeypatch, paths, **changes):
+    """A run that dies at its second batch."""
+    real, calls = inference.forward, []
+
+    def dies_at_the_second(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(inference, "forward", dies_at_the_second)
+        run(paths, batch_size=2, save_every=4, **changes)
+
+
+# --- a job to be killed -----------------------------------------------------------------------------
+
+CLIPS = 24
+SAVE_EVERY = 2
+
+
+def write_source(top: Path) -> None:
+    """Clips, their manifest and a checkpoint."""
+    settings = dataclasses.replace(SETTINGS, size=MODEL.resolution)
+    rows = []
+    (top / "mp4/p10").mkdir(parents=True)
+    for i in range(CLIPS):
+        shape = (18, MODEL.resolution, MODEL.resolution, 3)
+        frames = np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8)
+        video.write(top / f"mp4/p10/{i:02d}.mp4", frames, settings, 30)
+        size = (top / f"mp4/p10/{i:02d}.mp4").stat().st_size
+        rows.append(Row(f"{i:02d}.dcm", f"{i:02d}.mp4", "converted", "", len(frames), mp4_bytes=size))
+    manifest.write(top / "mp4/p10.manifest.tsv", rows)
+    write_weights(top / "tiny.pt")
+
+
+def paths_in(source: Path, top: Path) -> EmbedPaths:
+    """What a job reads of `source`, and what it writes below `top`."""
+    return EmbedPaths(source / "mp4/p10", source / "tiny.pt", Layout(top))
+
+
+def run_job(source: Path, top: Path, pooling: str = "mean", **changes) -> None:
+    """Embed the clips of `source`, with whatever is there already."""
+    paths = paths_in(source, top)
+    paths.table.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / "mp4/p10.manifest.tsv", paths.table)
+    changes = {"batch_size": 2, "save_every": SAVE_EVERY} | changes
+    run(paths, max_failed_fraction=0, pooling=pooling, **changes)
+
+
+def main(source: Path, top: Path, pause: float, hold: int, options: dict) -> None:
+    """Embed slowly, so that a test can come between two batches."""
+    real, number = inference.forward, 0
+
+    def slowly(*arguments):
+        nonlocal number
+        made = real(*arguments)
+        print("a batch", flush=True)
+        time.sleep(pause)
+        number += 1
+        while number == hold and not (top / "go").exists():
+            time.sleep(0.01)
+        return made
+
+    inference.forward = slowly
+    run_job(source, top, **options)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), json.loads(sys.argv[5]))
