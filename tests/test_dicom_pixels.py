@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import subprocess
-import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -16,105 +15,36 @@ import pytest
 from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.datadict import dictionary_VR
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.pixels import pixel_array
 
-from conftest import SETTINGS
 from echo_embeddings.collection.folders import Folder
 from echo_embeddings.convert import video
-from echo_embeddings.convert.folder import convert_file, convert_folder
+from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
-from echo_embeddings.core.layout import Layout
-from echo_embeddings.dicom.frames import decode_frames
-from echo_embeddings.dicom.header import Unreadable, check_clip, describe_header, frame_rate, read_header
+from echo_embeddings.dicom.header import Unreadable, describe_header, frame_rate, read_header
+from testing.conversion import SETTINGS, convert_folder, paths_in
+from testing.dicoms import (
+    COLUMNS,
+    FRAMES,
+    NATIVE,
+    ROWS,
+    body_of,
+    cine,
+    clip_of,
+    converted,
+    decoded,
+    deflated,
+    drawn,
+    save,
+    save_bytes,
+    subsampled,
+)
+from testing.processes import start_python
 
 SCRIPTS = Path(video.__file__).parents[2]
-FRAMES, ROWS, COLUMNS = 4, 24, 32
-US_MULTI_FRAME = uid.UltrasoundMultiFrameImageStorage
-NATIVE = [
-    uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian,
-]  # fmt: skip
-
-
-def drawn(*shape, dtype=np.uint8, seed=0):
-    """Pixels that differ in every frame, row, column and channel."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 200, shape).astype(dtype)
-
-
-def cine(pixels: np.ndarray, photometric: str, **elements) -> Dataset:
-    """A data set of ultrasound with these pixels, [frames, rows, columns] or [.., 3], not subsampled."""
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = US_MULTI_FRAME, "1.2.3", "US"
-    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = pixels.shape[:3]
-    dataset.SamplesPerPixel = 3 if pixels.ndim == 4 else 1
-    if pixels.ndim == 4:
-        dataset.PlanarConfiguration = 0
-    dataset.PhotometricInterpretation = photometric
-    dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
-    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsAllocated - 1, 0
-    dataset.PixelData = pixels.tobytes()
-    dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    return dataset
-
-
-def save(path: Path, dataset: Dataset, syntax: str, implicit: bool | None = None, tail: bytes = b"") -> Path:
-    """Write the data set; `implicit` VR in spite of what the transfer syntax says, if not None."""
-    syntax = uid.UID(syntax)
-    body = DicomBytesIO()
-    body.is_little_endian = syntax.is_little_endian
-    body.is_implicit_VR = syntax.is_implicit_VR if implicit is None else implicit
-    write_dataset(body, dataset)
-    content = body.getvalue() + tail
-    return save_bytes(path, deflated(content) if syntax.is_deflated else content, syntax, dataset.SOPClassUID)
-
-
-def save_bytes(path: Path, body: bytes, syntax: str, sop_class: str = US_MULTI_FRAME) -> Path:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, "1.2.3"
-    meta.TransferSyntaxUID = syntax
-    with path.open("wb") as file:
-        file.write(bytes(128) + b"DICM")
-        write_file_meta_info(file, meta, enforce_standard=True)
-        file.write(body)
-    return path
-
-
-def deflated(content: bytes) -> bytes:
-    compressor = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return compressor.compress(content) + compressor.flush()
-
-
-def clip_of(path):
-    return check_clip(str(path), *read_header(str(path)), ("US",))
-
-
-def decoded(path) -> np.ndarray:
-    return np.stack(list(decode_frames(clip_of(path))))
-
-
-def converted(path: Path) -> manifest.Row:
-    """The row of the file; its MP4 is where the row says, or is not."""
-    with tempfile.TemporaryDirectory() as directory:
-        target = Path(directory, "clip.mp4")
-        row = convert_file(str(path), path.name, target, SETTINGS)
-        assert (row.status == "converted") == target.exists()
-        assert (row.status == "converted") == (row.reason == "")
-    return row
-
-
 # --- uncompressed -----------------------------------------------------------------------------------
-
-
-def subsampled(pixels: np.ndarray) -> bytes:
-    """YBR_FULL_422 as DICOM stores it: two luminances, then the chrominance that they share."""
-    pairs = pixels.reshape(-1, 2, 3)
-    return np.stack([pairs[:, 0, 0], pairs[:, 1, 0], pairs[:, 0, 1], pairs[:, 0, 2]], axis=1).tobytes()
 
 
 @pytest.mark.parametrize("syntax", NATIVE)
@@ -255,16 +185,23 @@ def test_uncompressed_syntax_with_encapsulated_pixels(tmp_path):
 
 ROOM = """
 import resource, sys
-sys.path.insert(0, {scripts!r})
 from pathlib import Path
+from testing.conversion import SETTINGS
 from echo_embeddings.convert.folder import convert_file
-from echo_embeddings.core import settings
-chosen = settings.convert_settings(settings.defaults(), 256)
-convert_file({plain!r}, "plain", Path({out!r}, "plain.mp4"), chosen)
+first, path, out = sys.argv[1:]
+convert_file(first, "first", Path(out, "first.mp4"), SETTINGS)  # what is imported and kept for good
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-row = convert_file({bomb!r}, "bomb", Path({out!r}, "bomb.mp4"), chosen)
+row = convert_file(path, "second", Path(out, "second.mp4"), SETTINGS)
 print(row.status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, row.reason, sep="|")
 """
+
+
+def room(top: Path, path: Path) -> tuple[str, str, int]:
+    """Status and reason of the file's row, and the KiB by which the process grew that converted it."""
+    first = save(top / "first.dcm", cine(drawn(FRAMES, ROWS, COLUMNS, 3), "RGB"), NATIVE[-1])
+    process = start_python("-c", ROOM, first, path, top, stdout=subprocess.PIPE)
+    status, grown, reason = process.communicate()[0].strip().split("|")
+    return status, reason, int(grown)
 
 
 def zeros(mebibytes: int) -> bytes:
@@ -277,13 +214,6 @@ def in_pieces(head: bytes, mebibytes: int, tail: bytes) -> bytes:
     """A deflated stream of head, zeros and tail."""
     compressor = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
     return compressor.compress(head) + compressor.flush(zlib.Z_FULL_FLUSH) + zeros(mebibytes) + deflated(tail)
-
-
-def body_of(dataset: Dataset) -> bytes:
-    body = DicomBytesIO()
-    body.is_little_endian, body.is_implicit_VR = True, False
-    write_dataset(body, dataset)
-    return body.getvalue()
 
 
 def bomb(place: str) -> bytes:
@@ -305,27 +235,20 @@ def bomb(place: str) -> bytes:
     ],
 )
 def test_a_small_deflated_file_that_inflates_to_a_gibibyte(tmp_path, place, reason):
-    plain = save(tmp_path / "plain.dcm", cine(drawn(FRAMES, ROWS, COLUMNS, 3), "RGB"), NATIVE[-1])
     path = save_bytes(tmp_path / "bomb.dcm", bomb(place), NATIVE[-1])
     assert path.stat().st_size < 2 * 2**20
-    program = ROOM.format(scripts=str(SCRIPTS), plain=str(plain), bomb=str(path), out=str(tmp_path))
-    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    status, grown, why = said.strip().split("|")
+    status, why, grown = room(tmp_path, path)
     assert (status, why) == ("failed", reason)
-    assert int(grown) < 150 * 1024, "KiB"
+    assert grown < 150 * 1024
 
 
 def test_a_deflated_clip_is_decoded_frame_by_frame(tmp_path):
     """Of 300 MB of pixels that deflate well only a frame or so is held."""
-    plain = save(tmp_path / "plain.dcm", cine(drawn(FRAMES, ROWS, COLUMNS, 3), "RGB"), NATIVE[-1])
     pixels = np.zeros((320, 512, 640, 3), np.uint8)
     pixels[:, ::7] = np.arange(320, dtype=np.uint16).astype(np.uint8)[:, None, None, None]
-    long = save(tmp_path / "long.dcm", cine(pixels, "RGB"), NATIVE[-1])
-    program = ROOM.format(scripts=str(SCRIPTS), plain=str(plain), bomb=str(long), out=str(tmp_path))
-    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    status, grown, _ = said.strip().split("|")
+    status, _, grown = room(tmp_path, save(tmp_path / "long.dcm", cine(pixels, "RGB"), NATIVE[-1]))
     assert status == "converted"
-    assert int(grown) < 200 * 1024, "KiB"
+    assert grown < 200 * 1024
 
 
 def test_a_deflated_file_that_is_cut_off(tmp_path):
@@ -551,12 +474,8 @@ def test_a_limit_counts_past_headers_that_cannot_be_read(tmp_path):
             name = tmp_path / f"p10/{keyword}{i}.dcm"
             save_bytes(name, with_elements(BASE, changed), uid.ExplicitVRLittleEndian)
     save(tmp_path / "p10/x.dcm", BASE, uid.ExplicitVRLittleEndian)
-    layout = Layout(tmp_path / "results")
-    convert_folder(
-        Folder("p10", str(tmp_path / "p10")), layout, SETTINGS,
-        limit=1 + len(NUMBERS), workers=2, timeout=60, max_failed_fraction=1,
-    )  # fmt: skip
-    rows = {row.path: row for row in manifest.read(layout.manifest(SETTINGS.size, "p10"))}
+    limit = 1 + len(NUMBERS)
+    rows = convert_folder(Folder("p10", str(tmp_path / "p10")), paths_in(tmp_path / "results"), limit=limit)
     assert rows["x.dcm"].status == "converted"
     assert len(rows) == 2 * len(NUMBERS) + 1
 

@@ -1,14 +1,10 @@
 """Video streams inside DICOM: MPEG-2, H.264 and HEVC as ffmpeg makes them, encapsulated, and decoded again."""
 
 import functools
-import multiprocessing
 import os
 import re
-import signal
 import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -19,18 +15,14 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
-from conftest import SETTINGS
 from echo_embeddings.collection.folders import Folder
 from echo_embeddings.convert import video
-from echo_embeddings.convert.folder import convert_folder
-from echo_embeddings.core import manifest
-from echo_embeddings.core.layout import Layout
 from echo_embeddings.dicom.frames import decode_frames
-from echo_embeddings.dicom.header import check_clip, read_header
-from test_dicom_pixels import clip_of, converted, save
+from testing.conversion import convert_folder, paths_in
+from testing.dicoms import clip_of, converted, decoded, save
+from testing.processes import small_disk, start_python, until
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
-SCRIPTS = Path(video.__file__).parents[2]
 FRAMES, ROWS, COLUMNS, RATE = 20, 96, 128, 30
 # What a stream is: its transfer syntax, and how ffmpeg makes one.
 H264 = ["-c:v", "libx264", "-crf", "10", "-pix_fmt", "yuv420p"]
@@ -94,10 +86,6 @@ def dicom(path: Path, stream: bytes, syntax: str, fragments: int = 1, **elements
     for keyword, value in elements.items():
         setattr(dataset, keyword, value)
     return save(path, dataset, syntax)
-
-
-def decoded(path: Path) -> np.ndarray:
-    return np.stack(list(decode_frames(clip_of(path))))
 
 
 @pytest.mark.parametrize("fragments", [1, 7])
@@ -261,15 +249,12 @@ def test_a_folder_of_streams(tmp_path):
     for name, (syntax, _) in STREAMS.items():
         dicom(tmp_path / f"p10/{name}.dcm", stream_of(name), syntax)
     (tmp_path / "p10/other.txt").write_text("no DICOM")
-    layout = Layout(tmp_path / "results")
-    convert_folder(
-        Folder("p10", str(tmp_path / "p10")), layout, SETTINGS, limit=0, workers=2, timeout=60, max_failed_fraction=0
-    )
-    rows = {row.path: row for row in manifest.read(layout.manifest(SETTINGS.size, "p10"))}
+    paths = paths_in(tmp_path / "results")
+    rows = convert_folder(Folder("p10", str(tmp_path / "p10")), paths)
     assert {path for path, row in rows.items() if row.status == "converted"} == {f"{name}.dcm" for name in STREAMS}
     for row in rows.values():
         if row.status == "converted":
-            video.read(layout.mp4(SETTINGS.size, "p10") / row.mp4, range(FRAMES), FRAMES)
+            video.read(paths.tree / row.mp4, range(FRAMES), FRAMES)
 
 
 # --- the process ------------------------------------------------------------------------------------
@@ -287,86 +272,68 @@ def test_ffmpeg_ends_when_nobody_wants_more_frames(tmp_path):
     assert not Path(f"/proc/{child}").exists()  # it has been waited for
 
 
-def _decode_some(path: str, pipe) -> None:
-    frames = decode_frames(check_clip(path, *read_header(path), ("US",)))
-    next(frames)
-    pipe.send(children(os.getpid()))
-    signal.pause()
+DECODE_ONE = """
+import sys, time
+from echo_embeddings.dicom.frames import decode_frames
+from testing.dicoms import clip_of
+frames = decode_frames(clip_of(sys.argv[1]))
+next(frames)
+print("decoding", flush=True)
+time.sleep(3600)
+"""
 
 
 def test_ffmpeg_ends_with_its_worker(tmp_path):
-    long = encoded(moving(200), STREAMS["H.264"][1])
-    path = dicom(tmp_path / "clip.dcm", long, uid.MPEG4HP41, NumberOfFrames=200)
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    worker = context.Process(target=_decode_some, args=(str(path), theirs))
-    worker.start()
-    (child,) = ours.recv()
+    stream = encoded(moving(200), STREAMS["H.264"][1])
+    path = dicom(tmp_path / "clip.dcm", stream, uid.MPEG4HP41, NumberOfFrames=200)
+    worker = start_python("-c", DECODE_ONE, path, stdout=subprocess.PIPE)
+    assert worker.stdout.readline() == "decoding\n"
+    (child,) = children(worker.pid)
     assert "ffmpeg" in Path(f"/proc/{child}/cmdline").read_text()
     worker.kill()
-    worker.join()
-    for _ in range(1000):  # the kernel kills it, and init waits for it
-        state = Path(f"/proc/{child}/stat")
-        if not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            return
-        time.sleep(0.01)
-    pytest.fail("ffmpeg outlives its worker")
+    worker.communicate()
+    until(lambda: state_of(child) in ("", "Z"))
 
 
-def test_no_room_for_the_stream_is_no_fault_of_the_file(tmp_path):
+def state_of(pid: int) -> str:
+    """A letter, as proc(5) has it; nothing if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def test_no_room_for_the_stream_is_no_fault_of_the_file(tmp_path, monkeypatch):
     """The directory of temporary files is full: the job ends with that, and the file has no row."""
     path = dicom(tmp_path / "clip.dcm", stream_of("H.264") * 40, uid.MPEG4HP41)
-    program = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from echo_embeddings.dicom.frames import decode_frames
-from echo_embeddings.dicom.header import check_clip, read_header
-import errno
-path = sys.argv[1]
-clip = check_clip(path, *read_header(path), ("US",))
-try:
-    list(decode_frames(clip))
-except OSError as error:
-    print(errno.errorcode[error.errno])
-"""
-    small = tmp_path / "small"
-    small.mkdir()
-    script = tmp_path / "decode.py"
-    script.write_text(program)
-    decode = f"TMPDIR={small} exec {sys.executable} {script} {path} {SCRIPTS}"
-    mounted = ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=64k tmpfs {small} && {decode}"]
-    done = subprocess.run(mounted, capture_output=True, text=True, check=False)
-    if "unshare" in done.stderr or "mount" in done.stderr:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    assert done.stdout == "ENOSPC\n", done.stderr
+    with small_disk(tmp_path / "small", "64k"):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "small"))
+        with pytest.raises(OSError, match="No space left on device"):
+            decoded(path)
 
 
 ROOM = """
 import resource, sys
-sys.path.insert(0, {scripts!r})
 from pathlib import Path
+from testing.conversion import SETTINGS
 from echo_embeddings.convert.folder import convert_file
-from echo_embeddings.core import settings
-chosen = settings.convert_settings(settings.defaults(), 64)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-row = convert_file({path!r}, "clip.dcm", Path({out!r}, "clip.mp4"), chosen)
-own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(row.status, own - before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, row.reason, sep="|")
+row = convert_file(sys.argv[1], "clip", Path(sys.argv[2], "clip.mp4"), SETTINGS)
+own, programs = (resource.getrusage(of).ru_maxrss for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(row.status, row.reason, own - before, programs, sep="|")
 """
 
 
 def test_a_stream_is_decoded_frame_by_frame(tmp_path):
     """200 frames of 708 x 1016 are 430 MB; what is held is a frame or so, here and in ffmpeg."""
-    frames = moving(200, 708, 1016)
-    stream = encoded(frames, ["-c:v", "mpeg2video", "-q:v", "4", "-f", "mpeg2video"])
+    stream = encoded(moving(200, 708, 1016), ["-c:v", "mpeg2video", "-q:v", "4", "-f", "mpeg2video"])
     changes = {"NumberOfFrames": 200, "Rows": 708, "Columns": 1016}
     path = dicom(tmp_path / "clip.dcm", stream, uid.MPEG2MPHL, **changes)
-    program = ROOM.format(scripts=str(SCRIPTS), path=str(path), out=str(tmp_path))
-    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    status, own, children_of_it, reason = said.strip().split("|")
+    process = start_python("-c", ROOM, path, tmp_path, stdout=subprocess.PIPE)
+    status, reason, own, programs = process.communicate()[0].strip().split("|")
     assert (status, reason) == ("converted", "")
-    assert int(own) < 100 * 1024, "KiB"
-    assert int(children_of_it) < 200 * 1024, "KiB"
+    assert int(own) < 150 * 1024, "KiB, of which 40 MB are small frames that wait"
+    assert int(programs) < 200 * 1024, "KiB"
 
 
 def test_every_video_syntax_of_pydicom_is_one_that_is_meant():

@@ -1,7 +1,5 @@
 """Video streams in DICOM (MPEG-2, H.264, HEVC: transfer syntaxes .4.100 to .4.108), decoded by the ffmpeg program."""
 
-import functools
-import os
 import re
 import subprocess
 import tempfile
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.encaps import parse_basic_offsets, parse_fragments
 
 from ..core.names import one_line
-from ..core.workers import die_with_parent
+from ..core.workers import program
 from .header import Clip, Unreadable, frame_rate, same_size
 from .source import PIECE
 
@@ -43,13 +41,7 @@ def stream_frames(clip: Clip, file: BinaryIO) -> Iterator[NDArray[Any]]:
             "-fps_mode", "passthrough", "-noautoscale", "-sws_flags", "accurate_rnd+full_chroma_int",
             "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-",
         ]  # fmt: skip
-        with subprocess.Popen(
-            command,
-            stdin=stream,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - two system calls, no lock
-        ) as process:
+        with program(command, stdin=stream, stdout=subprocess.PIPE, stderr=said) as process:
             assert process.stdout is not None
             try:
                 yield from _pictures(process.stdout, clip)
