@@ -200,8 +200,8 @@ def says(module, name, words):
 if __name__ == "__main__":
     print(f"{{up:6.1f}} s: Python is up")
     print(f"{{time.time() - began:6.1f}} s: torch imported", flush=True)
-    says(folder, "sha256", "digest of the checkpoint known")
-    says(folder, "load", "checkpoint mapped, keys and shapes compared")
+    says(folder, "checkpoint_digest", "digest of the checkpoint known")
+    says(folder, "load_encoder", "checkpoint mapped, keys and shapes compared")
     says(folder, "_extractor", "encoder on the device")
     says(inference, "forward", "first batch computed")
     top = Path({top!r})

@@ -13,7 +13,7 @@ from echo_embeddings.core import manifest
 from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.qc import FolderFiles, Options, make_model_page
 from echo_embeddings.qc.base import Check
-from echo_embeddings.qc.page import tell
+from echo_embeddings.qc.page import numbers_of
 from echo_embeddings.qc.report import Report, measure
 
 Matrix = npt.NDArray[np.float32]
@@ -78,7 +78,9 @@ class Collection:
     def numbers(self, **options: Any) -> dict[str, Any]:
         """The numbers of the page, as its JSON file has them; nothing drawn."""
         write_vectors(self.root / "all.pt", self.embedded, torch.from_numpy(self.matrix))
-        return json.loads(json.dumps(tell(measure("vitl", self.root / "all.pt", self.files(), Options(**options)))))
+        return json.loads(
+            json.dumps(numbers_of(measure("vitl", self.root / "all.pt", self.files(), Options(**options))))
+        )
 
     def page(self, model: str = "vitl", **options: Any) -> tuple[dict[str, Any], str]:
         """The numbers and the HTML of the page."""

@@ -55,12 +55,15 @@ def test_a_checkpoint_in_the_official_format(tmp_path, constructor):
     [
         (
             lambda s: s.pop("blocks.3.mlp.fc1.bias"),
-            "entry 'encoder' has no 'blocks.3.mlp.fc1.bias', which vit_tiny needs",
+            "checkpoint key 'encoder' has no 'blocks.3.mlp.fc1.bias', which vit_tiny needs",
         ),
-        (lambda s: s.update(extra=torch.zeros(1)), "entry 'encoder' has 'extra', which vit_tiny does not know"),
+        (
+            lambda s: s.update(extra=torch.zeros(1)),
+            "checkpoint key 'encoder' has 'extra', which vit_tiny does not know",
+        ),
         (
             lambda s: s.update({"norm.bias": torch.zeros(191)}),
-            r"entry 'encoder': 'norm.bias' is \[191\], vit_tiny has \[192\]",
+            r"checkpoint key 'encoder': 'norm.bias' is \[191\], vit_tiny has \[192\]",
         ),
         (lambda s: s.update({"norm.bias": "text"}), "'norm.bias' is str"),
         (lambda s: s.update({"norm.bias": torch.zeros(192, dtype=torch.int64)}), "'norm.bias' is torch.int64"),
@@ -78,13 +81,18 @@ def test_what_does_not_fit_is_one_line_with_file_key_and_model(tmp_path, state, 
 
 def test_wrong_entry_width_and_kind_of_file(tmp_path, state):
     torch.save({"encoder": with_prefix(state), "predictor": {}, "epoch": 1}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match="no entry 'ema_encoder'; the file has encoder, predictor"):
+    with pytest.raises(
+        UserError, match="no checkpoint key 'ema_encoder', which entry names; the file has encoder, predictor"
+    ):
         load(tmp_path / "w.pt", entry="ema_encoder")
     with pytest.raises(UserError, match="embed_dim is 1024, vit_tiny has 192"):
         load(tmp_path / "w.pt", embed_dim=1024)
-    with pytest.raises(UserError, match=r"entry 'encoder' is 192 wide, vit_large is 1024: constructor vit_tiny\?"):
+    with pytest.raises(
+        UserError,
+        match=r"checkpoint key 'encoder': embedding dimension 192, vit_large has 1024; constructor: vit_tiny fits",
+    ):
         load(tmp_path / "w.pt", constructor="vit_large", embed_dim=1024)
-    with pytest.raises(UserError, match="entry 'predictor' is no V-JEPA encoder"):
+    with pytest.raises(UserError, match="checkpoint key 'predictor' holds no V-JEPA encoder"):
         load(tmp_path / "w.pt", entry="predictor")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(UserError, match="holds a list"):
@@ -99,14 +107,14 @@ def test_the_family_is_read_from_the_keys_and_compared(tmp_path, state):
     checkpoint.save(tmp_path / "w.pt", {"target_encoder": state, "ema_encoder": newer}, "drawn for a test")
     with pytest.raises(UserError) as error:
         load(tmp_path / "w.pt", entry="ema_encoder", family="vjepa2")
-    assert str(error.value).startswith(f"model tiny: {tmp_path}/w.pt: entry 'ema_encoder' has ")
+    assert str(error.value).startswith(f"model tiny: {tmp_path}/w.pt: checkpoint key 'ema_encoder' has ")
     assert str(error.value).endswith(
         "it is a V-JEPA 2.1 encoder, and the registry says V-JEPA 2; "
         "set family: vjepa2_1, or take the file that was meant"
     )
     with pytest.raises(UserError) as error:
         load(tmp_path / "w.pt", entry="target_encoder", family="vjepa2_1")
-    assert str(error.value).startswith(f"model tiny: {tmp_path}/w.pt: entry 'target_encoder' has 'norm.")
+    assert str(error.value).startswith(f"model tiny: {tmp_path}/w.pt: checkpoint key 'target_encoder' has 'norm.")
     assert "it is a V-JEPA 2 encoder, and the registry says V-JEPA 2.1; set family: vjepa2, " in str(error.value)
     for entry, family, expected in (("ema_encoder", "vjepa2_1", newer), ("target_encoder", "vjepa2", state)):
         loaded = load(tmp_path / "w.pt", entry=entry, family=family).state_dict()
@@ -117,7 +125,7 @@ def test_the_family_is_read_from_the_keys_and_compared(tmp_path, state):
 def test_another_depth_of_the_same_width(tmp_path, state):
     shallow = {key: tensor for key, tensor in state.items() if not key.startswith("blocks.11.")}
     torch.save({"encoder": with_prefix(shallow)}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match="entry 'encoder' has 11 blocks, vit_tiny has 12"):
+    with pytest.raises(UserError, match="checkpoint key 'encoder' has 11 blocks, vit_tiny has 12"):
         load(tmp_path / "w.pt")
 
 

@@ -78,7 +78,7 @@ def test_everything_that_is_wrong_at_once_each_with_what_to_do(finished, tmp_pat
     assert "ffmpeg does not take codec, quality and options" in reds
     assert "absent: no weights/nowhere.pt" in said
     assert "-> nothing: a run fetches https://example.org/nowhere.pt; or set weights_dir" in said
-    assert "is 192 wide, vit_large is 1024: constructor vit_tiny?" in said
+    assert "embedding dimension 192, vit_large has 1024; constructor: vit_tiny fits" in said
     assert "none of 11 looked at is a clip" in said
     assert said.endswith("3 problems\n")
 

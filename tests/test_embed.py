@@ -113,7 +113,7 @@ def test_a_video_that_cannot_be_read_is_a_row_not_a_vector(paths):
     lines = paths.failed.read_text().splitlines()
     assert lines == ["key\treason", "s1/clip.mp4\tcannot be opened as a video", "s4/clip.mp4\tno such file"]
     assert record(paths)["counts"]["failed"] == 2
-    with pytest.raises(UserError, match=r"p10: 2 of 6 clips have no vector, .*the reasons stand in .*failed\.tsv"):
+    with pytest.raises(UserError, match=r"p10: 2 of 6 clips have no vector, .*the reasons are in .*failed\.tsv"):
         run(paths, max_failed_fraction=0.1)
 
 
@@ -131,7 +131,7 @@ def test_a_vector_that_is_not_finite_is_a_failure(paths, monkeypatch):
 
 
 def test_wrong_files_and_no_gpu_are_one_line(paths, tmp_path):
-    with pytest.raises(UserError, match="no entry 'target_encoder'"):
+    with pytest.raises(UserError, match="no checkpoint key 'target_encoder'"):
         run(paths, dataclasses.replace(MODEL, entry="target_encoder"))
     with pytest.raises(UserError, match="no such checkpoint"):
         run(dataclasses.replace(paths, checkpoint=tmp_path / "absent.pt"))

@@ -105,7 +105,10 @@ def with_(**tensors):
         (without("encoder.layer.3.attention.key.bias"), "and no 'encoder.layer.3.attention.key.bias'"),
         (without("encoder.layer.3.attention.query.bias"), "and no 'encoder.layer.3.attention.query.bias'"),
         (with_(encoder__extra=torch.zeros(1)), "has 'extra', which vit_tiny does not know"),
-        (with_(classifier__weight=torch.zeros(1)), "'classifier.weight': neither of the encoder nor of the predictor"),
+        (
+            with_(classifier__weight=torch.zeros(1)),
+            "'classifier.weight', which is in neither the encoder nor the predictor",
+        ),
         (with_(encoder__norm__bias=torch.zeros(192)), "'norm.bias' twice"),
         (with_(encoder__layernorm__bias=torch.zeros(191)), r"'norm.bias' is \[191\], vit_tiny has \[192\]"),
         (
@@ -135,7 +138,7 @@ def test_a_truncated_file(tiny, tmp_path, fraction):
 
 
 def test_another_entry_is_not_in_it(tiny):
-    with pytest.raises(UserError, match="no entry 'target_encoder'; the file has encoder"):
+    with pytest.raises(UserError, match="no checkpoint key 'target_encoder', which entry names; the file has encoder"):
         load(tiny[0] / "model.safetensors", entry="target_encoder")
 
 

@@ -84,5 +84,5 @@ def test_tokens_pooled_again_are_the_vector(resolution, dtype):
 def test_what_float16_cannot_hold_is_infinite_and_stays_where_it_is():
     tokens = torch.ones(2, 4, 8)
     tokens[0, 1, 3] = 1e6
-    assert pooling.pool(tokens, 1, 2, "tokens").sound.tolist() == [False, True]
-    assert pooling.pool(tokens, 1, 2, "time").sound.tolist() == [True, True]
+    assert pooling.pool(tokens, 1, 2, "tokens").finite.tolist() == [False, True]
+    assert pooling.pool(tokens, 1, 2, "time").finite.tolist() == [True, True]

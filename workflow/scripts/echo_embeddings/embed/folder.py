@@ -27,7 +27,8 @@ from ..core.progress import Progress
 from ..core.recipe import Recipe
 from ..core.settings import Model, Tables
 from ..core.vectors import write_vectors
-from ..encoders.checkpoint import load, sha256
+from ..encoders.checkpoint import load as load_encoder
+from ..encoders.checkpoint import sha256 as checkpoint_digest
 from . import devices, inference, loader, run_record, sampling, trials
 from .features import Features, update_indices
 from .inference import Extractor
@@ -39,10 +40,10 @@ from .shards import Shards
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """How vectors are computed.
+    """How vectors are computed, which is not part of their fingerprint.
 
-    Vectors that were computed with other options are used again: those of another device, batch size or compilation
-    differ by rounding only, in their last bits.
+    Another device, batch size or compilation sums in another order and so changes the last bits of a vector. Vectors
+    that were computed with other options are used again all the same.
     """
 
     device: str  # "cuda" (a GPU that no other job has) or "cpu"
@@ -82,7 +83,7 @@ def embed_folder(
         table = layout.manifest(model.resolution, folder)
         converted = [row for row in manifest.read(table) if row.status == CONVERTED]
         rows = _selected(folder, table, converted, tables)
-        digest = sha256(checkpoint, layout.checkpoint_digests())
+        digest = checkpoint_digest(checkpoint, layout.checkpoint_digests())
         made_by = f"{model.fingerprint()} {digest}"
         _adopt_0_1_0(layout, model, folder, digest, made_by)
         shards = Shards(state, made_by)
@@ -198,7 +199,7 @@ def _extractor(
     model: Model, checkpoint: Path, device: torch.device, options: ComputeOptions, pooling: str
 ) -> Extractor:
     """The encoder on its device, ready to run."""
-    encoder = load(checkpoint, model.name, model.constructor, model.embed_dim, model.entry, model.family)
+    encoder = load_encoder(checkpoint, model.name, model.constructor, model.embed_dim, model.entry, model.family)
     most = largest_batch(options.save_every, inference.ahead(device))
     if most < options.batch_size:
         print(f"batches of at most {most} clips, so that embed.save_every is kept", flush=True)
@@ -275,6 +276,6 @@ def _check_failed(folder: str, table: Path, failed: dict[str, str], clips: int, 
         gone = "; MP4 files are gone: --forcerun convert makes them again" if video.GONE in failed.values() else ""
         raise UserError(
             f"{folder}: {len(failed)} of {clips} clips have no vector, more than embed.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons stand in {table}{gone}; "
+            f"({max_failed_fraction:g}) allows; the reasons are in {table}{gone}; "
             "repair those files or raise it"
         )

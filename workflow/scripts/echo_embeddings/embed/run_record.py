@@ -58,7 +58,7 @@ def write(
 
 
 def _speed_before(path: Path, model: Model, digest: str) -> dict[str, object]:
-    """What an earlier record says of device and speed, if it is of the same vectors."""
+    """Device and speed from an earlier record, if that is about the same vectors."""
     if not path.exists():
         return {}
     before = json.loads(path.read_text())
@@ -77,7 +77,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the workflow, None where it is no git checkout or there is no git."""
+    """The commit of the workflow; None where it is no git checkout or git is not installed."""
     clone = repository()
     if clone is None:
         return None

@@ -68,22 +68,21 @@ class Shards:
 
 
 def carry(path: Path, under: Mapping[tuple[str, str], tuple[Path, str, str]]) -> int:
-    """Write the vectors of the shard at `path` anew, in other state directories and under other keys.
+    """Copy the vectors of the shard at `path` to other state directories, under other keys.
 
     `under` is key and identity of a clip -> state directory, key and identity, both identities without corrections:
     those that a vector was made with stay with it. Vectors of other clips are left out. Returns how many were written.
     """
     shard = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     made = [corrections.split(identity) for identity in shard["identities"]]
-    places = [under.get((key, plain)) for key, (plain, _) in zip(shard["keys"], made, strict=True)]
-    for state in {place[0] for place in places if place}:
-        rows = [i for i, place in enumerate(places) if place and place[0] == state]
-        chosen = [(*place, term) for place, (_, term) in zip(places, made, strict=True) if place and place[0] == state]
+    targets = [under.get((key, plain)) for key, (plain, _) in zip(shard["keys"], made, strict=True)]
+    for state in {target[0] for target in targets if target}:
+        chosen = {i: target for i, target in enumerate(targets) if target and target[0] == state}
         state.mkdir(parents=True, exist_ok=True)
         content = {
-            "keys": [key for _, key, _, _ in chosen],
-            "identities": [identity + term for _, _, identity, term in chosen],
-            "vectors": shard["vectors"][rows],
+            "keys": [key for _, key, _ in chosen.values()],
+            "identities": [identity + made[i][1] for i, (_, _, identity) in chosen.items()],
+            "vectors": shard["vectors"][list(chosen)],
         }
         save_tensors(content, state / f"{path.name.split('-')[0]}-{time.time_ns():020d}.pt")
-    return sum(place is not None for place in places)
+    return sum(target is not None for target in targets)
