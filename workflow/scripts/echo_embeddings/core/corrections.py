@@ -54,12 +54,12 @@ def _holds_more(row: Row, _: Any) -> bool:
 
     Of a deflated one nothing is known. Headers of 64 KiB and more are taken for such room.
     """
-    known = row.bytes and row.frames and row.rows and row.columns
-    if not (_uncompressed(row, IMPLICIT, EXPLICIT, BIG_ENDIAN) and known):
+    if not _uncompressed(row, IMPLICIT, EXPLICIT, BIG_ENDIAN):
         return _uncompressed(row, DEFLATED)
     samples = 1 if row.photometric in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR") else 3
-    sizes = [row.rows * row.columns * samples * width for width in (1, 2)]
-    return not any(0 <= row.bytes - row.frames * size < max(size, 2**16) for size in sizes)
+    held, frames, pixels = row.bytes or 0, row.frames or 0, (row.rows or 0) * (row.columns or 0)
+    sizes = [pixels * samples * width for width in (1, 2)]
+    return not any(0 <= held - frames * size < max(size, 2**16) for size in sizes)
 
 
 CONVERT: tuple[Correction, ...] = (  # of an MP4 or its row: (row, ConvertSettings)
