@@ -23,6 +23,7 @@ from echo_embeddings.collection.folders import Folder
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
+from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Unreadable, describe_header, frame_rate, read_header
 from testing.conversion import SETTINGS, convert_folder, paths_in
 from testing.dicoms import (
@@ -184,15 +185,16 @@ def test_uncompressed_syntax_with_encapsulated_pixels(tmp_path):
 # --- deflated ---------------------------------------------------------------------------------------
 
 ROOM = """
-import resource, sys
+import sys
 from pathlib import Path
 from testing.conversion import SETTINGS
+from testing.processes import peak_memory
 from echo_embeddings.convert.folder import convert_file
 first, path, out = sys.argv[1:]
 convert_file(first, "first", Path(out, "first.mp4"), SETTINGS)  # what is imported and kept for good
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 row = convert_file(path, "second", Path(out, "second.mp4"), SETTINGS)
-print(row.status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, row.reason, sep="|")
+print(row.status, peak_memory() - before, row.reason, sep="|")
 """
 
 
@@ -249,6 +251,20 @@ def test_a_deflated_clip_is_decoded_frame_by_frame(tmp_path):
     status, _, grown = room(tmp_path, save(tmp_path / "long.dcm", cine(pixels, "RGB"), NATIVE[-1]))
     assert status == "converted"
     assert grown < 200 * 1024
+
+
+def test_a_deflated_clip_is_inflated_once(tmp_path):
+    """And its header once more; not from its start for each frame."""
+    path = save(tmp_path / "clip.dcm", cine(drawn(60, 100, 120, 3), "RGB"), NATIVE[-1])
+    clip = clip_of(path)
+    before = bytes_read()
+    assert len(list(decode_frames(clip))) == 60
+    assert bytes_read() - before < 2 * path.stat().st_size
+
+
+def bytes_read() -> int:
+    """By this process, from whatever file."""
+    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def test_a_deflated_file_that_is_cut_off(tmp_path):

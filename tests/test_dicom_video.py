@@ -316,11 +316,12 @@ ROOM = """
 import resource, sys
 from pathlib import Path
 from testing.conversion import SETTINGS
+from testing.processes import peak_memory
 from echo_embeddings.convert.folder import convert_file
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 row = convert_file(sys.argv[1], "clip", Path(sys.argv[2], "clip.mp4"), SETTINGS)
-own, programs = (resource.getrusage(of).ru_maxrss for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-print(row.status, row.reason, own - before, programs, sep="|")
+programs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(row.status, row.reason, peak_memory() - before, programs, sep="|")
 """
 
 

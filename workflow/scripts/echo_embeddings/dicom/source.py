@@ -26,7 +26,9 @@ def open_data_set(path: str, inflate_to: int | None = None) -> Iterator[tuple[Bi
         file.seek(MARK_END)
         meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)  # as pydicom ends it
         if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
-            yield cast(BinaryIO, io.BufferedReader(_Inflated(file, inflate_to), PIECE)), True
+            inflated = _Inflated(file, inflate_to)
+            # A header is read to and fro; what a buffer reads ahead of pixels would have to be inflated again.
+            yield cast(BinaryIO, io.BufferedReader(inflated, PIECE) if inflate_to else inflated), True
         else:
             file.seek(0)
             yield file, False
@@ -38,6 +40,7 @@ class _Inflated(io.RawIOBase):
     def __init__(self, file: BinaryIO, limit: int | None) -> None:
         self._file, self._start, self._limit = file, file.tell(), limit
         self.name = file.name  # pydicom asks for it
+        self._wanted = 0  # the position that is told: nothing is inflated until something is read
         self._rewind()
 
     def _rewind(self) -> None:
@@ -52,32 +55,47 @@ class _Inflated(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._position
+        return self._wanted
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            raise io.UnsupportedOperation("a deflated stream is not read from its end")
+        self._wanted = offset + (self._wanted if whence == io.SEEK_CUR else 0)
+        return self._wanted
+
+    def read(self, size: int = -1) -> bytes:
+        pieces = []
+        while size and (piece := self._inflate(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def] # no name for what has a buffer in 3.11
+        piece = self._inflate(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def _inflate(self, size: int) -> bytes:
+        """Up to `size` bytes from the position that is wanted; none behind the end."""
+        if self._wanted < self._position:
+            self._rewind()
+        while self._position < self._wanted and self._next(self._wanted - self._position):
+            pass
+        piece = self._next(size)
+        self._wanted = self._position
+        return piece
+
+    def _next(self, size: int) -> bytes:
         if self._limit and self._position > self._limit:
             raise ValueError(f"it inflates to more than {self._limit / 2**20:.0f} MB")
         made = b""
         while not made and not self._inflater.eof:
             data = self._inflater.unconsumed_tail or self._file.read(PIECE)
-            made = self._inflater.decompress(data, len(buffer))
+            made = self._inflater.decompress(data, min(size, PIECE))
             if not data and not made:
                 break
-        buffer[: len(made)] = made
         self._position += len(made)
-        return len(made)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_END:
-            raise io.UnsupportedOperation("a deflated stream is not read from its end")
-        target = offset + (self._position if whence == io.SEEK_CUR else 0)
-        if target < self._position:
-            self._rewind()
-        piece = bytearray(PIECE)
-        while self._position < target:
-            if not self.readinto(memoryview(piece)[: target - self._position]):
-                break
-        return self._position
+        return made
 
 
 def pixel_element(file: BinaryIO, offset: int, little_endian: bool) -> tuple[str, int | None]:
