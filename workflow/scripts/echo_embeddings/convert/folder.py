@@ -130,7 +130,7 @@ def convert_folder(
         _sweep(tree)
         listed = list_files(folder)
         chosen = _first_clips(folder, listed, limit) if limit else listed
-        journal = Journal(state / "rows.jsonl", settings, {encode_name(path) for path in listed})
+        journal = Journal(state / "rows.jsonl", folder, settings, {encode_name(path) for path in listed})
         rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
         collisions = _collisions(folder, chosen)
         rows |= {
@@ -241,9 +241,9 @@ class Journal:
     A last line that a kill cut short does not.
     """
 
-    def __init__(self, path: Path, settings: ConvertSettings, listed: set[str]) -> None:
-        """Read the journal at `path`, forget files that are not in `listed`, and open it for more."""
-        self._settings, self._fingerprint = settings, settings.fingerprint()
+    def __init__(self, path: Path, folder: Folder, settings: ConvertSettings, listed: set[str]) -> None:
+        """Read the journal at `path` of `folder`, forget files that are not in `listed`, and open it for more."""
+        self._folder, self._settings, self._fingerprint = folder, settings, settings.fingerprint()
         earlier = fingerprint.convert_0_1_0(settings)
         self._records: dict[str, dict[str, Any]] = {}
         for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
@@ -274,7 +274,8 @@ class Journal:
         self._file.flush()
 
     def _made_under(self, row: Row) -> str:
-        return self._fingerprint + corrections.term(corrections.CONVERT, row, self._settings)
+        source = os.path.join(self._folder.path, decode_name(row.path))
+        return self._fingerprint + corrections.term(corrections.CONVERT, row, self._settings, source)
 
     def __enter__(self) -> Self:
         return self
