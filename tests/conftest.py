@@ -17,19 +17,14 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of one would wait for the others'
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-<<<<<<< ours
+import torch
+
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.tools import demo
 from testing import REPOSITORY
-=======
-import torch
-
-from echo_embeddings import demo, embed, manifest, video
-from echo_embeddings.manifest import Row
->>>>>>> theirs
 from testing.commands import copy_repository, environment
 from testing.conversion import SETTINGS
 from testing.embedding import EmbedPaths, write_weights
