@@ -90,11 +90,18 @@ def test_a_changed_parameter_and_checkpoint_make_their_jobs_pending(work):
         ("EMBED_VERSION", {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}),
     ],
 )
-def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, version, expected):
+def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, monkeypatch, version, expected):
     for name in ("workflow", "config"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
-    settings = tmp_path / "workflow/scripts/echo_embeddings/settings.py"
+    settings = tmp_path / "workflow/scripts/echo_embeddings/core/settings.py"
     settings.write_text(settings.read_text().replace(f"{version} = ", f"{version} = 1 + "))
+    other = run_demo(finished, "-n", snakefile=tmp_path / "workflow/Snakefile")
+    assert other.returncode == 1
+    assert (
+        f"Python imports the package from {REPOSITORY}/workflow/scripts/echo_embeddings, whose code is not that of this clone"
+        in other.stdout
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "workflow/scripts"))
     assert pending(finished, snakefile=tmp_path / "workflow/Snakefile") == expected
 
 
