@@ -97,10 +97,7 @@ def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, monkeypatc
     settings.write_text(settings.read_text().replace(f"{version} = ", f"{version} = 1 + "))
     other = run_demo(finished, "-n", snakefile=tmp_path / "workflow/Snakefile")
     assert other.returncode == 1
-    assert (
-        f"Python imports the package from {REPOSITORY}/workflow/scripts/echo_embeddings, whose code is not that of this clone"
-        in other.stdout
-    )
+    assert "whose code is not that of this clone" in other.stdout
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "workflow/scripts"))
     assert pending(finished, snakefile=tmp_path / "workflow/Snakefile") == expected
 
