@@ -32,7 +32,7 @@ from testing.qc import Collection
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that run the workflow come first: they are long, and no process shall end long after the others."""
+    """Tests that run the workflow come first: they are long, and processes without work take over the rest."""
     items.sort(key=lambda item: "finished" not in item.fixturenames)
 
 
