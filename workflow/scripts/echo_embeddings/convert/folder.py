@@ -5,9 +5,12 @@ killed and started again does only what is missing. An MP4 file has its final na
 """
 
 import collections
+import contextlib
 import dataclasses
+import errno
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 from ..collection.folders import Folder, list_files, mp4_name
 from ..core import corrections, fingerprint, manifest
 from ..core.errors import UserError
-from ..core.files import PART, atomic_write
+from ..core.files import PART, atomic_write, part_of
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
@@ -36,6 +39,8 @@ from ..dicom.mark import has_dicom_mark
 from . import video
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
+# Error numbers of a name that cannot be had, which say nothing of the disk.
+OF_A_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states none
 
 
@@ -53,26 +58,39 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
     except OSError as error:
         return Row(path, "", FAILED, f"cannot be opened: {error.strerror}")
     facts: dict[str, Any] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
-    part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
     try:
         dataset, offset = read_header(source)
         facts.update(describe_header(dataset))
         clip = check_clip(source, dataset, offset, settings.modalities)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        small = _small_frames(clip, settings.size)
         fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
-        frames = video.write(part, small, settings, float(fps))
-        size = part.stat().st_size
-        os.replace(part, target)
+        frames, size = _write_mp4(clip, target, settings, float(fps))
     except Skip as reason:
         return Row(path, "", SKIPPED, str(reason), **facts)
     except (Unreadable, video.VideoError) as reason:
         return Row(path, "", FAILED, str(reason), **facts)
-    finally:
-        part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in OF_A_NAME:
+            raise
+        why = f"its MP4 cannot be called as it would be: {error.strerror}; rename the DICOM"
+        return Row(path, "", FAILED, why, **facts)
     key = mp4_name(decode_name(path))
     return Row(path, key, CONVERTED, "", frames=frames, mp4_bytes=size, **facts)
+
+
+def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float) -> tuple[int, int]:
+    """Write the clip to the file `target`, whole or not at all; returns how many frames and bytes it has."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
+    # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
+    part = part_of(target, os.getpid())
+    try:
+        frames = video.write(part, _small_frames(clip, settings.size), settings, fps)
+        size = part.stat().st_size
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return frames, size
 
 
 def _small_frames(clip: Clip, size: int) -> Iterator[NDArray[np.uint8]]:
@@ -139,6 +157,7 @@ def convert_folder(
         }
         todo = [path for path in chosen if path not in rows]
         print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
+        _prune(tree, listed, ())  # now too: an old MP4 may be where a new one needs a directory
         before = len(chosen) - len(todo)
         with (
             journal,
@@ -175,15 +194,21 @@ def _first_clips(folder: Folder, listed: list[str], limit: int) -> list[str]:
 
 
 def _collisions(folder: Folder, listed: Iterable[str]) -> dict[str, str]:
-    """Of the DICOM files that would give one MP4 name: each with another of them."""
-    by_name = collections.defaultdict(list)
+    """Of the DICOM files that would give one MP4 name, or need it for a directory: each with another of them."""
+    by_name, below = collections.defaultdict(list), collections.defaultdict(list)
     for path in listed:
-        by_name[mp4_name(path)].append(path)
+        name = mp4_name(path)
+        by_name[name].append(path)
+        for match in re.finditer(r"\.mp4(?=/)", name):
+            below[name[: match.end()]].append(path)
     found: dict[str, str] = {}
-    for paths in by_name.values():
-        marked = [path for path in paths if len(paths) > 1 and _has_mark(os.path.join(folder.path, path))]
-        if len(marked) > 1:
-            found |= {path: marked[0 if i else 1] for i, path in enumerate(marked)}
+    for name, paths in by_name.items():
+        if len(paths) > 1 or name in below:
+            marked = [path for path in paths if _has_mark(os.path.join(folder.path, path))]
+            if marked:
+                marked += [path for path in below.get(name, ()) if _has_mark(os.path.join(folder.path, path))]
+            if len(marked) > 1:
+                found |= {path: marked[0 if i else 1] for i, path in enumerate(marked)}
     return found
 
 
@@ -307,12 +332,18 @@ def _sweep(tree: Path) -> None:
 
 
 def _prune(tree: Path, listed: Iterable[str], rows: Iterable[Row]) -> None:
-    """Delete every MP4 whose DICOM is gone or is no clip any more. Those of DICOM beyond `limit` stay."""
+    """Delete every MP4 whose DICOM is gone or is no clip any more, and empty directories.
+
+    MP4 files of DICOM beyond `limit` stay.
+    """
     wanted = {mp4_name(path) for path in listed}
     wanted -= {mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
     for path in tree.rglob("*.mp4"):
         if path.is_file() and path.relative_to(tree).as_posix() not in wanted:
             path.unlink()
+    for directory, _, _ in os.walk(tree, topdown=False):
+        with contextlib.suppress(OSError):  # it is not empty
+            os.rmdir(directory)
 
 
 def _summarize(name: str, rows: list[Row], seconds: float) -> None:

@@ -23,7 +23,7 @@ from . import selection
 
 # As MIMIC-IV-Echo names patient, study and file.
 MIMIC_PATH = r"(?:^|/)p(?P<subject_id>\d+)/s(?P<study_id>\d+)/(?P<dicom_id>[^/]+)$"
-_NUMBERS = dict.fromkeys(manifest.INTEGERS, "Int64") | {"fps": "Float64"}
+_NUMBERS = dict.fromkeys(manifest.INTEGERS, "Int64") | {"fps": "Float64", "mtime_ns": "string"}
 SHOWN = 20  # names in a log
 
 
@@ -68,7 +68,10 @@ def read_run(path: Path) -> dict[str, Any] | None:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """A manifest as a table; empty cells are missing. Raises `UserError` if it is not a whole one."""
+    """A manifest as a table; empty cells are missing. Raises `UserError` if it is not a whole one.
+
+    A time that is beyond the range of int64, after 2262, is its end.
+    """
     try:
         with path.open("rb") as file:
             names = file.readline().decode().rstrip("\n").split("\t")
@@ -76,12 +79,17 @@ def read_manifest(path: Path) -> pd.DataFrame:
                 names = []
         if names[: len(manifest.COLUMNS)] != manifest.COLUMNS:
             raise UserError(f"{path}: not a whole manifest; delete it and run again")
-        return pd.read_csv(
+        frame = pd.read_csv(
             path, sep="\t", usecols=manifest.COLUMNS, dtype={n: _NUMBERS.get(n, "string") for n in manifest.COLUMNS},
             keep_default_na=False, na_values=[""], quoting=3, encoding="utf-8",
         )  # fmt: skip
+        return frame.assign(mtime_ns=frame["mtime_ns"].map(_int64, na_action="ignore").astype("Int64"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error
+
+
+def _int64(text: str) -> int:
+    return min(max(int(text), -(2**63)), 2**63 - 1)
 
 
 def read_table(table: Table, columns: Iterable[str]) -> tuple[pd.DataFrame, list[str]]:
