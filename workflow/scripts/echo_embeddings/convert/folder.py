@@ -6,9 +6,7 @@ killed and started again does only what is missing. An MP4 file has its final na
 
 import collections
 import contextlib
-import dataclasses
 import errno
-import json
 import os
 import re
 import tempfile
@@ -16,16 +14,16 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..collection.folders import Folder, list_files, mp4_name
-from ..core import corrections, fingerprint, manifest
+from ..core import manifest
 from ..core.errors import UserError
-from ..core.files import PART, atomic_write, part_of
+from ..core.files import PART, part_of
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
@@ -37,6 +35,7 @@ from ..dicom.frames import decode_frames
 from ..dicom.header import Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
 from ..dicom.mark import has_dicom_mark
 from . import video
+from .journal import Journal
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
 # Error numbers of a name that cannot be had, which say nothing of the disk.
@@ -256,56 +255,6 @@ def _convert_all(
                     yield path, made if isinstance(made, Row) else _failed(folder, path, made)
     finally:
         _sweep(tree)
-
-
-class Journal:
-    """What became of each file, one JSON object a line, added as it is made.
-
-    Each row is kept with the fingerprint of the settings that it was made under, and with the corrections that
-    apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts.
-    A last line that a kill cut short does not.
-    """
-
-    def __init__(self, path: Path, settings: ConvertSettings, listed: set[str]) -> None:
-        """Read the journal at `path`, forget files that are not in `listed`, and open it for more."""
-        self._settings, self._fingerprint = settings, settings.fingerprint()
-        earlier = fingerprint.convert_0_1_0(settings)
-        self._records: dict[str, dict[str, Any]] = {}
-        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
-            try:
-                record = json.loads(line)
-                row = Row(**record["row"])
-                if record["settings"] in earlier:
-                    record["settings"] = self._fingerprint
-            except (ValueError, TypeError, KeyError):  # cut short, or of an older version: done again
-                continue
-            if row.path in listed:
-                self._records[row.path] = record
-        with atomic_write(path) as part:
-            part.write_text("".join(json.dumps(r) + "\n" for r in self._records.values()), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
-
-    def row(self, path: str) -> Row | None:
-        """The row of the file, if it was made under these settings."""
-        record = self._records.get(path)
-        row = Row(**record["row"]) if record else None
-        return row if record and row and record["settings"] == self._made_under(row) else None
-
-    def add(self, row: Row) -> None:
-        """Append a row; from here on it survives whatever becomes of this process."""
-        record = {"settings": self._made_under(row), "row": dataclasses.asdict(row)}
-        self._records[row.path] = record
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-
-    def _made_under(self, row: Row) -> str:
-        return self._fingerprint + corrections.term(corrections.CONVERT, row, self._settings)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 def _kept(journal: Journal, folder: Folder, tree: Path, path: str) -> Row | None:

@@ -3,12 +3,10 @@
 The rows are those of the manifests, one a file, whatever the tables hold: a table's row is looked up for each.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,19 +50,6 @@ class Join:
 
 
 # --- reading ----------------------------------------------------------------------------------------
-
-
-def read_run(path: Path) -> dict[str, Any] | None:
-    """A folder's run record, None where there is none. Raises `UserError` if it is not a JSON object."""
-    if not path.exists():
-        return None
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a run record: {one_line(error)}") from error
-    if not isinstance(run, dict):
-        raise UserError(f"{path}: holds a {type(run).__name__}, not a run record")
-    return run
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
