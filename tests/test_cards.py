@@ -16,10 +16,10 @@ from testing.processes import start_python
 
 JOB = """
 import sys, time
-from echo_embeddings import cards
+from echo_embeddings.embed import devices
 
 names = sys.argv[2].split(",")
-card = names[cards.take(names, sys.argv[1])]
+card = names[devices.take(names, sys.argv[1])]
 print("has", card, time.monotonic(), flush=True)
 time.sleep(float(sys.argv[3]))
 print("leaves", card, time.monotonic(), flush=True)
@@ -76,6 +76,6 @@ def test_no_card_is_one_line():
         devices.take([])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.gpu
 def test_the_cards_of_this_machine_have_names():
     assert len(set(devices.visible())) == torch.cuda.device_count()

@@ -147,7 +147,7 @@ def convert_folder(
         _sweep(tree)
         listed = list_files(folder)
         chosen = _first_clips(folder, listed, limit) if limit else listed
-        journal = Journal(state / "rows.jsonl", settings, {encode_name(path) for path in listed})
+        journal = Journal(state / "rows.jsonl", folder, settings, {encode_name(path) for path in listed})
         rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
         collisions = _collisions(folder, chosen)
         rows |= {

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
 
+from ..collection.folders import Folder
 from ..core import corrections, fingerprint, manifest, state
 from ..core.files import atomic_write, naming
 from ..core.manifest import Row
+from ..core.names import decode_name
 from ..core.settings import ConvertSettings
 
 
@@ -18,9 +21,9 @@ class Journal:
     apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts.
     """
 
-    def __init__(self, path: Path, settings: ConvertSettings, listed: set[str]) -> None:
-        """Read the journal at `path`, forget files that are not in `listed`, and open it for more."""
-        self._path = path
+    def __init__(self, path: Path, folder: Folder, settings: ConvertSettings, listed: set[str]) -> None:
+        """Read the journal at `path` of `folder`, forget files that are not in `listed`, and open it for more."""
+        self._path, self._folder = path, folder
         self._settings, self._fingerprint = settings, settings.fingerprint()
         earlier = fingerprint.convert_0_1_0(settings)
         self._records: dict[str, dict[str, Any]] = {}
@@ -51,7 +54,8 @@ class Journal:
             self._file.flush()
 
     def _made_under(self, row: Row) -> str:
-        return self._fingerprint + corrections.term(corrections.CONVERT, row, self._settings)
+        source = os.path.join(self._folder.path, decode_name(row.path))
+        return self._fingerprint + corrections.term(corrections.CONVERT, row, self._settings, source)
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from .files import atomic_write
 from .names import one_line
 
 CONVERTED, SKIPPED, FAILED = "converted", "skipped", "failed"
+FPS = (1, 1000)  # frames a second, from least to most: no echo is slower or faster
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Row:
     frames: int | None = None  # in the MP4
     rows: int | None = None  # of the DICOM, pixels
     columns: int | None = None  # of the DICOM, pixels
-    fps: float | None = None  # the rate the DICOM states, frames a second
+    fps: float | None = None  # the rate the DICOM states, frames a second, within `FPS`
     photometric: str | None = None  # PhotometricInterpretation
     transfer_syntax: str | None = None  # TransferSyntaxUID
     bytes: int | None = None  # of the DICOM
@@ -38,7 +39,12 @@ class Row:
     region_data_types: str | None = None  # RegionDataType of each ultrasound region, ascending, by comma
     tissue_box: str | None = None  # of the tissue region: first and last column and row, `x0,y0,x1,y1`, pixels
     heart_rate: int | None = None  # HeartRate, beats a minute
-    kind: str | None = None  # bmode, colour, spectral or unknown
+    kind: str | None = None  # bmode, colour, spectral, volume, capture or unknown
+
+
+def believed_fps(stated: float) -> float | None:
+    """The rate that a file states, frames a second; None where it cannot be one."""
+    return stated if FPS[0] <= stated <= FPS[1] else None
 
 
 COLUMNS = [field.name for field in dataclasses.fields(Row)]
