@@ -16,7 +16,7 @@ from ..dicom.archives import unpack_command
 from ..dicom.mark import has_dicom_mark
 
 MP4_SUFFIX = ".mp4"  # in any case
-LONGEST = 255 - len(".manifest.sha256")  # bytes of a folder's name
+LONGEST = 200  # bytes of a folder's name: results are called by it and the model's, and file systems allow 255
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _reserved(name: str) -> str | None:
     if match := re.search(r"(.+)\1{19,99}$", name):
         return f"Snakemake refuses a name that ends with {match[1]!r} twenty times or more"
     if len(os.fsencode(name)) > LONGEST:
-        return f"it is longer than {LONGEST} bytes, and names of results are longer than it"
+        return f"names of results would be too long; {LONGEST} bytes are the most"
     return None
 
 
