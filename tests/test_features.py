@@ -9,7 +9,6 @@ import torch
 from safetensors import safe_open
 
 from echo_embeddings.core import manifest
-from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.recipe import Recipe
 from echo_embeddings.embed import inference, saving
 from testing.embedding import MODEL, killed, run
@@ -95,9 +94,9 @@ def test_files_are_as_large_as_what_may_wait(there, monkeypatch):
     assert len(features(there)) == 6
 
 
-def test_a_file_that_is_gone_is_made_again_and_a_damaged_one_is_named(there, computed):
+def test_a_file_that_is_gone_is_made_again(there, computed):
     run(there, pooling="tokens", batch_size=1, save_every=2)
-    first, second, *_ = sorted(there.features.rglob("*.safetensors"))
+    first, *_ = sorted(there.features.rglob("*.safetensors"))
     with safe_open(first, "pt") as shard:
         gone = len(list(shard.keys()))
     first.unlink()
@@ -105,9 +104,6 @@ def test_a_file_that_is_gone_is_made_again_and_a_damaged_one_is_named(there, com
     run(there, pooling="tokens")
     assert sum(computed) == gone
     assert len(features(there)) == 6
-    second.write_bytes(second.read_bytes()[:100])
-    with pytest.raises(UserError, match=f"{second.name}: cannot be read as a file of features: .*; delete it"):
-        run(there, pooling="tokens")
 
 
 def test_a_token_beyond_float16_is_a_row(there, monkeypatch):

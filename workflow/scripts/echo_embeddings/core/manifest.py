@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,16 @@ _TYPES: dict[str, type] = dict.fromkeys(INTEGERS, int) | {"fps": float}
 _MAY_BE_NONE = {field.name for field in dataclasses.fields(Row) if field.default is None}
 
 
+def check_row(record: Mapping[str, Any]) -> None:
+    """Raise `ValueError` or `TypeError` if `record` is not what `dataclasses.asdict` makes of a row."""
+    row = Row(**record)
+    for name in COLUMNS:
+        value, kind = getattr(row, name), _TYPES.get(name, str)
+        known = isinstance(value, (int, float) if kind is float else kind) or (value is None and name in _MAY_BE_NONE)
+        if not known:
+            raise ValueError(f"{name} is {value!r}")
+
+
 def _cell(name: str, value: object) -> str:
     if value is None:
         return ""
@@ -94,7 +104,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error
+        raise UserError(f"{path}: cannot read the manifest: {one_line(error)}; delete it and run again") from error
     if lines[0].split("\t")[: len(COLUMNS)] != COLUMNS or lines[-1] != "":
         raise UserError(f"{path}: not a whole manifest; delete it and run again")
     rows = []
@@ -107,5 +117,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
             }
             rows.append(Row(**record))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: line {number} is not a manifest row: {one_line(error)}") from error
+            raise UserError(
+                f"{path}: line {number} is not a manifest row: {one_line(error)}; delete it and run again"
+            ) from error
     return rows

@@ -15,7 +15,7 @@ import requests
 import urllib3.exceptions
 
 from ..core.errors import TransientError, UserError
-from ..core.files import FULL, PART, atomic_write, sha256_of
+from ..core.files import FULL, PART, atomic_write, naming, sha256_of
 from ..core.names import one_line
 from ..core.progress import Progress
 
@@ -59,7 +59,8 @@ def fetch(url: str, path: Path, sha256: str | None = None, terminal: TextIO | No
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_name(path.name + ".lock"))
     try:
-        lock.acquire(timeout=0)
+        with naming(lock.lock_file):
+            lock.acquire(timeout=0)
     except filelock.Timeout:
         print(f"{path}: another job is fetching it: waiting for that", flush=True)
         lock.acquire()
