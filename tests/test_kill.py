@@ -46,11 +46,12 @@ def start(folder: Folder, top: Path) -> subprocess.Popen:
 
 
 def tree(top: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(top / "tree")): p.read_bytes() for p in (top / "tree").rglob("*") if p.is_file()}
+    made = paths_in(top).tree
+    return {str(p.relative_to(made)): p.read_bytes() for p in made.rglob("*") if p.is_file()}
 
 
 def rows_done(top: Path) -> int:
-    journal = top / "state/rows.jsonl"
+    journal = paths_in(top).state / "rows.jsonl"
     return journal.read_text().count("\n") if journal.exists() else 0
 
 
@@ -60,7 +61,7 @@ def test_killed_at_any_moment(tmp_path, clips, kills):
     folder = folder_of(tmp_path / "dicom", clips)
     finish(folder, tmp_path / "undisturbed")
     expected = tree(tmp_path / "undisturbed")
-    table = (tmp_path / "undisturbed/m.tsv").read_text()
+    table = paths_in(tmp_path / "undisturbed").table.read_text()
     assert len(expected) == clips
 
     seed = random.SystemRandom().randrange(10**6)
@@ -73,7 +74,7 @@ def test_killed_at_any_moment(tmp_path, clips, kills):
         top = tmp_path / "killed"
         process = start(folder, top)
         if landed < at_start:
-            until((top / "state").exists, process)
+            until(paths_in(top).state.exists, process)
             time.sleep(draw.uniform(0, 1))
         else:
             wanted = 1 + (clips - 4) * (landed - at_start) // max(1, kills - at_start - 1)
@@ -87,7 +88,7 @@ def test_killed_at_any_moment(tmp_path, clips, kills):
         assert {name: made for name, made in tree(top).items() if name.endswith(".mp4")}.items() <= expected.items()
         finish(folder, top)  # starts at once: no orphan holds the lock
         assert tree(top) == expected
-        assert (top / "m.tsv").read_text() == table
+        assert paths_in(top).table.read_text() == table
         assert rows_done(top) == clips
         shutil.rmtree(top)
         landed += not ended
@@ -108,9 +109,10 @@ def test_ffmpeg_has_ended_when_its_pool_has(folder, tmp_path, monkeypatch):
     late.write_text(f'#!/bin/sh\necho $$ > {begun}.new && mv {begun}.new {begun}\nsleep 3\nexec {FFMPEG} "$@"\n')
     late.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(late))
-    arguments = (f"{folder.path}/000.dcm", "000.dcm", tmp_path / "tree/000.mp4", SETTINGS)
-    with pytest.raises(KeyboardInterrupt), workers.spawned(1) as pool:
-        pool.schedule(convert_file, args=arguments)
+    files = [("/dev/null", "no-dicom"), (f"{folder.path}/000.dcm", "000.dcm")]
+    tasks = [(*file, tmp_path / f"tree/{file[1]}.mp4", SETTINGS) for file in files]
+    with pytest.raises(KeyboardInterrupt), workers.at_work(convert_file, tasks, 1, 600.0, limit="seconds") as results:
+        next(results)
         until(begun.exists)
         raise KeyboardInterrupt
     assert not Path(f"/proc/{begun.read_text().strip()}/exe").exists()  # a zombie has none either
@@ -119,19 +121,20 @@ def test_ffmpeg_has_ended_when_its_pool_has(folder, tmp_path, monkeypatch):
 
 def test_a_full_disk_stops_the_job_with_nothing_half_written(folder, tmp_path):
     disk = tmp_path / "disk"
+    paths = paths_in(disk)
     with small_disk(disk, "200k") as resize:
         with pytest.raises(OSError, match="No space left on device"):
-            convert_folder(folder, paths_in(disk))
+            convert_folder(folder, paths)
         half = {p.name for p in disk.rglob("*") if p.is_file()} - {"lock", "owner", "rows.jsonl", "progress.json"}
         assert all(name.endswith(".mp4") for name in half)
-        assert not (disk / "m.tsv").exists()
+        assert not paths.table.exists()
         done = rows_done(disk)
         assert 0 < done < CLIPS
-        kept = {path: path.stat().st_mtime_ns for path in (disk / "tree").rglob("*.mp4")}
+        kept = {path: path.stat().st_mtime_ns for path in paths.tree.rglob("*.mp4")}
         resize("40m")
         finish(folder, disk)
         assert len(tree(disk)) == CLIPS
-        journal = (disk / "state/rows.jsonl").read_text().splitlines()[:done]
+        journal = (paths.state / "rows.jsonl").read_text().splitlines()[:done]
         recorded = [json.loads(line)["row"]["mp4"] for line in journal]
-        assert all((disk / "tree" / name).stat().st_mtime_ns == kept[disk / "tree" / name] for name in recorded)
-        assert {row.status for row in manifest.read(disk / "m.tsv")} == {"converted"}
+        assert all((paths.tree / name).stat().st_mtime_ns == kept[paths.tree / name] for name in recorded)
+        assert {row.status for row in manifest.read(paths.table)} == {"converted"}

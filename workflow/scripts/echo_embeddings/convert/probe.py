@@ -5,7 +5,6 @@ difference.
 """
 
 import collections
-import itertools
 import os
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -21,7 +20,7 @@ from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
 from ..core.names import encode_name
 from ..core.progress import Progress
-from ..core.workers import outcome, spawned
+from ..core.workers import Failure, at_work
 from . import video
 
 FPS_MAX = 1000  # frames a second; what states more states nothing
@@ -129,19 +128,10 @@ def _probe_all(top: str, paths: list[str], number: int, timeout: float) -> Itera
 
     A file that takes longer than `timeout` seconds or ends its worker is a failed row.
     """
-    if not paths:
-        return
-    queue = iter(paths)
-    waiting: collections.deque[tuple[str, Any]] = collections.deque()
-    with spawned(min(number, len(paths))) as pool:
-        while True:
-            for path in itertools.islice(queue, 8 * number - len(waiting)):
-                waiting.append((path, pool.schedule(probe_file, args=(top, path), timeout=timeout)))
-            if not waiting:
-                return
-            path, future = waiting.popleft()
-            made = outcome(future, timeout)
-            yield made if isinstance(made, Row) else Row(encode_name(path), "", FAILED, made)
+    tasks = [(top, path) for path in paths]
+    with at_work(probe_file, tasks, number, timeout, limit="convert.timeout", ahead=8, in_order=True) as results:
+        for (_, path), made in results:
+            yield Row(encode_name(path), "", FAILED, made) if isinstance(made, Failure) else made
 
 
 def _report(name: str, rows: list[Row]) -> None:

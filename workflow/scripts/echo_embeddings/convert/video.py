@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..core.errors import UserError
 from ..core.names import one_line
 from ..core.settings import CODECS, ConvertSettings
-from ..core.workers import program
+from ..core.workers import KILLS, KilledError, program
 
 GONE = "no such file"  # why an MP4 that the manifest has cannot be read
 
@@ -30,7 +30,8 @@ def write(
     """Write RGB uint8 `frames` [size, size, 3] to an MP4 at `path`; returns how many there were.
 
     The file carries no metadata of its source and is the same to the byte for the same frames and
-    settings. Raises `VideoError` with ffmpeg's last line if it fails, `OSError` if the disk is full.
+    settings. Raises `VideoError` with ffmpeg's last line if it fails, `KilledError` if it was killed, `OSError` if the
+    disk is full.
     """
     size = f"{settings.size}x{settings.size}"
     further = [part for key, value in settings.encoder_options.items() for part in (f"-{key}", str(value))]
@@ -59,6 +60,8 @@ def write(
                 raise
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip().splitlines()
+    if process.returncode in KILLS:
+        raise KilledError("ffmpeg was killed; the job ran out of memory?")
     if process.returncode != 0:
         if any(os.strerror(errno.ENOSPC) in line for line in said):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
