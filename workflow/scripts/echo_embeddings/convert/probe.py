@@ -12,12 +12,12 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..collection.folders import MP4_SUFFIX, Folder, list_files
+from ..collection.folders import Folder, is_mp4, list_files
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
-from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
+from ..core.manifest import CONVERTED, DEINTERLACED, FAILED, SKIPPED, Row
 from ..core.names import encode_name
 from ..core.progress import Progress
 from ..core.workers import Failure, at_work
@@ -48,24 +48,34 @@ def probe_file(top: str, path: str) -> Row:
         return Row(name, "", FAILED, str(reason), **facts)
     except OSError as error:
         return Row(name, "", FAILED, f"cannot be opened: {error.strerror}", **facts)
-    return Row(name, name, CONVERTED, "", mp4_bytes=status.st_size, **facts)
+    return Row(name, name, CONVERTED, mp4_bytes=status.st_size, **facts)
 
 
 def _look(source: str, path: str) -> dict[str, Any]:
     """What the manifest says of a clip, under the names of its columns. Raises `_Skip`, `VideoError`."""
-    if not path.lower().endswith(MP4_SUFFIX):
+    if not is_mp4(path):
         raise _Skip("not MP4")
     if encode_name(path) != path:
         raise video.VideoError("its name is not printable UTF-8, or holds a '%'; rename the file")
     frames, rows, columns, fps = video.facts(source)
+    interlaced = False
+    # The number may be missing, or count frames that an edit list cuts away; OpenCV may not be sure of a frame.
+    if frames < 1 or (frames > 1 and video.read_fast(source, _spread(frames), frames) is None):
+        frames, interlaced = video.survey(source)
     if frames < 1:
-        raise video.VideoError("states no number of frames")
+        raise video.VideoError("holds no frame")
     if frames == 1:
         raise _Skip("single frame")
-    reason = suspicion(video.read(source, np.linspace(0, frames - 1, LOOK, dtype=int).tolist(), frames))
-    if reason:
+    if reason := suspicion(video.read(source, _spread(frames), frames)):
         raise _Skip(f"suspected still: {reason}")
-    return {"frames": frames, "rows": rows, "columns": columns, "fps": fps if 0 < fps < FPS_MAX else None}
+    return {
+        "reason": DEINTERLACED if interlaced else "",
+        **{"frames": frames, "rows": rows, "columns": columns, "fps": fps if 0 < fps < FPS_MAX else None},
+    }
+
+
+def _spread(frames: int) -> list[int]:
+    return [int(i) for i in np.linspace(0, frames - 1, LOOK, dtype=int)]
 
 
 def suspicion(frames: NDArray[np.uint8]) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .manifest import Row
+from .manifest import DEINTERLACED, Row
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,10 @@ class Correction:
 
 
 CONVERT: tuple[Correction, ...] = ()  # of an MP4 or its row: (row, ConvertSettings)
-EMBED: tuple[Correction, ...] = ()  # of a vector and features, where the MP4 is right: (row, Recipe)
+EMBED: tuple[Correction, ...] = (  # of a vector and features, where the MP4 is right: (row, Recipe)
+    # Frames that OpenCV had not decoded were taken for what lay in its buffer.
+    Correction("0.2.0", "interlaced", lambda row, _: row.reason == DEINTERLACED),
+)
 
 
 def term(corrections: Iterable[Correction], row: Row, settings: Any) -> str:
