@@ -29,7 +29,6 @@ from echo_embeddings.embed import folder as embed_module
 from echo_embeddings.embed import loader, sampling
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.embed.inference import DTYPES, Extractor
-from echo_embeddings.embed.loader import Chunk
 from echo_embeddings.embed.pooling import Pooled
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import architecture
@@ -43,10 +42,10 @@ class Timed(Extractor):
 
     last: "Timed"
 
-    def run(self, chunks: Iterable[Chunk], clips: int) -> Iterator[tuple[list[int], Pooled]]:
+    def run(self, clips: Iterable[tuple[int, torch.Tensor]], number: int) -> Iterator[tuple[list[int], Pooled]]:
         self.came = [(time.perf_counter(), 0)]
         Timed.last = self
-        for indices, pooled in super().run(chunks, clips):
+        for indices, pooled in super().run(clips, number):
             self.came.append((time.perf_counter(), len(indices)))
             yield indices, pooled
 
@@ -79,12 +78,12 @@ def encoder_alone(extractor: Extractor, encoder: Encoder, model: Model, device: 
 
 
 def loader_alone(tree: Path, rows: list[Row], workers: int, device: str) -> float:
-    """Clips a second that the workers deliver when nobody holds them up, after the first chunk."""
-    chunks = iter(loader.load(tree, rows, 16, GUIDE, workers, pin_memory=device == "cuda"))
-    next(chunks)
-    started = time.perf_counter()
-    count = sum(len(indices) for chunk in chunks for indices in chunk.indices)
-    return count / (time.perf_counter() - started)
+    """Clips a second that the workers deliver when nobody holds them up, after the first clip."""
+    with loader.load(loader.Reader(tree, 16, GUIDE), rows, workers, 300, device == "cuda") as clips:
+        next(clips)
+        started = time.perf_counter()
+        count = sum(1 for _ in clips)
+        return count / (time.perf_counter() - started)
 
 
 def prepare(top: Path, model: Model, clips: int, copies: int = 1) -> list[Row]:
@@ -153,12 +152,12 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
 @torch.inference_mode()
 def stages(top: Path, rows: list[Row], model: Model, device: str) -> None:
     """What one clip costs on its way to the encoder, one after the other, in this process."""
-    clips = loader.Clips(top / "mp4", rows, model.num_frames, model.recipe)
+    reader = loader.Reader(top / "mp4", model.num_frames, model.recipe)
     count = min(len(rows), 16)
     started = time.perf_counter()
-    chunk = clips.__getitems__(list(range(count)))
+    clips = [reader.read(row) for row in rows[:count]]
     decoded = (time.perf_counter() - started) / count
-    frames = chunk.frames[0][:1]
+    frames = torch.from_numpy(clips[0])[None]
     uploaded = frames.to(device)
     sampling.preprocess(uploaded, model.resolution)
     synchronize(device)

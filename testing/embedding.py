@@ -8,7 +8,9 @@ HOLD it waits until the file TOP/go is there. OPTIONS are those of `run_job`, as
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,7 +24,8 @@ from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Model
-from echo_embeddings.embed import inference
+from echo_embeddings.core.workers import Failure
+from echo_embeddings.embed import inference, loader
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
@@ -112,8 +115,28 @@ def run_job(source: Path, top: Path, pooling: str = "mean", **changes) -> None:
     paths = paths_in(source, top)
     paths.table.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source / "mp4/p10.manifest.tsv", paths.table)
-    changes = {"batch_size": 2, "save_every": SAVE_EVERY} | changes
-    run(paths, max_failed_fraction=0, pooling=pooling, **changes)
+    changes = {"batch_size": 2, "save_every": SAVE_EVERY, "max_failed_fraction": 0} | changes
+    run(paths, pooling=pooling, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostileReader(loader.Reader):
+    """Reads clips; at 05.mp4 it notes the attempt in a file, and hangs, crashes or dies."""
+
+    what: str = ""
+    attempts: Path = Path()
+
+    def read(self, row: Row) -> np.ndarray | Failure:
+        if row.mp4 == "05.mp4":
+            with self.attempts.open("a") as file:
+                file.write(".")
+            if self.what == "hang":
+                time.sleep(3600)
+            elif self.what == "crash":
+                os.abort()
+            elif self.what == "die" or self.attempts.stat().st_size == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(row)
 
 
 def main(source: Path, top: Path, pause: float, hold: int, options: dict) -> None:

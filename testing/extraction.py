@@ -13,21 +13,13 @@ import torch
 
 from echo_embeddings.embed import inference
 from echo_embeddings.embed.inference import Extractor
-from echo_embeddings.embed.loader import Chunk
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 
 
-def chunks(frames):
-    """The clips `frames` [n, T, H, W, 3] by eight, as the loader hands them over."""
-    for first in range(0, len(frames), 8):
-        part = frames[first : first + 8]
-        yield Chunk([part], [list(range(first, first + len(part)))])
-
-
 def run(extractor, frames):
     """The vectors, in order, and the sizes in which they came."""
-    made = list(extractor.run(chunks(frames), len(frames)))
+    made = list(extractor.run(enumerate(frames), len(frames)))
     assert [i for places, _ in made for i in places] == list(range(len(frames)))
     return torch.cat([pooled.vectors for _, pooled in made]), [len(places) for places, _ in made]
 

@@ -15,14 +15,15 @@ from . import REPOSITORY
 
 PATIENCE = 300  # seconds until a test gives up waiting: no machine is that slow
 Value = TypeVar("Value")
+# The environment of a Python with the library and this package.
+PYTHON = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "workflow/scripts"), str(REPOSITORY)])}
 
 
 def start_python(*arguments: str | Path, **options) -> subprocess.Popen:
     """Python with the library and this package, leading a session of its own; `options` are those of Popen."""
-    paths = os.pathsep.join([str(REPOSITORY / "workflow/scripts"), str(REPOSITORY)])
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths},
+        env=PYTHON,
         start_new_session=True,
         **{"text": True, **options},
     )

@@ -12,7 +12,7 @@ from echo_embeddings.embed import inference
 from echo_embeddings.embed.inference import Extractor
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
-from testing.extraction import chunks, new, run
+from testing.extraction import new, run
 from testing.processes import start_python
 
 CLIPS = 61
@@ -173,7 +173,7 @@ class Event:
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_batches_fly_ahead_and_what_is_done_waits_for_no_chunk(encoder, frames, expected, monkeypatch, quick):
+def test_batches_fly_ahead_and_what_is_done_waits_for_no_clip(encoder, frames, expected, monkeypatch, quick):
     real = Extractor._launch
 
     def launch(self, batch):
@@ -186,13 +186,13 @@ def test_batches_fly_ahead_and_what_is_done_waits_for_no_chunk(encoder, frames, 
 
     def source():
         nonlocal handed
-        for chunk in chunks(frames):
-            handed += len(chunk.indices[0])
-            yield chunk
+        for clip in enumerate(frames):
+            handed += 1
+            yield clip
 
     vectors = []
     for places, found in extractor.run(source(), CLIPS):
-        behind = 8 if quick else extractor.in_flight  # the chunk in hand
+        behind = 1 if quick else extractor.in_flight  # the clip in hand
         assert handed - made - len(places) <= behind
         made += len(places)
         vectors.append(found.vectors)

@@ -109,9 +109,10 @@ def test_ffmpeg_has_ended_when_its_pool_has(folder, tmp_path, monkeypatch):
     late.write_text(f'#!/bin/sh\necho $$ > {begun}.new && mv {begun}.new {begun}\nsleep 3\nexec {FFMPEG} "$@"\n')
     late.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(late))
-    arguments = (f"{folder.path}/000.dcm", "000.dcm", tmp_path / "tree/000.mp4", SETTINGS)
-    with pytest.raises(KeyboardInterrupt), workers.spawned(1) as pool:
-        pool.schedule(convert_file, args=arguments)
+    files = [("/dev/null", "no-dicom"), (f"{folder.path}/000.dcm", "000.dcm")]
+    tasks = [(*file, tmp_path / f"tree/{file[1]}.mp4", SETTINGS) for file in files]
+    with pytest.raises(KeyboardInterrupt), workers.at_work(convert_file, tasks, 1, 600.0, limit="seconds") as results:
+        next(results)
         until(begun.exists)
         raise KeyboardInterrupt
     assert not Path(f"/proc/{begun.read_text().strip()}/exe").exists()  # a zombie has none either

@@ -1,11 +1,13 @@
 """Killing an extraction at any moment: what is saved is kept, and the next run completes it."""
 
+import functools
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from safetensors import safe_open
 
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import PART
-from testing.embedding import CLIPS, SAVE_EVERY, EmbedPaths, paths_in, run_job, write_source
-from testing.processes import PATIENCE, processes_of, small_disk, start_python, until
+from echo_embeddings.embed import loader
+from testing.embedding import CLIPS, SAVE_EVERY, EmbedPaths, HostileReader, paths_in, run_job, write_source
+from testing.processes import PATIENCE, PYTHON, processes_of, small_disk, start_python, until
 
 
 def start(source: Path, top: Path, pause: float = 0, hold: int = 0, **options) -> subprocess.Popen:
@@ -133,6 +136,36 @@ def test_workers_die_with_their_parent(source, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     until(lambda: not processes_of(process.pid))
+
+
+def test_nothing_depends_on_dev_shm(source, expected, tmp_path):
+    """Full, as in a container where another program fills its 64 MB."""
+    script = 'mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 4k /dev/zero > /dev/shm/full && exec "$@"'
+    job = (sys.executable, "-m", "testing.embedding", source, tmp_path, "0", "0", '{"num_workers": 2}')
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *map(str, job)],
+        env=PYTHON, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    if "unshare" in done.stderr:
+        pytest.skip("only root can give a process a /dev/shm of its own")
+    assert done.returncode == 0, done.stderr
+    check(tmp_path, expected)
+
+
+@pytest.mark.parametrize("what", ["hang", "crash", "die", "die once"])
+def test_a_clip_that_ends_its_reader_is_one_failed_row(source, expected, tmp_path, monkeypatch, what):
+    """It hangs or crashes its decoder, or the kernel kills that for its memory."""
+    monkeypatch.setattr(loader, "Reader", functools.partial(HostileReader, what=what, attempts=tmp_path / "attempts"))
+    reason = {
+        "hang": "took longer than 20 s (embed.timeout)",
+        "crash": "the decoder crashed (exit code -6)",
+        "die": "the decoder was killed; the job ran out of memory?",
+    }.get(what)
+    run_job(source, tmp_path, num_workers=2, timeout=20.0, max_failed_fraction=0.1)
+    failed = paths_in(source, tmp_path).failed.read_text().splitlines()[1:]
+    assert failed == ([f"05.mp4\t{reason}"] if reason else [])
+    check(tmp_path, {key: vector for key, vector in expected.items() if not reason or key != "05.mp4"})
+    assert (tmp_path / "attempts").stat().st_size == {"die": 3, "die once": 2}.get(what, 1)
 
 
 def test_sigterm_saves_what_is_finished_and_ends(source, expected, tmp_path):

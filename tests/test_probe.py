@@ -38,7 +38,8 @@ def tree(tmp_path, write_video):
     shutil.copy(top / "a/one.mp4", top / "cut.mp4")
     os.truncate(top / "cut.mp4", 900)
     shutil.copy(top / "a/one.mp4", top / "100%.mp4")
-    (top / "notes.txt").write_text("not a video")
+    for name in ("notes.txt", ".DS_Store", "a/._one.mp4"):
+        (top / name).write_text("not a video")
     (top / "empty.mp4").touch()
     _, picture = sectors.clip_of("large")
     for name, frames in (("still.mp4", picture.frames[:1].repeat(12, axis=0)), ("echo.mp4", picture.frames[:20])):
@@ -77,7 +78,8 @@ def test_every_file_is_a_row_and_none_is_touched(tree, tmp_path):
         "a/two.MP4",
         "echo.mp4",
     }
-    assert found["notes.txt"] == ("skipped", "not MP4")
+    for name in ("notes.txt", ".DS_Store", "a/._one.mp4"):
+        assert found[name] == ("skipped", "not MP4")
     assert found["single.mp4"] == ("skipped", "single frame")
     assert found["still.mp4"] == ("skipped", "suspected still: nothing moves")
     assert found["rows.mp4"][1].startswith("suspected still: its frames are bands, ")
@@ -97,6 +99,7 @@ def test_limit_and_too_many_failures(tree, tmp_path):
 def test_folders_of_mp4(tree, tmp_path):
     shutil.copy(tree / "a/one.mp4", tmp_path / "mp4/loose.mp4")
     (tmp_path / "mp4/nothing").mkdir()
+    (tmp_path / "mp4/nothing/._one.mp4").touch()
     assert list(find_folders(str(tmp_path / "mp4"), [], MP4)) == ["p10", "mp4"]
     with pytest.raises(UserError, match=r"folder 'nothing': no MP4 below .*names that end with \.mp4"):
         find_folder(str(tmp_path / "mp4"), "nothing", MP4)

@@ -214,9 +214,9 @@ def test_the_workflow_goes_on_where_version_0_1_0_stopped(work, tmp_path, monkey
     for name in ("workflow", "config"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     code = tmp_path / Path(corrections.__file__).relative_to(REPOSITORY)
-    empty = "EMBED: tuple[Correction, ...] = ()"
-    assert empty in code.read_text()
-    code.write_text(code.read_text().replace(empty, 'EMBED = (Correction("0.2.1", "all", lambda *_: True),)'))
+    table = "EMBED: tuple[Correction, ...] = ("
+    assert table in code.read_text()
+    code.write_text(code.read_text().replace(table, table + 'Correction("0.2.1", "all", lambda *_: True),'))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "workflow/scripts"))
     planned = snakemake("-n", snakefile=tmp_path / "workflow/Snakefile")
     assert (planned.count("rule embed:"), planned.count("rule convert:")) == (4, 0)

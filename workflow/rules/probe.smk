@@ -19,7 +19,8 @@ rule probe:
     params:
         mp4_dir=config["mp4_dir"],
         limit=config["limit"],
-        # There for Snakemake alone: it runs a job again if it changed.
+        # There for Snakemake alone: it runs a job again if they changed.
         source=lambda wildcards: survey(wildcards.folder).fingerprint,
+        version=settings.PROBE_VERSION,
     script:
         "../scripts/probe.py"

@@ -27,6 +27,7 @@ if __name__ == "__main__":
                 num_workers=min(keys["num_workers"], snakemake.threads),
                 threads=snakemake.threads,
                 save_every=keys["save_every"],
+                timeout=keys["timeout"],
             ),
             max_failed_fraction=keys["max_failed_fraction"],
             pooling=keys["pool"],

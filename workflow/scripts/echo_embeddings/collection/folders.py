@@ -17,6 +17,7 @@ from ..dicom.mark import has_dicom_mark
 
 MP4_SUFFIX = ".mp4"  # in any case
 LONGEST = 200  # bytes of a folder's name: results are called by it and the model's, and file systems allow 255
+APPLE_DOUBLE = "._"  # how the names of files begin in which macOS keeps what another file system cannot
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,12 @@ def _holds_dicom(paths: list[str]) -> bool:
 
 
 def _holds_mp4(paths: list[str]) -> bool:
-    return any(path.lower().endswith(MP4_SUFFIX) for path in paths)
+    return any(is_mp4(path) for path in paths)
+
+
+def is_mp4(path: str) -> bool:
+    """Whether the file is an MP4 by its name."""
+    return path.lower().endswith(MP4_SUFFIX) and not os.path.basename(path).startswith(APPLE_DOUBLE)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,7 +29,7 @@ from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
 from ..core.names import decode_name, encode_name
 from ..core.progress import Progress
 from ..core.settings import ConvertSettings
-from ..core.workers import outcome, spawned
+from ..core.workers import Failure, at_work
 from ..dicom.frames import decode_frames
 from ..dicom.header import Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
 from ..dicom.mark import has_dicom_mark
@@ -234,25 +233,12 @@ def _convert_all(
 
     A file that takes longer than `timeout` seconds or ends its worker is a failed row.
     """
-    if not paths:
-        return
-    queue = iter(paths)
-    running: dict[Any, str] = {}
+    tasks = [(os.path.join(folder.path, path), encode_name(path), tree / mp4_name(path), settings) for path in paths]
     try:
-        with spawned(min(number, len(paths))) as pool:
-            while True:
-                for path in queue:
-                    source, target = os.path.join(folder.path, path), tree / mp4_name(path)
-                    arguments = (source, encode_name(path), target, settings)
-                    running[pool.schedule(convert_file, args=arguments, timeout=timeout)] = path
-                    if len(running) >= 4 * number:
-                        break
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    path = running.pop(future)
-                    made = outcome(future, timeout)
-                    yield path, made if isinstance(made, Row) else _failed(folder, path, made)
+        with at_work(convert_file, tasks, number, timeout, limit="convert.timeout") as results:
+            for (_, name, *_), made in results:
+                path = decode_name(name)
+                yield path, _failed(folder, path, made) if isinstance(made, Failure) else made
     finally:
         _sweep(tree)
 

@@ -5,7 +5,6 @@ difference.
 """
 
 import collections
-import itertools
 import os
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -13,15 +12,15 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..collection.folders import MP4_SUFFIX, Folder, list_files
+from ..collection.folders import Folder, is_mp4, list_files
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
-from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
+from ..core.manifest import CONVERTED, DEINTERLACED, FAILED, SKIPPED, Row
 from ..core.names import encode_name
 from ..core.progress import Progress
-from ..core.workers import outcome, spawned
+from ..core.workers import Failure, at_work
 from . import video
 
 LOOK = 8  # frames of a clip that are looked at, the last one among them: so the file can be read to its end
@@ -48,24 +47,34 @@ def probe_file(top: str, path: str) -> Row:
         return Row(name, "", FAILED, str(reason), **facts)
     except OSError as error:
         return Row(name, "", FAILED, f"cannot be opened: {error.strerror}", **facts)
-    return Row(name, name, CONVERTED, "", mp4_bytes=status.st_size, **facts)
+    return Row(name, name, CONVERTED, mp4_bytes=status.st_size, **facts)
 
 
 def _look(source: str, path: str) -> dict[str, Any]:
     """What the manifest says of a clip, under the names of its columns. Raises `_Skip`, `VideoError`."""
-    if not path.lower().endswith(MP4_SUFFIX):
+    if not is_mp4(path):
         raise _Skip("not MP4")
     if encode_name(path) != path:
         raise video.VideoError("its name is not printable UTF-8, or holds a '%'; rename the file")
     frames, rows, columns, fps = video.facts(source)
+    interlaced = False
+    # The number may be missing, or count frames that an edit list cuts away; OpenCV may not be sure of a frame.
+    if frames < 1 or (frames > 1 and video.read_fast(source, _spread(frames), frames) is None):
+        frames, interlaced = video.survey(source)
     if frames < 1:
-        raise video.VideoError("states no number of frames")
+        raise video.VideoError("holds no frame")
     if frames == 1:
         raise _Skip("single frame")
-    reason = suspicion(video.read(source, np.linspace(0, frames - 1, LOOK, dtype=int).tolist(), frames))
-    if reason:
+    if reason := suspicion(video.read(source, _spread(frames), frames)):
         raise _Skip(f"suspected still: {reason}")
-    return {"frames": frames, "rows": rows, "columns": columns, "fps": manifest.believed_fps(fps)}
+    return {
+        "reason": DEINTERLACED if interlaced else "",
+        **{"frames": frames, "rows": rows, "columns": columns, "fps": manifest.believed_fps(fps)},
+    }
+
+
+def _spread(frames: int) -> list[int]:
+    return [int(i) for i in np.linspace(0, frames - 1, LOOK, dtype=int)]
 
 
 def suspicion(frames: NDArray[np.uint8]) -> str | None:
@@ -128,19 +137,10 @@ def _probe_all(top: str, paths: list[str], number: int, timeout: float) -> Itera
 
     A file that takes longer than `timeout` seconds or ends its worker is a failed row.
     """
-    if not paths:
-        return
-    queue = iter(paths)
-    waiting: collections.deque[tuple[str, Any]] = collections.deque()
-    with spawned(min(number, len(paths))) as pool:
-        while True:
-            for path in itertools.islice(queue, 8 * number - len(waiting)):
-                waiting.append((path, pool.schedule(probe_file, args=(top, path), timeout=timeout)))
-            if not waiting:
-                return
-            path, future = waiting.popleft()
-            made = outcome(future, timeout)
-            yield made if isinstance(made, Row) else Row(encode_name(path), "", FAILED, made)
+    tasks = [(top, path) for path in paths]
+    with at_work(probe_file, tasks, number, timeout, limit="convert.timeout", ahead=8, in_order=True) as results:
+        for (_, path), made in results:
+            yield Row(encode_name(path), "", FAILED, made) if isinstance(made, Failure) else made
 
 
 def _report(name: str, rows: list[Row]) -> None:

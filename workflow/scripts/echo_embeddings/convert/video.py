@@ -1,10 +1,11 @@
-"""Frames to an MP4 file, by the ffmpeg program; and back, by OpenCV."""
+"""Frames to an MP4 file, by the ffmpeg program; and back, by OpenCV or, where that cannot be relied on, by ffmpeg."""
 
+import contextlib
 import errno
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ..core.errors import UserError
 from ..core.names import one_line
 from ..core.settings import CODECS, ConvertSettings
-from ..core.workers import program
+from ..core.workers import KILLS, KilledError, program
 
 GONE = "no such file"  # why an MP4 that the manifest has cannot be read
 
@@ -30,7 +31,8 @@ def write(
     """Write RGB uint8 `frames` [size, size, 3] to an MP4 at `path`; returns how many there were.
 
     The file carries no metadata of its source and is the same to the byte for the same frames and
-    settings. Raises `VideoError` with ffmpeg's last line if it fails, `OSError` if the disk is full.
+    settings. Raises `VideoError` with ffmpeg's last line if it fails, `KilledError` if it was killed, `OSError` if the
+    disk is full.
     """
     size = f"{settings.size}x{settings.size}"
     further = [part for key, value in settings.encoder_options.items() for part in (f"-{key}", str(value))]
@@ -59,6 +61,7 @@ def write(
                 raise
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip().splitlines()
+    _check_killed(process)
     if process.returncode != 0:
         if any(os.strerror(errno.ENOSPC) in line for line in said):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
@@ -95,31 +98,110 @@ def facts(path: str | os.PathLike[str]) -> tuple[int, int, int, float]:
 def read(path: str | os.PathLike[str], indices: Sequence[int], frames: int) -> NDArray[np.uint8]:
     """Decode the frames `indices` (any order, repeats allowed) of an MP4 as RGB uint8 [n, height, width, 3].
 
-    `frames` is the number the file must have. Raises `VideoError` if the file cannot be decoded up to
-    the last of `indices` or states another number of frames.
+    `frames` is the number the file must have. Interlaced frames are deinterlaced. Raises `VideoError` if the file
+    cannot be decoded up to the last of `indices` or holds another number of frames.
     """
     if not Path(path).is_file():
         raise VideoError(GONE)
+    decoded = read_fast(path, indices, frames)
+    return _read_surely(path, indices, frames) if decoded is None else decoded
+
+
+def read_fast(path: str | os.PathLike[str], indices: Sequence[int], frames: int) -> NDArray[np.uint8] | None:
+    """The same by OpenCV; None where it cannot be known that every frame is what the file holds.
+
+    Where OpenCV cannot convert a decoded frame, an interlaced one for instance, it does not say so, and returns what
+    lay in its buffer: the frame before, or at first anything. So a frame counts if it differs from the one before,
+    and the first if it is the same when the buffer holds the last. Raises `VideoError` if the file is no video.
+    """
     # One thread: the loader's workers are the parallelism.
     capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
         if not capture.isOpened():
             raise VideoError("cannot be opened as a video")
-        stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if stated != frames:
-            raise VideoError(f"holds {stated} frames, the manifest says {frames}")
-        wanted = set(indices)
+        if int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) != frames:
+            return None
+        wanted = sorted(set(indices))
         decoded: dict[int, NDArray[np.uint8]] = {}
-        for position in range(max(wanted) + 1):
+        before = None
+        for position in range(wanted[-1] + 1):
             done = capture.grab()
             if done and position in wanted:
                 done, image = capture.retrieve()
             if not done:
-                raise VideoError(f"frame {position} of {frames} cannot be decoded")
+                return None
             if position in wanted:
+                if before is not None and np.array_equal(image, before):
+                    return None
                 decoded[position] = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+                before = image
+        capture.set(cv2.CAP_PROP_POS_FRAMES, wanted[0])
+        done, image = capture.read()
+        if not done or len(wanted) == 1 or not np.array_equal(image[..., ::-1], decoded[wanted[0]]):
+            return None
     except cv2.error as error:
         raise VideoError(f"cannot be decoded: {one_line(error)}") from error
     finally:
         capture.release()
     return np.stack([decoded[index] for index in indices])
+
+
+def _read_surely(path: str | os.PathLike[str], indices: Sequence[int], frames: int) -> NDArray[np.uint8]:
+    """The same by the ffmpeg program, which takes longer."""
+    _, height, width, _ = facts(path)
+    wanted = set(indices)
+    decoded: dict[int, NDArray[np.uint8]] = {}
+    count = 0
+    filters = ("-vf", "bwdif=mode=send_frame:deint=interlaced", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    with _decoding(path, filters) as (process, _):
+        assert process.stdout is not None
+        while len(data := process.stdout.read(height * width * 3)) == height * width * 3:
+            if count in wanted:
+                decoded[count] = np.frombuffer(data, np.uint8).reshape(height, width, 3)
+            count += 1
+    if count != frames:
+        raise VideoError(f"holds {count} frames, the manifest says {frames}")
+    return np.stack([decoded[index] for index in indices])
+
+
+def survey(path: str | os.PathLike[str]) -> tuple[int, bool]:
+    """How many frames a player shows of an MP4, and whether some are interlaced; every frame is decoded.
+
+    Raises `VideoError` if one cannot be.
+    """
+    with _decoding(path, ("-vf", "showinfo", "-f", "null", "-")) as (_, said):
+        pass
+    shown = [line for line in said if "Parsed_showinfo" in line and " pts_time:" in line]
+    return len(shown), any(" i:T" in line or " i:B" in line for line in shown)
+
+
+@contextlib.contextmanager
+def _decoding(
+    path: str | os.PathLike[str], options: Sequence[str]
+) -> Iterator[tuple[subprocess.Popen[bytes], list[str]]]:
+    """Have ffmpeg decode an MP4: yields the process, and the lines that it says, which are there after the block.
+
+    Raises `VideoError` with the first error among them, `KilledError` if it was killed.
+    """
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-loglevel", "level+info", "-threads", "1",
+        "-i", os.fspath(path), "-map", "0:v:0", "-fps_mode", "passthrough", *options,
+    ]  # fmt: skip
+    lines: list[str] = []
+    with tempfile.TemporaryFile() as errors:
+        with program(command, stdout=subprocess.PIPE, stderr=errors) as process:
+            try:
+                yield process, lines
+            except BaseException:
+                process.kill()
+                raise
+        errors.seek(0)
+        lines += errors.read().decode(errors="replace").splitlines()
+    _check_killed(process)
+    if wrong := [line for line in lines if "[error]" in line or "[fatal]" in line]:
+        raise VideoError(f"cannot be decoded: {one_line(wrong[0])[:200]}")
+
+
+def _check_killed(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode in KILLS:
+        raise KilledError("ffmpeg was killed; the job ran out of memory?")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .manifest import CONVERTED, Row, believed_fps
+from .manifest import CONVERTED, DEINTERLACED, Row, believed_fps
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,10 @@ CONVERT: tuple[Correction, ...] = (  # of an MP4 or its row: (row, ConvertSettin
     Correction("0.2.0", "longer-than-stated", _holds_more),
     Correction("0.2.0", "rate", lambda row, _: row.fps is not None and believed_fps(row.fps) is None),
 )
-EMBED: tuple[Correction, ...] = ()  # of a vector and features, where the MP4 is right: (row, Recipe)
+EMBED: tuple[Correction, ...] = (  # of a vector and features, where the MP4 is right: (row, Recipe)
+    # Frames that OpenCV had not decoded were taken for what lay in its buffer.
+    Correction("0.2.0", "interlaced", lambda row, _: row.reason == DEINTERLACED),
+)
 
 
 def term(corrections: Iterable[Correction], row: Row, settings: Any, path: str = "") -> str:

@@ -14,6 +14,7 @@ from .names import one_line
 
 CONVERTED, SKIPPED, FAILED = "converted", "skipped", "failed"
 FPS = (1, 1000)  # frames a second, from least to most: no echo is slower or faster
+DEINTERLACED = "deinterlaced"  # what the reason says of an MP4 that is read so
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Row:
     path: str  # the file, relative to its folder, percent-encoded
     mp4: str  # the key: the MP4's path relative to its tree; empty unless converted
     status: str  # converted, skipped or failed
-    reason: str  # why not converted; empty when converted
+    reason: str  # why not converted; when converted, empty or `DEINTERLACED`
     frames: int | None = None  # in the MP4
     rows: int | None = None  # of the DICOM, pixels
     columns: int | None = None  # of the DICOM, pixels

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
+from torch import Tensor
 
 from ..convert import video
 from ..core import corrections, fingerprint, manifest
@@ -27,12 +28,12 @@ from ..core.progress import Progress
 from ..core.recipe import Recipe
 from ..core.settings import Model, Tables
 from ..core.vectors import write_vectors
+from ..core.workers import Failure
 from ..encoders.checkpoint import load as load_encoder
 from ..encoders.checkpoint import sha256 as checkpoint_digest
 from . import devices, inference, loader, run_record, sampling, trials
 from .features import Features, update_indices
 from .inference import Extractor
-from .loader import Chunk
 from .pooling import POOLS, Pooled
 from .saving import Unsaved, largest_batch
 from .shards import Shards
@@ -52,6 +53,7 @@ class ComputeOptions:
     num_workers: int  # processes that decode; 0 decodes in this one
     threads: int  # of torch on a CPU
     save_every: int  # vectors that a kill loses, at most
+    timeout: float = 300.0  # seconds in which a process has read a clip, or is killed
 
 
 def embed_folder(
@@ -170,21 +172,21 @@ def _embed(
     Returns why clips have no vector, by key, and what `run_record.SPEED` names.
     """
     failed: dict[str, str] = {}
-    pin_memory = device.type == "cuda"
-    chunks = iter(loader.load(tree, rows, model.num_frames, model.recipe, options.num_workers, pin_memory))
-    extractor = _extractor(model, checkpoint, device, options, pooling)  # while the workers start
-    started = time.monotonic()
-    for indices, pooled in extractor.run(_readable(chunks, rows, failed, progress), len(rows)):
-        keys = [rows[i].mp4 for i in indices]
-        not_finite = _not_finite(keys, pooled)
-        failed |= not_finite
-        vectors = dict(zip(keys, pooled.vectors, strict=True))
-        features = dict(zip(keys, pooled.features, strict=True)) if pooled.features is not None else {}
-        for key in not_finite:
-            del vectors[key]
-            features.pop(key, None)
-        unsaved.add(vectors, features, extractor.in_flight)
-        progress.step(len(keys), failed=len(not_finite))
+    reader = loader.Reader(tree, model.num_frames, model.recipe)
+    with loader.load(reader, rows, options.num_workers, options.timeout, device.type == "cuda") as clips:
+        extractor = _extractor(model, checkpoint, device, options, pooling)  # while the workers start
+        started = time.monotonic()
+        for indices, pooled in extractor.run(_readable(clips, rows, failed, progress), len(rows)):
+            keys = [rows[i].mp4 for i in indices]
+            not_finite = _not_finite(keys, pooled)
+            failed |= not_finite
+            vectors = dict(zip(keys, pooled.vectors, strict=True))
+            features = dict(zip(keys, pooled.features, strict=True)) if pooled.features is not None else {}
+            for key in not_finite:
+                del vectors[key]
+                features.pop(key, None)
+            unsaved.add(vectors, features, extractor.in_flight)
+            progress.step(len(keys), failed=len(not_finite))
     measured = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         extractor.batch_size,
@@ -218,13 +220,15 @@ def _extractor(
 
 
 def _readable(
-    chunks: Iterable[Chunk], rows: Sequence[Row], failed: dict[str, str], progress: Progress
-) -> Iterator[Chunk]:
-    """The chunks; why clips cannot be read goes to `failed`."""
-    for chunk in chunks:
-        failed |= {rows[i].mp4: reason for i, reason in chunk.failed.items()}
-        progress.step(len(chunk.failed), failed=len(chunk.failed))
-        yield chunk
+    clips: Iterable[tuple[int, Tensor | Failure]], rows: Sequence[Row], failed: dict[str, str], progress: Progress
+) -> Iterator[tuple[int, Tensor]]:
+    """The clips that can be read; why the others cannot goes to `failed`."""
+    for i, frames in clips:
+        if isinstance(frames, Failure):
+            failed[rows[i].mp4] = frames
+            progress.step(failed=1)
+        else:
+            yield i, frames
 
 
 def _not_finite(keys: Sequence[str], pooled: Pooled) -> dict[str, str]:

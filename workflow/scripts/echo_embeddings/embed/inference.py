@@ -16,7 +16,6 @@ from ..encoders.architectures import TUBELET
 from ..encoders.vjepa import Encoder
 from . import sampling
 from .limits import AHEAD
-from .loader import Chunk
 from .pooling import Pooled, join, pool
 from .trials import COMPILE_FROM, Trials
 
@@ -71,7 +70,7 @@ class PendingBatch:
 
 
 class Extractor:
-    """Turns chunks of clips into vectors and features, `batch_size` clips at a time.
+    """Turns clips into vectors and features, `batch_size` clips at a time.
 
     With `auto` the first clips go in batches of 1, 2, 4, ... and the size is kept at which a clip is cheapest. A
     batch that does not fit into the device's memory is halved, then and later. The encoder is compiled where
@@ -107,21 +106,21 @@ class Extractor:
         self._ahead = ahead(device)
         self.batch_size = 1 if auto else batch_size
         self.compiled = False
-        self.waited = 0.0  # seconds, for chunks
+        self.waited = 0.0  # seconds, for clips
 
-    def run(self, chunks: Iterable[Chunk], clips: int) -> Iterator[tuple[list[int], Pooled]]:
-        """Yield indices of clips and what is kept of these clips, in main memory, in the order of the chunks.
+    def run(self, clips: Iterable[tuple[int, Tensor]], number: int) -> Iterator[tuple[list[int], Pooled]]:
+        """Yield indices of clips and what is kept of these clips, in main memory, in the order of `clips`.
 
-        `clips` is how many clips there are at most. Raises `UserError` if one clip alone does not fit into memory.
+        `clips` are indices with frames, uint8 [T, height, width, 3]; `number` is how many there are at most. Raises
+        `UserError` if one clip alone does not fit into memory.
         """
         waiting: collections.deque[tuple[int, Tensor]] = collections.deque()  # index and frames of a clip
         pending: collections.deque[PendingBatch] = collections.deque()
-        trials = Trials(self, clips, self._largest, self._compile_from)
-        for chunk in self._timed(chunks):
-            while pending and pending[0].ready:  # finished while the chunk was waited for: theirs to save
+        trials = Trials(self, number, self._largest, self._compile_from)
+        for clip in self._timed(clips):
+            while pending and pending[0].ready:  # finished while the clip was waited for: theirs to save
                 yield pending.popleft().result()
-            for indices, frames in zip(chunk.indices, chunk.frames, strict=True):
-                waiting.extend(zip(indices, frames.unbind(), strict=True))
+            waiting.append(clip)
             while len(waiting) >= self.batch_size:
                 started = time.monotonic()
                 batch = [waiting.popleft() for _ in range(self.batch_size)]
@@ -149,16 +148,16 @@ class Extractor:
         self._prepare = torch.compile(sampling.preprocess, dynamic=False)
         self.compiled = self._has_compiled_code = True
 
-    def _timed(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-        """The chunks; the time that they keep waiting is added to `waited`."""
-        source = iter(chunks)
+    def _timed(self, clips: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+        """The clips; the time that they keep waiting is added to `waited`."""
+        source = iter(clips)
         while True:
             started = time.monotonic()
-            chunk = next(source, None)
+            clip = next(source, None)
             self.waited += time.monotonic() - started
-            if chunk is None:
+            if clip is None:
                 return
-            yield chunk
+            yield clip
 
     def _launch(self, batch: list[tuple[int, Tensor]]) -> PendingBatch:
         """Start a batch of (index, frames); a GPU computes it while this process goes on."""

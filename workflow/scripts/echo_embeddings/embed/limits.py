@@ -3,8 +3,7 @@
 These numbers stand apart from what uses torch: the estimate of a job's memory needs them while the workflow is parsed.
 """
 
-CHUNK = 8  # clips that a decoding process hands over at a time: few messages, little memory
-PREFETCH = 4  # chunks that a decoding process is ahead
+READ_AHEAD = 32  # clips that a decoding process is ahead
 AHEAD = 2  # batches queued on a GPU behind the one that it is computing
 SHARD_BYTES = 2**29  # features that are not saved yet
 SAVE_SECONDS = 300.0  # age of the oldest vector that is not saved yet

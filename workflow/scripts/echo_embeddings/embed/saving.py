@@ -68,8 +68,6 @@ class Unsaved:
     def _terminate(self, *_: object) -> None:
         if not self._terminated:  # SLURM sends the signal several times
             self._terminated = True
-            # The workers get the signal too, and the loader would raise for each of them, in the midst of saving.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             raise TerminatedError
 
     def __enter__(self) -> Self:
@@ -78,9 +76,7 @@ class Unsaved:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._terminated = True  # from here on SIGTERM is ignored, so that the saving is not interrupted
-        sigchld_handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if kind:
             print(f"stopped: {kind.__name__}; saving what is done", flush=True)
         self._save()
-        signal.signal(signal.SIGCHLD, sigchld_handler)
         signal.signal(signal.SIGTERM, self._sigterm_handler)

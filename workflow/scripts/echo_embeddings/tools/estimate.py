@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ..core.layout import Layout
 from ..core.settings import Model
-from ..embed.limits import AHEAD, CHUNK, PREFETCH, SHARD_BYTES
+from ..embed.limits import AHEAD, READ_AHEAD, SHARD_BYTES
 from ..encoders.architectures import PATCH, TUBELET, Architecture
 
 CAUTION = 3
@@ -82,11 +82,11 @@ def embed_mb(
 ) -> int:
     """Memory of embedding `clips` clips: the weights twice, decoded batches that wait, the vectors, the features.
 
-    Two batches wait, and the chunks that each decoding process has read ahead, with their page-locked copies.
+    Two batches wait, and the clips that each decoding process has read ahead.
     On a CPU the encoder's activations count too.
     """
     frames = model.num_frames * model.recipe.clips_per_video
-    waiting = (2 * CHUNK * PREFETCH * num_workers + 2 * batch_size) * frames * model.resolution**2 * 3
+    waiting = (READ_AHEAD * num_workers + 2 * batch_size) * frames * model.resolution**2 * 3
     vectors = 4 * clips * model.embed_dim * 4
     total = 2 * 4 * architecture.parameters() + waiting + vectors
     if pool != "mean":  # of the batches under way, one of them copied; what is being saved, and one batch more, twice
