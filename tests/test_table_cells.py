@@ -116,6 +116,13 @@ def test_what_can_never_be_equal_is_one_line(tmp_path, expression, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("expression", ["view == 'A4C'", "view == 5", "view in ['A4C']"])
+def test_an_empty_column_equals_nothing(tmp_path, expression):
+    made = table(tmp_path / "t.csv", f"dicom_filepath,view\n{CLIP},\n")
+    joined, _ = join_tables(files_of(tmp_path, CLIP), Tables(others=(made,)))
+    assert selected_mask(joined, expression).tolist() == [False]
+
+
 def test_numbers_beyond_what_a_column_holds_are_compared(tmp_path):
     files = files_of(tmp_path, CLIP)
     for number in (10**10, 2**63, 10**40, 1e300):

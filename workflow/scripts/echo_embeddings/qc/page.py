@@ -82,7 +82,9 @@ def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output
             numbers = json.loads(beside.read_text(encoding="utf-8"))
             row = {"model": model, "status": numbers["status"], **numbers["summary"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{beside}: not the numbers of a quality page: {one_line(error)}") from error
+            raise UserError(
+                f"{beside}: not the numbers of a quality page: {one_line(error)}; delete it and run again"
+            ) from error
         models.append(row | {"link": _link(page, output)})
     names = list(pages)
     pairs = agreement.matrix([embeddings[name] for name in names]) if len(names) > 1 else {}

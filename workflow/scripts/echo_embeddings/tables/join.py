@@ -318,12 +318,12 @@ def selected_mask(frame: pd.DataFrame, expression: str | None) -> npt.NDArray[np
 
 def _check_comparison(expression: str, values: pd.Series, value: str | float, equal: bool) -> None:
     """Raise `UserError` if a column of these `values` can never be equal to `value`."""
-    holds = pd.api.types.infer_dtype(values, skipna=True)
+    holds = pd.api.types.infer_dtype(values.dropna().astype(object))  # "empty" is none of those below
     if isinstance(value, str) and holds in ("integer", "floating", "mixed-integer-float", "decimal"):
         hint = "numbers: write it without quotes"
     elif not isinstance(value, str) and holds == "string":
         hint = "texts: write it in quotes"
-    elif equal and holds == "datetime64":
+    elif equal and holds in ("datetime64", "datetime"):
         hint = "times: say from when with >=, and until when with <"
     else:
         return
