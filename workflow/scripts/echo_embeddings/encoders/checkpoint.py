@@ -10,12 +10,12 @@ import os
 import pickle
 from pathlib import Path
 
-import filelock
 import torch
 from torch import Tensor
 
 from ..core.errors import UserError
 from ..core.files import atomic_write, sha256_of
+from ..core.locks import file_lock
 from ..core.names import one_line
 from ..core.vectors import save_tensors
 from . import huggingface
@@ -155,7 +155,7 @@ def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
     identity = [name, status.st_size, status.st_mtime_ns]
     kept = Path(cache) / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".json")
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(kept.with_suffix(".lock")):  # the folders' jobs start together: one reads, the others wait
+    with file_lock(kept.with_suffix(".lock")):  # the folders' jobs start together: one reads, the others wait
         if kept.exists():
             record = json.loads(kept.read_text())
             if record["identity"] == identity:
