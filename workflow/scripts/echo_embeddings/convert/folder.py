@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..collection.folders import Folder, list_files, mp4_name
 from ..core import corrections, fingerprint, manifest
 from ..core.errors import UserError
-from ..core.files import PART, atomic_write
+from ..core.files import FULL, PART, atomic_write
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
@@ -59,7 +59,7 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
         facts.update(describe_header(dataset))
         clip = check_clip(source, dataset, offset, settings.modalities)
         part.parent.mkdir(parents=True, exist_ok=True)
-        small = _small_frames(clip, settings.size)
+        small = _small_frames(clip, settings.size, part.parent)
         fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
         frames = video.write(part, small, settings, float(fps))
         size = part.stat().st_size
@@ -68,22 +68,27 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
         return Row(path, "", SKIPPED, str(reason), **facts)
     except (Unreadable, video.VideoError) as reason:
         return Row(path, "", FAILED, str(reason), **facts)
+    except OSError as error:
+        if error.errno in FULL and not error.filename:
+            error.filename = os.fspath(target)
+        raise
     finally:
         part.unlink(missing_ok=True)
     key = mp4_name(decode_name(path))
     return Row(path, key, CONVERTED, "", frames=frames, mp4_bytes=size, **facts)
 
 
-def _small_frames(clip: Clip, size: int) -> Iterator[NDArray[np.uint8]]:
+def _small_frames(clip: Clip, size: int, directory: Path) -> Iterator[NDArray[np.uint8]]:
     """The clip's frames as the encoder is to see them: RGB uint8 [size, size, 3].
 
     Each frame is resized by area averaging, then all are stretched linearly from the minimum and maximum
     over all full-size frames and channels to 0..255, truncated as the reference does; a clip of one
-    value becomes black. Both steps are linear, so the full-size clip never has to be in memory.
+    value becomes black. Both steps are linear, so the full-size clip never has to be in memory. What of the small
+    frames has no room in memory waits on the disk of `directory`.
     """
     low, high = np.inf, -np.inf
     shape: tuple[int, ...] = ()
-    with tempfile.SpooledTemporaryFile(max_size=WAITING_MEMORY) as waiting:
+    with tempfile.SpooledTemporaryFile(max_size=WAITING_MEMORY, dir=os.fspath(directory)) as waiting:
         for frame in decode_frames(clip):
             low, high = min(low, int(frame.min())), max(high, int(frame.max()))
             small = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
