@@ -55,6 +55,7 @@ class EmbedPaths:
     vectors = property(lambda self: self.layout.vectors("tiny", "p10"))
     run = property(lambda self: self.layout.run_record("tiny", "p10"))
     failed = property(lambda self: self.layout.failed_clips("tiny", "p10"))
+    features = property(lambda self: self.layout.features("tokens").parent)
 
 
 def run(paths, model=MODEL, max_failed_fraction=0.5, tables=None, pooling="mean", **changes):

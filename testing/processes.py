@@ -38,6 +38,12 @@ def until(condition: Callable[[], Value], process: subprocess.Popen | None = Non
     return value
 
 
+def peak_memory() -> int:
+    """The most that this process has had in memory since it was started, KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def processes_of(session: int) -> list[str]:
     """What still runs in the session that a process led."""
     found = []

@@ -16,6 +16,8 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of one would wait for the others'
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
@@ -30,8 +32,14 @@ from testing.qc import Collection
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that run the workflow come first: they are long, and no process shall end long after the others."""
+    """Tests that run the workflow come first: they are long, and processes without work take over the rest."""
     items.sort(key=lambda item: "finished" not in item.fixturenames)
+
+
+def pytest_runtest_setup(item):
+    """Skip what needs a GPU where torch sees none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The demo's pages in a headless Chromium: no error, no request out, pictures load, tables sort, all fits."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,28 @@ from testing.commands import run_command, run_demo
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.xdist_group("browser"),  # one browser, and its pages made once
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"),
-]
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"
+)
 
 WIDTHS = (1440, 390)
 
 
-@pytest.fixture(scope="module")
-def pages(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def pages(finished: Path, made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """The demo's pages, an index that compares its model with itself, and its vectors against an older script's."""
-    results = shutil.copytree(finished / "results", tmp_path_factory.mktemp("pages") / "results")
-    page, merged = (results / name for name in ("qc/vit-tiny.html", "embeddings/vit-tiny_embeddings_all.pt"))
-    names = ("vit-tiny", "vit-tiny again")
-    make_index(dict.fromkeys(names, page), dict.fromkeys(names, merged), page.with_name("both.html"))
-    older = {key: vector.bfloat16().float() for key, vector in list(torch.load(merged).items())[2:]}
-    torch.save({"gone.mp4": torch.ones(192)} | older, page.with_name("older.pt"))
-    output = page.with_name("compare.html")
-    assert run_command("compare", page.with_name("older.pt"), merged, "--output", output).returncode == 0
-    return page.parent
+
+    def make(directory: Path) -> None:
+        results = shutil.copytree(finished / "results", directory / "results")
+        page, merged = (results / name for name in ("qc/vit-tiny.html", "embeddings/vit-tiny_embeddings_all.pt"))
+        names = ("vit-tiny", "vit-tiny again")
+        make_index(dict.fromkeys(names, page), dict.fromkeys(names, merged), page.with_name("both.html"))
+        older = {key: vector.bfloat16().float() for key, vector in list(torch.load(merged).items())[2:]}
+        torch.save({"gone.mp4": torch.ones(192)} | older, page.with_name("older.pt"))
+        output = page.with_name("compare.html")
+        assert run_command("compare", page.with_name("older.pt"), merged, "--output", output).returncode == 0
+
+    return made_once("pages", make) / "results/qc"
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,6 @@ def test_no_card_is_one_line():
         devices.take([])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.gpu
 def test_the_cards_of_this_machine_have_names():
     assert len(set(devices.visible())) == torch.cuda.device_count()

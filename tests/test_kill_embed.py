@@ -18,7 +18,7 @@ from safetensors import safe_open
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import PART
 from echo_embeddings.embed import loader
-from testing.embedding import CLIPS, SAVE_EVERY, HostileReader, paths_in, run_job, write_source
+from testing.embedding import CLIPS, SAVE_EVERY, EmbedPaths, HostileReader, paths_in, run_job, write_source
 from testing.processes import PATIENCE, PYTHON, processes_of, small_disk, start_python, until
 
 
@@ -36,8 +36,13 @@ def batches(process: subprocess.Popen, number: int) -> None:
             assert process.poll() is None
 
 
+def written(top: Path) -> EmbedPaths:
+    """What a job leaves below `top`; what it read does not matter."""
+    return paths_in(Path(), top)
+
+
 def shards(top: Path) -> list[Path]:
-    return list(paths_in(top, top).state.glob("*.pt"))
+    return list(written(top).state.glob("*.pt"))
 
 
 def saved(top: Path) -> int:
@@ -46,7 +51,7 @@ def saved(top: Path) -> int:
 
 
 def counts(top: Path) -> dict[str, int]:
-    return json.loads(paths_in(top, top).run.read_text())["counts"]
+    return json.loads(written(top).run.read_text())["counts"]
 
 
 @pytest.fixture(scope="session")
@@ -58,11 +63,11 @@ def source(made_once) -> Path:
 @pytest.fixture(scope="session")
 def expected(source, made_once) -> dict[str, torch.Tensor]:
     undisturbed = made_once("kill-embed-undisturbed", lambda top: run_job(source, top))
-    return torch.load(paths_in(undisturbed, undisturbed).vectors)
+    return torch.load(written(undisturbed).vectors)
 
 
 def check(top: Path, expected: dict[str, torch.Tensor]) -> None:
-    made = torch.load(paths_in(top, top).vectors)
+    made = torch.load(written(top).vectors)
     assert list(made) == list(expected)
     for key, vector in made.items():
         assert (vector - expected[key]).norm() / expected[key].norm() < 1e-5
@@ -90,7 +95,7 @@ def test_killed_at_any_moment(source, expected, tmp_path, kills):
             (os.killpg if landed % 8 else os.kill)(process.pid, signal.SIGKILL)  # now and then its worker is left
         process.communicate()
         kept = saved(top)
-        finished = paths_in(top, top).vectors.exists()
+        finished = written(top).vectors.exists()
         run_job(source, top)  # starts at once: no orphan holds the lock
         check(top, expected)
         assert finished or counts(top)["reused"] == kept
@@ -112,7 +117,7 @@ def test_killed_while_it_keeps_tokens(source, expected, tmp_path, kills):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        landed += not paths_in(top, top).vectors.exists()
+        landed += not written(top).vectors.exists()
         run_job(source, top, pooling="tokens")
         check(top, expected)
         keys = []

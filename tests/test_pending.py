@@ -41,9 +41,10 @@ def test_a_new_dicom_deep_in_a_folder_makes_that_folders_jobs_pending(work):
     assert (work / "results/embeddings/vit-tiny_embeddings_p10.pt").stat().st_mtime_ns == untouched
     source.with_name("90000004_0009.dcm").unlink()
     assert pending(work) == expected
-    assert run_demo(work).returncode == 0
-    assert pending(work) == set()
-    assert len(torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")) == 8
+    merged = "results/embeddings/vit-tiny_embeddings_all.pt"
+    assert run_demo(work, "--", merged).returncode == 0
+    assert pending(work) == {"qc_model vit-tiny", "qc_index", "all"}
+    assert len(torch.load(work / merged)) == 8
     assert not (work / "results/mp4/256/p11/p11000001/s90000004/90000004_0009.mp4").exists()
 
 
@@ -58,7 +59,7 @@ def test_a_table_that_stays_the_same_computes_no_vector(work):
     (folder / "x").rmdir()
     content, mp4 = digest.read_text(), mp4_times(work)
     assert "convert 256 p10" in pending(work)
-    assert run_demo(work).returncode == 0
+    assert run_demo(work, "--", "results/embeddings/vit-tiny_embeddings_p10.pt").returncode == 0
     assert (digest.read_text(), mp4_times(work)) == (content, mp4)
     record = json.loads((work / "results/embeddings/vit-tiny_embeddings_p10.json").read_text())
     assert record["counts"]["reused"] == record["counts"]["embedded"] == 4
@@ -89,11 +90,15 @@ def test_a_changed_parameter_and_checkpoint_make_their_jobs_pending(work):
         ("EMBED_VERSION", {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}),
     ],
 )
-def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, version, expected):
+def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, monkeypatch, version, expected):
     for name in ("workflow", "config"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
-    settings = tmp_path / "workflow/scripts/echo_embeddings/settings.py"
+    settings = tmp_path / "workflow/scripts/echo_embeddings/core/settings.py"
     settings.write_text(settings.read_text().replace(f"{version} = ", f"{version} = 1 + "))
+    other = run_demo(finished, "-n", snakefile=tmp_path / "workflow/Snakefile")
+    assert other.returncode == 1
+    assert "whose code is not that of this clone" in other.stdout
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "workflow/scripts"))
     assert pending(finished, snakefile=tmp_path / "workflow/Snakefile") == expected
 
 

@@ -351,7 +351,7 @@ def test_killed_in_the_middle_nothing_half_is_in_dicom_dir(project, places):
     content = project.files[path].content
     project.files[path].pause = 0.01
     code = (
-        "from pathlib import Path; from echo_embeddings import physionet as p; "
+        "from pathlib import Path; from echo_embeddings.fetch import physionet as p; "
         f"p.fetch(p.Project({project.url!r}, 'mimic-iv-echo', '1.0'), ['s90000001'], "
         f"p.Places(*map(Path, {[str(places.dicom), str(places.tables), str(places.state), str(places.record)]!r})))"
     )

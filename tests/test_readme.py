@@ -58,10 +58,6 @@ def small_models(resources: str) -> str:
     return yaml.safe_dump({"vitl": entry, "vith": entry, "vitg-384": {**entry, "resolution": 384}})
 
 
-# These go through the pages in their order, each in the state that the one before it has left.
-in_order = pytest.mark.xdist_group("pages")
-
-
 @pytest.fixture(scope="module")
 def clone(finished, tmp_path_factory) -> Path:
     """A clone of the repository in which the demo's files are converted, and one of them is spoiled since."""
@@ -109,14 +105,17 @@ def run_page(page: str, directory: Path, finished: Path) -> dict[str, str]:
     return said
 
 
-@pytest.fixture(scope="module")
-def readme(clone, finished) -> dict[str, str]:
-    """What README's commands said."""
-    return run_page("README.md", clone, finished)
+def test_the_pages_in_their_order(clone, finished):
+    """Each part starts from what the one before it has left."""
+    readme = run_page("README.md", clone, finished)
+    the_commands_of_the_readme(readme, clone)
+    a_line_can_be_added_to_the_configuration_that_the_readme_made(clone, finished)
+    the_python_of_the_readme(clone)
+    the_guides_commands_have_their_like(clone, finished)
+    the_commands_of_everyday(clone, finished)
 
 
-@in_order
-def test_the_commands_of_the_readme(readme, clone):
+def the_commands_of_the_readme(readme, clone):
     (doctor,) = {said for command, said in readme.items() if " doctor " in command}
     assert "vitl" in doctor
     (status,) = {said for command, said in readme.items() if " status " in command}
@@ -126,16 +125,14 @@ def test_the_commands_of_the_readme(readme, clone):
     assert (clone / "results/qc/index.html").is_file()
 
 
-@in_order
-def test_a_line_can_be_added_to_the_configuration_that_the_readme_made(readme, clone, finished):
+def a_line_can_be_added_to_the_configuration_that_the_readme_made(clone, finished):
     (clone / "more.yaml").write_text((clone / "my.yaml").read_text() + "limit: 5\nembed: {device: cpu}\n")
     result = run(clone, "snakemake --configfile more.yaml -n", finished)
     assert result.returncode == 0, result.stdout
     assert "rule convert" in result.stdout  # as another limit asks for
 
 
-@in_order
-def test_the_python_of_the_readme(readme, clone):
+def the_python_of_the_readme(clone):
     for block in blocks("README.md", "python"):
         result = subprocess.run([sys.executable, "-c", block], cwd=clone, capture_output=True, text=True, check=False)
         assert result.returncode == 0, block + result.stderr
@@ -143,8 +140,7 @@ def test_the_python_of_the_readme(readme, clone):
             assert result.stdout.count("torch.Size([192])") == 7
 
 
-@in_order
-def test_the_guides_commands_have_their_like(readme, clone, finished):
+def the_guides_commands_have_their_like(clone, finished):
     table = (REPOSITORY / "README.md").read_text().split("## From the guide's commands")[1].split("\n## ")[0]
     cells = [row.split("|")[2] for row in table.splitlines() if row.startswith("| `")]
     found = [command for cell in cells for command in re.findall(r"`((?:snakemake|make|cp) .*?)`", cell)]
@@ -161,8 +157,7 @@ def test_the_guides_commands_have_their_like(readme, clone, finished):
     assert all((clone / name).exists() for name in named)
 
 
-@in_order
-def test_the_commands_of_everyday(readme, clone, finished):
+def the_commands_of_everyday(clone, finished):
     vectors = clone / "results/embeddings/vitl_embeddings_all.pt"
     assert vectors.is_file()
     said = run_page("docs/everyday.md", clone, finished)

@@ -14,6 +14,7 @@ import pytest
 
 from echo_embeddings.core import job, manifest, progress
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.progress import Progress
 from echo_embeddings.tools import slurm, status
 from testing.commands import run_command
@@ -23,7 +24,7 @@ REGISTRY = {"m": {"resolution": 256}}
 
 
 def lines(tmp_path):
-    return {line.stage: line for line in status.collect(tmp_path, ["p10"], ["m"], REGISTRY)}
+    return {line.stage: line for line in status.collect(Layout(tmp_path), ["p10"], ["m"], REGISTRY)}
 
 
 def state_of(tmp_path):
@@ -161,7 +162,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
 def test_a_job_that_slurm_refuses_is_told_in_one_line():
     message = "SLURM sbatch failed. The error message was 'sbatch: error: a\nsbatch: error: b'.\n    sbatch call: x"
     line = slurm.failure_line(None, message, ["results/logs/embed/vitl/p10.log"])
-    assert line.startswith("embed vitl p10: SLURM takes no such job: sbatch: error: a sbatch: error: b; mend ")
+    assert line.startswith("embed vitl p10: SLURM takes no such job: sbatch: error: a sbatch: error: b; change ")
     assert slurm.refusal("Error in rule embed") is None
 
 

@@ -328,7 +328,7 @@ def test_an_incomplete_collection_is_an_error_where_it_must_be_complete(disk, tm
     dicom_dir, record_list = disk
     summary = tmp_path / "record_list/summary.tsv"
     chosen = find_folders(str(dicom_dir), ["p10"])
-    with pytest.raises(UserError, match=r"1 of them are not on the disk, 1 files of .*stand in .*differences\.tsv"):
+    with pytest.raises(UserError, match=r"1 of them are not on the disk, 1 files of .*names are in .*differences\.tsv"):
         inventory.check(record_list, chosen, summary, everything=False, require_complete=True)
     assert not summary.exists()
     assert inventory.differences_of(summary).exists()

@@ -180,7 +180,7 @@ def test_a_rate_that_was_written_as_30_0_is_recognised(work):
     assert digest not in journal.read_text()
 
 
-def test_the_workflow_goes_on_where_version_0_1_0_stopped(work, tmp_path):
+def test_the_workflow_goes_on_where_version_0_1_0_stopped(work, tmp_path, monkeypatch):
     """Jobs are pending once, and find their work done; a correction makes them pending again."""
     targets = [f"results/embeddings/{model}_embeddings_all.pt" for model in MODELS]
     before, manifests = (
@@ -214,9 +214,10 @@ def test_the_workflow_goes_on_where_version_0_1_0_stopped(work, tmp_path):
     for name in ("workflow", "config"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     code = tmp_path / Path(corrections.__file__).relative_to(REPOSITORY)
-    empty = "EMBED: tuple[Correction, ...] = ()"
-    assert empty in code.read_text()
-    code.write_text(code.read_text().replace(empty, 'EMBED = (Correction("0.2.1", "all", lambda *_: True),)'))
+    table = "EMBED: tuple[Correction, ...] = ("
+    assert table in code.read_text()
+    code.write_text(code.read_text().replace(table, table + 'Correction("0.2.1", "all", lambda *_: True),'))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "workflow/scripts"))
     planned = snakemake("-n", snakefile=tmp_path / "workflow/Snakefile")
     assert (planned.count("rule embed:"), planned.count("rule convert:")) == (4, 0)
 

@@ -1,4 +1,4 @@
-"""What the mask `sector` leaves of the cine and of phantoms: python docs/images/sector.py docs/images/sector.png"""
+"""What the mask `sector` leaves of the cine and of phantoms: python -m docs.images.sector docs/images/sector.png"""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "workflow/scripts")]
-
-from echo_embeddings import mask  # noqa: E402
-from testing import phantoms  # noqa: E402
-from testing.sectors import SECTOR, as_mp4, clip_of, judge, row_of  # noqa: E402
+from echo_embeddings.embed import masks
+from testing import phantoms
+from testing.sectors import SECTOR, as_mp4, clip_of, judge, row_of
 
 SIZE, RED, GREEN = 256, (0, 0, 90), (0, 200, 0)
 
@@ -20,7 +17,7 @@ def tile(name: str, scratch: Path) -> np.ndarray:
     """The brightest that each pixel becomes; red is masked, the green line is the true sector."""
     _, picture = clip_of(name)
     seen = as_mp4(picture, SIZE, scratch)
-    keep = mask.keep(SECTOR, (SIZE, SIZE), seen, row_of())
+    keep = masks.keep(SECTOR, (SIZE, SIZE), seen, row_of())
     shares = "kept {:.1%}, text gone {:.1%}".format(*judge(keep, picture))
     print(f"{name}: {shares}")
     out = np.clip(2.0 * seen.max(axis=0)[..., ::-1], 0, 255).astype(np.uint8)

@@ -27,6 +27,20 @@ if echo_embeddings.__version__ != RULES_VERSION:
         f"({Path(echo_embeddings.__file__).parent}): install version {RULES_VERSION}, or take the workflow of "
         f"version {echo_embeddings.__version__}"
     )
+
+
+def code(package):
+    """The package's files and what is in them."""
+    return {path.relative_to(package): path.read_bytes() for path in package.rglob("*.py")}
+
+
+# An edit of a clone would have no effect where another copy of the package is installed.
+BESIDE, IMPORTED = WORKFLOW_DIR / "scripts/echo_embeddings", Path(echo_embeddings.__file__).parent
+if BESIDE.is_dir() and BESIDE.resolve() != IMPORTED.resolve() and code(BESIDE) != code(IMPORTED):
+    raise WorkflowError(
+        f"Python imports the package from {IMPORTED}, whose code is not that of this clone, {BESIDE}: install the clone "
+        "(make install, or pip install --editable), or run the workflow that the installed package belongs to"
+    )
 if PREFIXED:
     raise WorkflowError(
         "a module's `prefix` moves what its rules declare, and not what their jobs keep beside it in results/: "

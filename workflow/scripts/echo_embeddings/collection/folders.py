@@ -3,18 +3,20 @@
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.layout import Layout
+from ..core.layout import MERGED, Layout
 from ..core.names import decode_name, encode_name
 from ..dicom.archives import unpack_command
 from ..dicom.mark import has_dicom_mark
 
 MP4_SUFFIX = ".mp4"  # in any case
+LONGEST = 200  # bytes of a folder's name: results are called by it and the model's, and file systems allow 255
 APPLE_DOUBLE = "._"  # how the names of files begin in which macOS keeps what another file system cannot
 
 
@@ -169,14 +171,27 @@ def find_folders(top: str, chosen: list[str], kind: Kind = DICOM) -> dict[str, F
         )
     names = [folder.name for folder in found]
     for name in names:
-        if name == "all" or set(name) & set("{}"):
-            raise UserError(f"config: {kind.key}: rename the folder {name!r}: 'all', {{ and }} are reserved")
+        if reason := _reserved(name):
+            raise UserError(f"config: {kind.key}: rename the folder {name!r}: {reason}")
         if names.count(name) > 1:
             raise UserError(
                 f"config: {kind.key}: {kind.name} lie directly in {top!r} and in its sub-folder {name!r}; "
                 "move the former into a sub-folder of their own, or name the folder you want in 'folders'"
             )
     return {folder.name: folder for folder in found}
+
+
+def _reserved(name: str) -> str | None:
+    """Why no folder can have this name, None if one can: results are called by it, and Snakemake reads their names."""
+    if name == MERGED:
+        return f"{MERGED!r} is reserved"
+    if match := re.search(r"[{}]|<[a-z][a-z0-9_]*>", name):
+        return f"{match[0]} stands for something else in Snakemake"
+    if match := re.search(r"(.+)\1{19,99}$", name):
+        return f"Snakemake refuses a name that ends with {match[1]!r} twenty times or more"
+    if len(os.fsencode(name)) > LONGEST:
+        return f"names of results would be too long; {LONGEST} bytes are the most"
+    return None
 
 
 def _direct(top: str) -> Folder:

@@ -5,23 +5,24 @@ killed and started again does only what is missing. An MP4 file has its final na
 """
 
 import collections
-import dataclasses
-import json
+import contextlib
+import errno
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..collection.folders import Folder, list_files, mp4_name
-from ..core import corrections, fingerprint, manifest
+from ..core import manifest
 from ..core.errors import UserError
-from ..core.files import FULL, PART, atomic_write
+from ..core.files import PART, naming, part_of
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
@@ -33,8 +34,11 @@ from ..dicom.frames import decode_frames
 from ..dicom.header import Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
 from ..dicom.mark import has_dicom_mark
 from . import video
+from .journal import Journal
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
+# Error numbers of a name that cannot be had, which say nothing of the disk.
+OF_A_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states none
 
 
@@ -52,30 +56,39 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
     except OSError as error:
         return Row(path, "", FAILED, f"cannot be opened: {error.strerror}")
     facts: dict[str, Any] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
-    part = target.with_name(f"{target.name}.{os.getpid()}{PART}")
     try:
         dataset, offset = read_header(source)
         facts.update(describe_header(dataset))
         clip = check_clip(source, dataset, offset, settings.modalities)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        small = _small_frames(clip, settings.size, part.parent)
         fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
-        frames = video.write(part, small, settings, float(fps))
-        size = part.stat().st_size
-        os.replace(part, target)
+        frames, size = _write_mp4(clip, target, settings, float(fps))
     except Skip as reason:
         return Row(path, "", SKIPPED, str(reason), **facts)
     except (Unreadable, video.VideoError) as reason:
         return Row(path, "", FAILED, str(reason), **facts)
     except OSError as error:
-        if error.errno in FULL and not error.filename:
-            error.filename = os.fspath(target)
-        raise
-    finally:
-        part.unlink(missing_ok=True)
+        if error.errno not in OF_A_NAME:
+            raise
+        why = f"its MP4 cannot be called as it would be: {error.strerror}; rename the DICOM"
+        return Row(path, "", FAILED, why, **facts)
     key = mp4_name(decode_name(path))
     return Row(path, key, CONVERTED, "", frames=frames, mp4_bytes=size, **facts)
+
+
+def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float) -> tuple[int, int]:
+    """Write the clip to the file `target`, whole or not at all; returns how many frames and bytes it has."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
+    # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
+    part = part_of(target, os.getpid())
+    try:
+        frames = video.write(part, _small_frames(clip, settings.size, target.parent), settings, fps)
+        size = part.stat().st_size
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return frames, size
 
 
 def _small_frames(clip: Clip, size: int, directory: Path) -> Iterator[NDArray[np.uint8]]:
@@ -93,7 +106,8 @@ def _small_frames(clip: Clip, size: int, directory: Path) -> Iterator[NDArray[np
             low, high = min(low, int(frame.min())), max(high, int(frame.max()))
             small = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
             shape, dtype = small.shape, small.dtype
-            waiting.write(small.tobytes())
+            with naming(directory):
+                waiting.write(small.tobytes())
         waiting.seek(0)
         # Divided before it is multiplied, as the reference does: so the maximum becomes 255 and not 254.99.
         span = np.float32(max(high - low, 1))
@@ -134,7 +148,7 @@ def convert_folder(
         _sweep(tree)
         listed = list_files(folder)
         chosen = _first_clips(folder, listed, limit) if limit else listed
-        journal = Journal(state / "rows.jsonl", settings, {encode_name(path) for path in listed})
+        journal = Journal(state / "rows.jsonl", folder, settings, {encode_name(path) for path in listed})
         rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
         collisions = _collisions(folder, chosen)
         rows |= {
@@ -143,6 +157,7 @@ def convert_folder(
         }
         todo = [path for path in chosen if path not in rows]
         print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
+        _prune(tree, listed, ())  # now too: an old MP4 may be where a new one needs a directory
         before = len(chosen) - len(todo)
         with (
             journal,
@@ -179,15 +194,21 @@ def _first_clips(folder: Folder, listed: list[str], limit: int) -> list[str]:
 
 
 def _collisions(folder: Folder, listed: Iterable[str]) -> dict[str, str]:
-    """Of the DICOM files that would give one MP4 name: each with another of them."""
-    by_name = collections.defaultdict(list)
+    """Of the DICOM files that would give one MP4 name, or need it for a directory: each with another of them."""
+    by_name, below = collections.defaultdict(list), collections.defaultdict(list)
     for path in listed:
-        by_name[mp4_name(path)].append(path)
+        name = mp4_name(path)
+        by_name[name].append(path)
+        for match in re.finditer(r"\.mp4(?=/)", name):
+            below[name[: match.end()]].append(path)
     found: dict[str, str] = {}
-    for paths in by_name.values():
-        marked = [path for path in paths if len(paths) > 1 and _has_mark(os.path.join(folder.path, path))]
-        if len(marked) > 1:
-            found |= {path: marked[0 if i else 1] for i, path in enumerate(marked)}
+    for name, paths in by_name.items():
+        if len(paths) > 1 or name in below:
+            marked = [path for path in paths if _has_mark(os.path.join(folder.path, path))]
+            if marked:
+                marked += [path for path in below.get(name, ()) if _has_mark(os.path.join(folder.path, path))]
+            if len(marked) > 1:
+                found |= {path: marked[0 if i else 1] for i, path in enumerate(marked)}
     return found
 
 
@@ -224,56 +245,6 @@ def _convert_all(
         _sweep(tree)
 
 
-class Journal:
-    """What became of each file, one JSON object a line, added as it is made.
-
-    Each row is kept with the fingerprint of the settings that it was made under, and with the corrections that
-    apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts.
-    A last line that a kill cut short does not.
-    """
-
-    def __init__(self, path: Path, settings: ConvertSettings, listed: set[str]) -> None:
-        """Read the journal at `path`, forget files that are not in `listed`, and open it for more."""
-        self._settings, self._fingerprint = settings, settings.fingerprint()
-        earlier = fingerprint.convert_0_1_0(settings)
-        self._records: dict[str, dict[str, Any]] = {}
-        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
-            try:
-                record = json.loads(line)
-                row = Row(**record["row"])
-                if record["settings"] in earlier:
-                    record["settings"] = self._fingerprint
-            except (ValueError, TypeError, KeyError):  # cut short, or of an older version: done again
-                continue
-            if row.path in listed:
-                self._records[row.path] = record
-        with atomic_write(path) as part:
-            part.write_text("".join(json.dumps(r) + "\n" for r in self._records.values()), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
-
-    def row(self, path: str) -> Row | None:
-        """The row of the file, if it was made under these settings."""
-        record = self._records.get(path)
-        row = Row(**record["row"]) if record else None
-        return row if record and row and record["settings"] == self._made_under(row) else None
-
-    def add(self, row: Row) -> None:
-        """Append a row; from here on it survives whatever becomes of this process."""
-        record = {"settings": self._made_under(row), "row": dataclasses.asdict(row)}
-        self._records[row.path] = record
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-
-    def _made_under(self, row: Row) -> str:
-        return self._fingerprint + corrections.term(corrections.CONVERT, row, self._settings)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
 def _kept(journal: Journal, folder: Folder, tree: Path, path: str) -> Row | None:
     """The row made before, if the file and its MP4 are still what they were; failures are tried again."""
     row = journal.row(encode_name(path))
@@ -298,12 +269,18 @@ def _sweep(tree: Path) -> None:
 
 
 def _prune(tree: Path, listed: Iterable[str], rows: Iterable[Row]) -> None:
-    """Delete every MP4 whose DICOM is gone or is no clip any more. Those of DICOM beyond `limit` stay."""
+    """Delete every MP4 whose DICOM is gone or is no clip any more, and empty directories.
+
+    MP4 files of DICOM beyond `limit` stay.
+    """
     wanted = {mp4_name(path) for path in listed}
     wanted -= {mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
     for path in tree.rglob("*.mp4"):
         if path.is_file() and path.relative_to(tree).as_posix() not in wanted:
             path.unlink()
+    for directory, _, _ in os.walk(tree, topdown=False):
+        with contextlib.suppress(OSError):  # it is not empty
+            os.rmdir(directory)
 
 
 def _summarize(name: str, rows: list[Row], seconds: float) -> None:

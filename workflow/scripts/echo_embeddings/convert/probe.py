@@ -23,7 +23,6 @@ from ..core.progress import Progress
 from ..core.workers import Failure, at_work
 from . import video
 
-FPS_MAX = 1000  # frames a second; what states more states nothing
 LOOK = 8  # frames of a clip that are looked at, the last one among them: so the file can be read to its end
 MOVES = 2.0  # standard deviation over time, grey levels of 255, from which on a pixel moves; codecs make less
 STILL = 0.001  # a picture of which a smaller share moves is suspected to be a still
@@ -70,7 +69,7 @@ def _look(source: str, path: str) -> dict[str, Any]:
         raise _Skip(f"suspected still: {reason}")
     return {
         "reason": DEINTERLACED if interlaced else "",
-        **{"frames": frames, "rows": rows, "columns": columns, "fps": fps if 0 < fps < FPS_MAX else None},
+        **{"frames": frames, "rows": rows, "columns": columns, "fps": manifest.believed_fps(fps)},
     }
 
 

@@ -9,7 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # error numbers of a disk without room
-PART = ".part"  # what a file in the making is called: its final name and this
+PART = ".part"  # how the name of a file in the making ends
+
+
+def part_of(path: Path, *more: object) -> Path:
+    """Where the file `path` is made, beside it: under a short name, since its own may be as long as names can be.
+
+    The name has 21 bytes and is the same each time, for each `more`.
+    """
+    digest = hashlib.sha256(b"\0".join(map(os.fsencode, (path.name, *map(str, more)))))
+    return path.with_name(digest.hexdigest()[:16] + PART)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have an `OSError` of the block that names no file, as of a disk that is full, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -17,16 +37,19 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its name only if the block ends well.
 
     The content is flushed to disk before the rename, so that after a power cut `path` is either the
-    old file or the whole new one. On an error the temporary file is removed.
+    old file or the whole new one. On an error the temporary file is removed, and an `OSError` names a file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + PART)
+    part = part_of(path)
+    with contextlib.suppress(OSError):  # none is there, mostly: what version 0.1.0 left where it was killed
+        path.with_name(path.name + PART).unlink()
     try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with naming(path):
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 

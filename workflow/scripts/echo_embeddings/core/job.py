@@ -59,9 +59,8 @@ def logged(log: str, attempt: int = 1) -> Iterator[TextIO | None]:
         _stop(terminal, log, ERROR, str(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _stop(
-            terminal, log, FAILED, f"{place}{error.strerror or error}; what is done is kept: correct it and run again"
-        )
+        message = f"{place}{error.strerror or error}; what is done is kept: correct it and run again"
+        _stop(terminal, log, FAILED, message)
     except Exception as error:
         _stop(terminal, log, FAILED, f"{type(error).__name__}: {one_line(error)[:300]}")
     finally:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import TransientError, UserError
-from .files import atomic_write
+from .files import atomic_write, naming
 
 HELD = (errno.EAGAIN, errno.EACCES)
 MISSING = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -34,10 +34,11 @@ def file_lock(path: str | os.PathLike[str], wait: bool = True) -> Iterator[None]
     """
     with open(path, "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            with naming(path):
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in HELD:
-                raise BlockingIOError(error.errno, "another process holds the lock", os.fspath(path)) from error
+                raise BlockingIOError(*error.args, error.filename) from error
             if error.errno in MISSING:
                 raise UserError(
                     f"{path}: its file system has no locks ({error.strerror}), by which jobs keep out of each other's "

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from .files import atomic_write
 from .names import one_line
 
 CONVERTED, SKIPPED, FAILED = "converted", "skipped", "failed"
+FPS = (1, 1000)  # frames a second, from least to most: no echo is slower or faster
 DEINTERLACED = "deinterlaced"  # what the reason says of an MP4 that is read so
 
 
@@ -27,7 +28,7 @@ class Row:
     frames: int | None = None  # in the MP4
     rows: int | None = None  # of the DICOM, pixels
     columns: int | None = None  # of the DICOM, pixels
-    fps: float | None = None  # the rate the DICOM states, frames a second
+    fps: float | None = None  # the rate the DICOM states, frames a second, within `FPS`
     photometric: str | None = None  # PhotometricInterpretation
     transfer_syntax: str | None = None  # TransferSyntaxUID
     bytes: int | None = None  # of the DICOM
@@ -39,7 +40,12 @@ class Row:
     region_data_types: str | None = None  # RegionDataType of each ultrasound region, ascending, by comma
     tissue_box: str | None = None  # of the tissue region: first and last column and row, `x0,y0,x1,y1`, pixels
     heart_rate: int | None = None  # HeartRate, beats a minute
-    kind: str | None = None  # bmode, colour, spectral or unknown
+    kind: str | None = None  # bmode, colour, spectral, volume, capture or unknown
+
+
+def believed_fps(stated: float) -> float | None:
+    """The rate that a file states, frames a second; None where it cannot be one."""
+    return stated if FPS[0] <= stated <= FPS[1] else None
 
 
 COLUMNS = [field.name for field in dataclasses.fields(Row)]
@@ -55,6 +61,16 @@ INTEGERS = (
 )
 _TYPES: dict[str, type] = dict.fromkeys(INTEGERS, int) | {"fps": float}
 _MAY_BE_NONE = {field.name for field in dataclasses.fields(Row) if field.default is None}
+
+
+def check_row(record: Mapping[str, Any]) -> None:
+    """Raise `ValueError` or `TypeError` if `record` is not what `dataclasses.asdict` makes of a row."""
+    row = Row(**record)
+    for name in COLUMNS:
+        value, kind = getattr(row, name), _TYPES.get(name, str)
+        known = isinstance(value, (int, float) if kind is float else kind) or (value is None and name in _MAY_BE_NONE)
+        if not known:
+            raise ValueError(f"{name} is {value!r}")
 
 
 def _cell(name: str, value: object) -> str:
@@ -89,7 +105,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error
+        raise UserError(f"{path}: cannot read the manifest: {one_line(error)}; delete it and run again") from error
     if lines[0].split("\t")[: len(COLUMNS)] != COLUMNS or lines[-1] != "":
         raise UserError(f"{path}: not a whole manifest; delete it and run again")
     rows = []
@@ -102,5 +118,7 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
             }
             rows.append(Row(**record))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: line {number} is not a manifest row: {one_line(error)}") from error
+            raise UserError(
+                f"{path}: line {number} is not a manifest row: {one_line(error)}; delete it and run again"
+            ) from error
     return rows

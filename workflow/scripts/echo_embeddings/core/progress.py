@@ -36,11 +36,15 @@ class Record:
 
 
 def read(state: Path) -> Record | None:
-    """The record in a job's state directory, None where there is none or it is of another version."""
+    """The record in a job's state directory, None where there is none, or it is damaged or of another version."""
     try:
-        return Record(**json.loads((state / RECORD).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        record = Record(**json.loads((state / RECORD).read_text()))
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
+    numbers = (record.done, record.total, record.failed, record.rate, record.started, record.updated)
+    texts = (record.state, record.host, "" if record.slurm_job is None else record.slurm_job)
+    whole = all(isinstance(n, int | float) for n in numbers) and all(isinstance(text, str) for text in texts)
+    return record if whole else None
 
 
 class Progress:

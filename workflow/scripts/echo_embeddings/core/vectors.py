@@ -144,7 +144,10 @@ def _load(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
     try:
         vectors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch has no type of its own for a file that is damaged
-        raise UserError(f"{path}: cannot be read as an embedding file: {one_line(error)[:200]}") from error
+        raise UserError(
+            f"{path}: cannot be read as an embedding file: {one_line(error)[:200]}; "
+            "if the workflow made it, delete it and run again: no vector that a job remembers is computed again"
+        ) from error
     if not isinstance(vectors, dict):
         raise UserError(f"{path}: holds a {type(vectors).__name__}, not a dict of vectors")
     keys = list(vectors)

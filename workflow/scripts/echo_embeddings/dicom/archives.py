@@ -1,27 +1,15 @@
 """DICOM packed in zip and tar files: told from other files, and how to unpack it. It is not read in place."""
 
 import itertools
-import lzma
 import os
 import shlex
 import stat
 import tarfile
 import zipfile
-import zlib
 
 from .mark import bears_mark
 
 LOOK_AT = 20  # files in an archive, until it counts as one without DICOM
-# What readers of archives raise on one that is damaged, encrypted, or compressed in a way they do not know.
-_CLOSED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    NotImplementedError,
-    RuntimeError,
-)
 
 
 def unpack_command(path: str) -> str | None:
@@ -37,14 +25,16 @@ def unpack_command(path: str) -> str | None:
             return f"unzip {where} -d {there}" if _zip_holds_dicom(path) else None
         if tarfile.is_tarfile(path):
             return f"tar -xf {where} -C {there}" if _tar_holds_dicom(path) else None
-    except _CLOSED:
+    except OSError:
+        raise
+    except Exception:  # there is no end to what an archive brings that is damaged, encrypted or packed in another way
         return None
     return None
 
 
 def _zip_holds_dicom(path: str) -> bool:
     with zipfile.ZipFile(path) as archive:
-        for member in itertools.islice((m for m in archive.infolist() if not m.is_dir()), LOOK_AT):
+        for member in itertools.islice((m for m in archive.infolist() if not m.filename.endswith("/")), LOOK_AT):
             with archive.open(member) as file:
                 if bears_mark(file):
                     return True

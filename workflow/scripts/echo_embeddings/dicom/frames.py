@@ -1,23 +1,27 @@
 """The frames of a DICOM file, one at a time, as pydicom's `pixel_array` has them."""
 
-from collections.abc import Iterator
-from typing import Any
+import contextlib
+from collections.abc import Generator, Iterator
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
-from pydicom.pixels.utils import iter_pixels
+from pydicom.pixels.utils import as_pixel_options
 
+from ..core.files import FULL
 from ..core.names import one_line
-from .header import Clip, Unreadable
-from .syntaxes import BY_PLUGIN, JPEG, JPEG_LS, LOSSLESS_JPEG, SAMPLES
+from .header import Clip, Unreadable, frame_bytes, same_size
+from .source import open_data_set, pixel_element
+from .streams import stream_frames
+from .syntaxes import BY_PLUGIN, JPEG, JPEG_LS, LOSSLESS_JPEG, SAMPLES, VIDEO
 
 _PLUGIN = "imagecodecs"
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of JPEG, start of frame
 
 
 def decode_frames(clip: Clip) -> Iterator[NDArray[Any]]:
@@ -25,20 +29,24 @@ def decode_frames(clip: Clip) -> Iterator[NDArray[Any]]:
 
     Colour (YBR and palettes turned into RGB) is [rows, columns, 3], grey [rows, columns]; uint8,
     uint16 or int16. MONOCHROME1 is not inverted here: its values are, once they are stretched.
-    Raises `Unreadable` where a frame cannot be decoded or their number is not NumberOfFrames.
+    Raises `Unreadable` where a frame cannot be decoded or their number is not NumberOfFrames, `OSError` where there
+    is no room for a video stream in the directory of temporary files.
     """
     count = 0
     try:
-        for frame in _decoded(clip):
-            if clip.photometric == "PALETTE COLOR":
-                frame = apply_color_lut(frame, clip.dataset)[..., :3]  # noqa: PLW2901
-            _same_size(count, frame.shape[0], frame.shape[1], clip)
-            count += 1
-            if count > clip.number_of_frames:
-                break
-            dtype = np.dtype(np.int16) if frame.dtype == np.int8 else frame.dtype.newbyteorder("=")
-            yield np.ascontiguousarray(frame, dtype)
+        with contextlib.closing(_decoded(clip)) as decoded:
+            for frame in decoded:
+                if clip.photometric == "PALETTE COLOR":
+                    frame = apply_color_lut(frame, clip.dataset)[..., :3]  # noqa: PLW2901
+                same_size(count, frame.shape[0], frame.shape[1], clip)
+                count += 1
+                if count > clip.number_of_frames:
+                    break
+                dtype = np.dtype(np.int16) if frame.dtype == np.int8 else frame.dtype.newbyteorder("=")
+                yield np.ascontiguousarray(frame, dtype)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise Unreadable(f"cannot be read: {error.strerror or one_line(error)}") from error
     except Unreadable:
         raise
@@ -49,23 +57,66 @@ def decode_frames(clip: Clip) -> Iterator[NDArray[Any]]:
         raise Unreadable(f"NumberOfFrames is {clip.number_of_frames}, the file holds {more}")
 
 
-def _decoded(clip: Clip) -> Iterator[NDArray[Any]]:
+def _decoded(clip: Clip) -> Generator[NDArray[Any]]:
     """The frames as their decoder gives them, palettes not applied."""
-    if clip.transfer_syntax in JPEG:
-        yield from _jpeg_frames(clip)
-        return
-    deflated = clip.transfer_syntax == uid.DeflatedExplicitVRLittleEndian  # it has to be inflated as a whole
-    plugin = _PLUGIN if clip.transfer_syntax in BY_PLUGIN else ""
-    yield from iter_pixels(pydicom.dcmread(clip.path) if deflated else clip.path, decoding_plugin=plugin)
+    syntax = uid.UID(clip.transfer_syntax)
+    with open_data_set(clip.path) as (file, _):
+        vr, length = pixel_element(file, clip.pixel_offset, syntax.is_little_endian)
+        if (length is None) != syntax.is_encapsulated:
+            raise Unreadable(
+                "PixelData is not encapsulated, as its transfer syntax demands"
+                if syntax.is_encapsulated
+                else "PixelData is encapsulated, which its transfer syntax is not"
+            )
+        options = as_pixel_options(
+            clip.dataset, number_of_frames=clip.number_of_frames, pixel_keyword="PixelData", pixel_vr=vr
+        )
+        if length is not None:
+            _right_amount(clip, length)
+            yield from _native_frames(clip, file, options)
+        elif syntax in VIDEO:
+            yield from stream_frames(clip, file)
+        elif syntax in JPEG:
+            yield from _jpeg_frames(clip, file)
+        else:
+            plugin = _PLUGIN if syntax in BY_PLUGIN else ""
+            for frame, _ in get_decoder(syntax).iter_array(file, decoding_plugin=plugin, **options):
+                yield frame
 
 
-def _jpeg_frames(clip: Clip) -> Iterator[NDArray[Any]]:
+def _right_amount(clip: Clip, held: int) -> None:
+    """Raise `Unreadable` if uncompressed pixel data of `held` bytes is not what the header promises.
+
+    Behind the last frame there may be padding, up to a row.
+    """
+    promised = clip.number_of_frames * frame_bytes(clip)
+    if clip.photometric == "YBR_FULL_422" and held // 3 * 2 == promised:
+        raise Unreadable(
+            "PhotometricInterpretation is YBR_FULL_422, and the pixels are not subsampled: RGB or YBR_FULL?"
+        )
+    if held - promised >= frame_bytes(clip):
+        raise Unreadable(f"NumberOfFrames is {clip.number_of_frames}, the file holds more")
+    if not 0 <= held - promised <= frame_bytes(clip) // clip.rows:
+        raise Unreadable(f"the header promises {promised} bytes of pixels, the file holds {held}")
+
+
+def _native_frames(clip: Clip, file: BinaryIO, options: dict[str, Any]) -> Iterator[NDArray[Any]]:
+    """The uncompressed frames of `file`, which stands where they begin."""
+    decoder = get_decoder(clip.transfer_syntax)
+    start = file.tell()
+    for index in range(clip.number_of_frames):
+        file.seek(start)
+        # Not pydicom's iter_array: from the second frame on it has forgotten that YBR_FULL_422 is subsampled.
+        yield decoder.as_array(file, index=index, **options)[0]
+
+
+def _jpeg_frames(clip: Clip, file: BinaryIO) -> Iterator[NDArray[Any]]:
     """Decode JPEG (baseline, extended, lossless) with libjpeg-turbo, straight to RGB where it can."""
     signed = clip.dataset.get("PixelRepresentation", 0) == 1
     lossless = clip.transfer_syntax in LOSSLESS_JPEG
-    for number, data in enumerate(_encapsulated_frames(clip)):
+    for number, data in enumerate(_encapsulated_frames(clip, file)):
         rows, columns, colour = _jpeg_header(data, clip.photometric)
-        _same_size(number, rows, columns, clip)  # before anything is allocated for it
+        same_size(number, rows, columns, clip)  # before anything is allocated for it
         if SAMPLES[clip.photometric] == 1:
             frame = imagecodecs.jpeg8_decode(data)
             if signed:
@@ -79,26 +130,16 @@ def _jpeg_frames(clip: Clip) -> Iterator[NDArray[Any]]:
         yield frame
 
 
-def _same_size(number: int, rows: int, columns: int, clip: Clip) -> None:
-    """Raise `Unreadable` unless frame `number` has the size that the header says."""
-    if (rows, columns) != (clip.rows, clip.columns):
-        raise Unreadable(f"frame {number} is {rows} x {columns}, the header says {clip.rows} x {clip.columns}")
-
-
-def _encapsulated_frames(clip: Clip) -> Iterator[bytes]:
+def _encapsulated_frames(clip: Clip, file: BinaryIO) -> Iterator[bytes]:
     """The compressed frames, read from the file one at a time."""
-    with open(clip.path, "rb") as file:
-        file.seek(clip.pixel_offset)
-        if file.read(12)[8:] != b"\xff\xff\xff\xff":
-            raise Unreadable("PixelData is not encapsulated, as its transfer syntax demands")
-        offsets = clip.dataset.get("ExtendedOffsetTable")
-        lengths = clip.dataset.get("ExtendedOffsetTableLengths")
-        for frame in generate_frames(
-            file,
-            number_of_frames=clip.number_of_frames,
-            extended_offsets=(offsets, lengths) if offsets and lengths else None,
-        ):
-            yield _whole(frame)
+    offsets = clip.dataset.get("ExtendedOffsetTable")
+    lengths = clip.dataset.get("ExtendedOffsetTableLengths")
+    for frame in generate_frames(
+        file,
+        number_of_frames=clip.number_of_frames,
+        extended_offsets=(offsets, lengths) if offsets and lengths else None,
+    ):
+        yield _whole(frame)
 
 
 def _whole(frame: bytes) -> bytes:
@@ -114,13 +155,11 @@ def _jpeg_header(data: bytes, photometric: str) -> tuple[int, int, str | None]:
     An Adobe segment, or components named R, G, B, settle the colour space. Else a JFIF segment means
     YCbCr, and without one the DICOM's PhotometricInterpretation is believed, as pydicom does.
     """
-    jfif, adobe, position = False, False, 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
-        segment = data[position + 4 : position + 2 + length]
+    jfif, adobe = False, False
+    for marker, segment in _jpeg_segments(data):
         adobe = adobe or (marker == 0xEE and segment.startswith(b"Adobe"))
         jfif = jfif or (marker == 0xE0 and segment.startswith(b"JFIF"))
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+        if marker in _FRAME_MARKERS:
             if adobe:
                 colour = None
             elif bytes(segment[6::3]) in (b"RGB", b"rgb"):
@@ -128,8 +167,31 @@ def _jpeg_header(data: bytes, photometric: str) -> tuple[int, int, str | None]:
             else:
                 colour = "YCBCR" if jfif or photometric.startswith("YBR") else "RGB"
             return int.from_bytes(segment[1:3]), int.from_bytes(segment[3:5]), colour
-        position += 2 + length
     raise Unreadable("a frame is no JPEG stream, as its transfer syntax demands")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The marker segments of a JPEG or JPEG-LS stream; any number of bytes FF may stand before each."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        if data[position + 1] == 0xFF:
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4])
+        yield data[position + 1], data[position + 4 : position + 2 + length]
+        position += 2 + length
+
+
+def _codestream_size(data: bytes) -> tuple[int, int] | None:
+    """Rows and columns of a JPEG-LS or JPEG 2000 stream; None where it does not say them."""
+    if data.startswith(b"\xff\xd8"):
+        sizes = (segment[1:5] for marker, segment in _jpeg_segments(data) if marker == 0xF7)
+        return next(((int.from_bytes(size[:2]), int.from_bytes(size[2:])) for size in sizes), None)
+    siz = data.find(b"\xff\x4f\xff\x51")  # at the start, or in the boxes of a JP2 file
+    if siz < 0:
+        return None
+    right, bottom, left, top = (int.from_bytes(data[at : at + 4]) for at in range(siz + 8, siz + 24, 4))
+    return bottom - top, right - left
 
 
 # --- a decoder plugin for pydicom (its guide: "Decoder plugins") -------------------------------------
@@ -144,6 +206,9 @@ def is_available(syntax: str) -> bool:
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     """Decode one JPEG-LS or JPEG 2000 frame for pydicom; colour by pixel, in host byte order."""
+    size = _codestream_size(src)
+    if size and size != (runner.rows, runner.columns):  # before anything is allocated for it
+        raise Unreadable("is {} x {}, the header says {} x {}".format(*size, runner.rows, runner.columns))
     if runner.transfer_syntax in JPEG_LS:
         frame = imagecodecs.jpegls_decode(_whole(src))
     else:

@@ -1,25 +1,55 @@
 """The header of a DICOM file: what it says of a clip, and whether the clip can be decoded."""
 
+import contextlib
 import logging
 import math
 import os
 import stat
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pydicom
 from pydicom import uid
+from pydicom.filereader import read_file_meta_info
 
+from ..core.manifest import believed_fps
 from ..core.names import one_line
 from .archives import unpack_command
 from .mark import has_dicom_mark
-from .syntaxes import BY_PLUGIN, JPEG, NATIVE, SAMPLES
+from .source import open_data_set
+from .syntaxes import BY_PLUGIN, JPEG, NATIVE, SAMPLES, VIDEO, VIDEO_COLOURS
 
 _PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # its tag in little and big endian
 
 HEART_RATE_MAX = 400  # beats a minute; more is no heart rate
 FRAME_PIXELS_MAX = 2**26  # no ultrasound frame has more; a header that says so is not believed
+INTEGER_MAX = 2**31 - 1  # no number of a header that is told has more
+HEADER_MAX = 2**26  # bytes of a deflated header; a file of 64 KB can inflate to that
+
+# The SOP classes (DICOM PS3.4, B.5) of which the frames are slices, and those that are pictures of a screen.
+VOLUMES = frozenset(
+    {
+        uid.EnhancedUSVolumeStorage,
+        uid.EnhancedCTImageStorage,
+        uid.EnhancedMRImageStorage,
+        uid.EnhancedMRColorImageStorage,
+        uid.EnhancedPETImageStorage,
+        uid.LegacyConvertedEnhancedCTImageStorage,
+        uid.LegacyConvertedEnhancedMRImageStorage,
+        uid.LegacyConvertedEnhancedPETImageStorage,
+    }
+)
+CAPTURES = frozenset(
+    {
+        uid.SecondaryCaptureImageStorage,
+        uid.MultiFrameSingleBitSecondaryCaptureImageStorage,
+        uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+        uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+        uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
+    }
+)
 
 # What is wrong with a file is told by its row; pydicom's many words about odd headers help nobody.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -51,32 +81,40 @@ class Clip:
 # --- header ---------------------------------------------------------------------------------------
 
 
-def read_header(path: str) -> tuple[pydicom.Dataset, int | None]:
-    """The header of the DICOM file at `path`, and the offset of its pixel data in bytes (None: there is none).
-
-    Raises `Skip` for what is no DICOM image file (a file without DICOM's mark, a DICOMDIR) and
-    `Unreadable` for an empty file and for one that bears the mark and cannot be read.
-    """
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Whatever a broken byte leads pydicom, or us, to raise becomes `Unreadable`."""
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise Skip("not a regular file")
-        if status.st_size == 0:
-            raise Unreadable("empty file")
-        if not has_dicom_mark(path):
-            raise Skip("an archive of DICOM: unpack it" if unpack_command(path) else "not DICOM")
-        with open(path, "rb") as file:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True)
-            offset = file.tell()
-            deflated = dataset.file_meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian
-            has_pixels = deflated or file.read(4) in _PIXEL_DATA
-            list(dataset.iterall())  # every value is parsed here, so that a broken one is found here
+        yield
     except OSError as error:
         raise Unreadable(f"cannot be opened: {error.strerror or one_line(error)}") from error
     except (Skip, Unreadable):
         raise
-    except Exception as error:  # pydicom raises whatever a broken byte leads it to
+    except Exception as error:
         raise Unreadable(f"unreadable header: {one_line(error)}") from error
+
+
+@_reading()
+def read_header(path: str) -> tuple[pydicom.Dataset, int | None]:
+    """The header of the DICOM file at `path`, and the offset of its pixel data in bytes (None: there is none).
+
+    The offset is from where `source.open_data_set` counts. Values are parsed when they are asked for. Raises `Skip`
+    for what is no DICOM image file (a file without DICOM's mark, a DICOMDIR) and `Unreadable` for an empty file and
+    for one that bears the mark and cannot be read.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise Skip("not a regular file")
+    if status.st_size == 0:
+        raise Unreadable("empty file")
+    if not has_dicom_mark(path):
+        raise Skip("an archive of DICOM: unpack it" if unpack_command(path) else "not DICOM")
+    with open_data_set(path, HEADER_MAX) as (file, deflated):
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=deflated)
+        if deflated:
+            dataset.file_meta = read_file_meta_info(path)
+        offset = file.tell()
+        has_pixels = file.read(4) in _PIXEL_DATA
     if dataset.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
         raise Skip("DICOMDIR")
     return dataset, offset if has_pixels else None
@@ -85,30 +123,31 @@ def read_header(path: str) -> tuple[pydicom.Dataset, int | None]:
 def describe_header(dataset: pydicom.Dataset) -> dict[str, Any]:
     """What the header alone tells, under the names of the manifest's columns.
 
-    A value that is absent or absurd is left out.
+    A value that is absent, broken or absurd is left out: none of them decides whether a clip can be had.
     """
-    regions = _regions(dataset)
-    colour = dataset.get("UltrasoundColorDataPresent")
-    heart_rate = _positive(dataset.get("HeartRate"), int)
-    found: dict[str, Any] = {
-        "rows": _positive(dataset.get("Rows"), int),
-        "columns": _positive(dataset.get("Columns"), int),
-        "fps": frame_rate(dataset),
-        "photometric": _text(dataset.get("PhotometricInterpretation")),
-        "transfer_syntax": _text(dataset.file_meta.get("TransferSyntaxUID")),
-        "manufacturer": _text(dataset.get("Manufacturer")),
-        "manufacturer_model_name": _text(dataset.get("ManufacturerModelName")),
-        "ultrasound_color_data_present": colour if colour in (0, 1) else None,
-        "region_data_types": ",".join(str(kind) for kind in sorted({r.data_type for r in regions})) or None,
-        "tissue_box": _tissue_box(regions, dataset.get("Columns"), dataset.get("Rows")),
-        "heart_rate": heart_rate if heart_rate and heart_rate <= HEART_RATE_MAX else None,
-        "kind": _kind(regions, colour),
-    }
+    found = {name: _unless_broken(tell, dataset) for name, tell in _TOLD.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _unless_broken(tell: Callable[[pydicom.Dataset], Any], dataset: pydicom.Dataset) -> Any:
+    try:
+        return tell(dataset)
+    except Exception:  # pydicom raises whatever a broken value leads it to
+        return None
 
 
 def _text(value: object) -> str | None:
     return one_line(value) if value else None
+
+
+def _heart_rate(dataset: pydicom.Dataset) -> int | None:
+    rate = _positive(dataset.get("HeartRate"), int)
+    return rate if rate and rate <= HEART_RATE_MAX else None
+
+
+def _colour(dataset: pydicom.Dataset) -> int | None:
+    present = dataset.get("UltrasoundColorDataPresent")
+    return int(present) if present in (0, 1) else None
 
 
 @dataclass(frozen=True)
@@ -127,27 +166,36 @@ def _regions(dataset: pydicom.Dataset) -> list[_Region]:
     for item in dataset.get("SequenceOfUltrasoundRegions") or []:
         try:
             numbers = [int(item[name].value) for name in ("RegionDataType", "RegionSpatialFormat", *corners)]
-        except (KeyError, TypeError, ValueError):
+        except Exception:  # as in `_unless_broken`
             continue
         found.append(_Region(numbers[0], numbers[1], (numbers[2], numbers[3], numbers[4], numbers[5])))
     return found
 
 
-def _tissue_box(regions: list[_Region], columns: object, rows: object) -> str | None:
+def _region_data_types(dataset: pydicom.Dataset) -> str | None:
+    return ",".join(str(data_type) for data_type in sorted({r.data_type for r in _regions(dataset)})) or None
+
+
+def _tissue_box(dataset: pydicom.Dataset) -> str | None:
     """The box of the largest two-dimensional tissue or colour region, None if it does not lie in the picture."""
-    boxes = [r.box for r in regions if r.data_type in (1, 2) and r.spatial_format == 1]
-    if not boxes or not isinstance(columns, int) or not isinstance(rows, int):
+    boxes = [r.box for r in _regions(dataset) if r.data_type in (1, 2) and r.spatial_format == 1]
+    if not boxes:
         return None
     x0, y0, x1, y1 = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
-    return f"{x0},{y0},{x1},{y1}" if 0 <= x0 < x1 < columns and 0 <= y0 < y1 < rows else None
+    inside = 0 <= x0 < x1 < dataset.Columns and 0 <= y0 < y1 < dataset.Rows
+    return f"{x0},{y0},{x1},{y1}" if inside else None
 
 
-def _kind(regions: list[_Region], colour: object) -> str:
-    """bmode, colour, spectral or unknown, as the regions and UltrasoundColorDataPresent say."""
+def _kind(dataset: pydicom.Dataset) -> str:
+    """volume or capture by the SOP class; else bmode, colour, spectral or unknown by regions and colour."""
+    sop_class = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    if sop_class in VOLUMES or sop_class in CAPTURES:
+        return "volume" if sop_class in VOLUMES else "capture"
+    regions = _regions(dataset)
     types = {r.data_type for r in regions if r.spatial_format == 1}
     if any(r.data_type in (3, 4) for r in regions):
         return "spectral"
-    if 2 in types or colour == 1:
+    if 2 in types or _unless_broken(_colour, dataset) == 1:
         return "colour"
     return "bmode" if 1 in types else "unknown"
 
@@ -158,44 +206,80 @@ def _positive(value: object, kind: type) -> Any:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-    return kind(number) if math.isfinite(number) and number > 0 else None
+    return kind(number) if math.isfinite(number) and 0 < number <= INTEGER_MAX else None
 
 
 def frame_rate(dataset: pydicom.Dataset) -> float | None:
-    """The rate that the header states, frames a second; None where it states none.
+    """The rate that the header states, frames a second; None where it states none that is to be believed.
 
     FrameTime (ms), or FrameTimeVector (ms, its first entry is none) where FrameIncrementPointer
     leads to it, else RecommendedDisplayFrameRate, else CineRate (DICOM PS3.3, C.7.6.5).
     """
+    for tell in (_rate_of_frame_time, *(_rate_of(name) for name in ("RecommendedDisplayFrameRate", "CineRate"))):
+        rate = _unless_broken(tell, dataset)
+        if rate and (believed := believed_fps(rate)):
+            return believed
+    return None
+
+
+def _rate_of_frame_time(dataset: pydicom.Dataset) -> float | None:
     if dataset.get("FrameIncrementPointer") == 0x00181065:
         steps = dataset.get("FrameTimeVector")
         steps = [_positive(step, float) for step in steps[1:]] if isinstance(steps, pydicom.multival.MultiValue) else []
         mean = sum(steps) / len(steps) if steps and all(steps) else None
     else:
         mean = _positive(dataset.get("FrameTime"), float)
-    if mean:
-        return 1000.0 / float(mean)
-    for keyword in ("RecommendedDisplayFrameRate", "CineRate"):
-        rate = _positive(dataset.get(keyword), float)
-        if rate:
-            return float(rate)
-    return None
+    return 1000.0 / float(mean) if mean else None
+
+
+def _rate_of(keyword: str) -> Callable[[pydicom.Dataset], float | None]:
+    return lambda dataset: _positive(dataset.get(keyword), float)
+
+
+# What the header tells of a clip, by the manifest's column.
+_TOLD: dict[str, Callable[[pydicom.Dataset], Any]] = {
+    "rows": lambda ds: _positive(ds.get("Rows"), int),
+    "columns": lambda ds: _positive(ds.get("Columns"), int),
+    "fps": frame_rate,
+    "photometric": lambda ds: _text(ds.get("PhotometricInterpretation")),
+    "transfer_syntax": lambda ds: _text(ds.file_meta.get("TransferSyntaxUID")),
+    "manufacturer": lambda ds: _text(ds.get("Manufacturer")),
+    "manufacturer_model_name": lambda ds: _text(ds.get("ManufacturerModelName")),
+    "ultrasound_color_data_present": _colour,
+    "region_data_types": _region_data_types,
+    "tissue_box": _tissue_box,
+    "heart_rate": _heart_rate,
+    "kind": _kind,
+}
+
+# --- clip -----------------------------------------------------------------------------------------
+
+
+def _needed(dataset: pydicom.Dataset, keyword: str) -> Any:
+    """The value of an element, None where it is absent. Raises `Unreadable` if it cannot be parsed."""
+    try:
+        return dataset.get(keyword)
+    except Exception as error:
+        raise Unreadable(f"{keyword} cannot be read: {one_line(error)}") from error
 
 
 def number_of_frames(dataset: pydicom.Dataset) -> int:
     """NumberOfFrames, 1 where it is absent or empty. Raises `Unreadable` if it is no positive integer."""
-    stated = dataset.get("NumberOfFrames")
+    stated = _needed(dataset, "NumberOfFrames")
     if stated is None or stated == "":
         return 1
     try:
         frames = int(stated)
-    except (TypeError, ValueError):
+        if frames != float(stated):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
         raise Unreadable(f"NumberOfFrames is {str(stated)[:40]!r}") from None
-    if frames < 1:
-        raise Unreadable(f"NumberOfFrames is {frames}")
+    if not 1 <= frames <= INTEGER_MAX:
+        raise Unreadable(f"NumberOfFrames is {str(frames)[:40]}")
     return frames
 
 
+@_reading()
 def check_clip(path: str, dataset: pydicom.Dataset, offset: int | None, modalities: tuple[str, ...]) -> Clip:
     """The clip that `read_header` found at `path`, if it is one to convert and can be decoded.
 
@@ -203,7 +287,7 @@ def check_clip(path: str, dataset: pydicom.Dataset, offset: int | None, modaliti
     as US), a single frame, and what has no image. Raises `Unreadable` for a header that cannot be right and for
     what no decoder here takes.
     """
-    modality = str(dataset.get("Modality") or "US")
+    modality = str(_needed(dataset, "Modality") or "US")
     if modalities and modality not in modalities:
         raise Skip(f"modality {modality}")
     frames = number_of_frames(dataset)
@@ -212,46 +296,56 @@ def check_clip(path: str, dataset: pydicom.Dataset, offset: int | None, modaliti
     if frames == 1 and "Image Storage" not in uid.UID(dataset.file_meta.get("MediaStorageSOPClassUID", "")).name:
         raise Skip("no image")
     _check_pixel_description(dataset, offset)
-    return _check_amount(Clip(
+    clip = Clip(
         path, dataset, frames, dataset.Rows, dataset.Columns, str(dataset.PhotometricInterpretation),
         dataset.file_meta.TransferSyntaxUID, offset or 0,
-    ))  # fmt: skip
+    )  # fmt: skip
+    _check_amount(clip)
+    return clip
 
 
 def _check_pixel_description(dataset: pydicom.Dataset, offset: int | None) -> None:
     """Raise `Unreadable` unless the header says of the pixels what a decoder here needs and takes."""
-    missing = [k for k in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation") if not dataset.get(k)]
+    keywords = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
+    missing = [keyword for keyword in keywords if not _needed(dataset, keyword)]
     if missing:
         raise Unreadable(f"{missing[0]} is missing" if offset else f"{missing[0]} and PixelData are missing")
     if offset is None:
         raise Unreadable("PixelData is missing")
-    for keyword in ("Rows", "Columns", "BitsAllocated"):
-        if not isinstance(dataset.get(keyword), int):
+    for keyword in keywords[:3]:
+        if not isinstance(dataset.get(keyword), int) or not 0 < dataset.get(keyword) < 2**16:
             raise Unreadable(f"{keyword} is {str(dataset.get(keyword))[:40]!r}")
     if dataset["BitsAllocated"].value not in (8, 16):
         raise Unreadable(f"unsupported bit depth: {dataset.BitsAllocated}")
-    photometric = str(dataset.PhotometricInterpretation)
-    if photometric not in SAMPLES:
+    photometric, syntax = str(dataset.PhotometricInterpretation), dataset.file_meta.get("TransferSyntaxUID")
+    if photometric not in (VIDEO_COLOURS if syntax in VIDEO else SAMPLES):
         raise Unreadable(f"unsupported PhotometricInterpretation {photometric}")
-    if dataset.get("SamplesPerPixel", 1) != SAMPLES[photometric]:
+    if syntax in VIDEO:  # its stream says how pixels are stored
+        return
+    if (_needed(dataset, "SamplesPerPixel") or 1) != SAMPLES[photometric]:
         raise Unreadable(f"SamplesPerPixel is {dataset.get('SamplesPerPixel')} for {photometric}")
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax not in JPEG and syntax not in BY_PLUGIN and syntax not in NATIVE and syntax != uid.RLELossless:
         raise Unreadable(f"unsupported transfer syntax {getattr(syntax, 'name', syntax)}")
 
 
-def _check_amount(clip: Clip) -> Clip:
-    """The clip itself. Raises `Unreadable` if its header promises more pixels than can be right."""
-    pixels = clip.rows * clip.columns
-    if pixels > FRAME_PIXELS_MAX:
+def _check_amount(clip: Clip) -> None:
+    """Raise `Unreadable` if the header promises more pixels than can be right."""
+    if clip.rows * clip.columns > FRAME_PIXELS_MAX:
         raise Unreadable(f"frames of {clip.rows} x {clip.columns} pixels cannot be right")
-    promised = clip.number_of_frames * pixels * SAMPLES[clip.photometric] * clip.dataset.BitsAllocated // 8
-    if clip.photometric == "YBR_FULL_422":
-        promised = promised * 2 // 3
-    try:
-        held = os.path.getsize(clip.path) - clip.pixel_offset
-    except OSError as error:  # it vanished meanwhile
-        raise Unreadable(f"cannot be opened: {error.strerror or one_line(error)}") from error
-    if clip.transfer_syntax in NATIVE - {uid.DeflatedExplicitVRLittleEndian} and promised > held:
-        raise Unreadable(f"the header promises {promised} bytes of pixels, the file holds {held}")
-    return clip
+    held = os.path.getsize(clip.path) - clip.pixel_offset
+    if clip.transfer_syntax in NATIVE - {uid.DeflatedExplicitVRLittleEndian}:
+        promised = clip.number_of_frames * frame_bytes(clip)
+        if promised > held:
+            raise Unreadable(f"the header promises {promised} bytes of pixels, the file holds {held}")
+
+
+def frame_bytes(clip: Clip) -> int:
+    """The size of an uncompressed frame as the file holds it."""
+    size: int = clip.rows * clip.columns * SAMPLES[clip.photometric] * clip.dataset.BitsAllocated // 8
+    return size * 2 // 3 if clip.photometric == "YBR_FULL_422" else size
+
+
+def same_size(number: int, rows: int, columns: int, clip: Clip) -> None:
+    """Raise `Unreadable` unless frame `number` has the size that the header says."""
+    if (rows, columns) != (clip.rows, clip.columns):
+        raise Unreadable(f"frame {number} is {rows} x {columns}, the header says {clip.rows} x {clip.columns}")

@@ -4,10 +4,12 @@ import os
 import stat
 from typing import IO
 
+MARK_END = 132  # bytes before the meta information: a preamble, and the mark (DICOM PS3.10, 7.1)
+
 
 def bears_mark(file: IO[bytes]) -> bool:
-    """Whether a file opened at its start has `DICM` after a preamble of 128 bytes (DICOM PS3.10, 7.1)."""
-    return file.read(132)[128:] == b"DICM"
+    """Whether a file opened at its start has `DICM` after a preamble of 128 bytes."""
+    return file.read(MARK_END)[128:] == b"DICM"
 
 
 def has_dicom_mark(path: str) -> bool:

@@ -15,7 +15,9 @@ NATIVE = frozenset(
         uid.ExplicitVRBigEndian,
     }
 )
+VIDEO = frozenset(uid.MPEGTransferSyntaxes)  # MPEG-2, H.264 and HEVC
 SAMPLES = {
     "RGB": 3, "YBR_FULL": 3, "YBR_FULL_422": 3, "YBR_ICT": 3, "YBR_RCT": 3,
     "PALETTE COLOR": 1, "MONOCHROME1": 1, "MONOCHROME2": 1,
 }  # fmt: skip
+VIDEO_COLOURS = ("YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_FULL", "YBR_FULL_422", "RGB")  # the stream decides

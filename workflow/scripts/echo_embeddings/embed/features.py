@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from ..core.errors import UserError
+from ..core import state
 from ..core.files import PART, atomic_write
 from ..core.fingerprint import prefix
 from ..core.layout import Layout
-from ..core.names import one_line
 from .pooling import POOLS
 
 
@@ -25,21 +24,14 @@ class Features:
     """The features of a folder's clips under one fingerprint; files of other fingerprints are left alone."""
 
     def __init__(self, directory: Path, fingerprint: str) -> None:
-        """Read which clips the files in `directory` hold. Raises `UserError` if one of them cannot be read."""
+        """Read which clips the files in `directory` hold; one that is damaged is set aside."""
         self.directory = directory
         self._prefix = prefix(fingerprint)
         self._made: dict[str, tuple[str, str]] = {}  # key -> identity of the clip, name of the file
         for part in directory.glob(f"*{PART}"):  # of a run that was killed; this one holds the folder's lock
             part.unlink()
         for path in sorted(directory.glob(f"{self._prefix}-*.safetensors")):
-            try:
-                with safe_open(path, "pt") as file:
-                    identities = json.loads(file.metadata()["identities"])
-            except (SafetensorError, LookupError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{path}: cannot be read as a file of features: {one_line(error)[:200]}; "
-                    "delete it, and its clips are computed again"
-                ) from error
+            identities = state.load(path, _identities) or {}
             self._made |= {key: (identity, path.name) for key, identity in identities.items()}
 
     def have(self, identities: Mapping[str, str]) -> set[str]:
@@ -79,6 +71,15 @@ class Features:
             "shape": list(one.shape),
             "bytes": len(keys) * one.nbytes,
         }
+
+
+def _identities(path: Path) -> dict[str, str]:
+    """Of which clips a file holds features, by key. Raises some exception where it is damaged."""
+    with safe_open(path, "pt") as file:
+        identities: dict[str, str] = json.loads(file.metadata()["identities"])
+        if identities.keys() != set(file.keys()) or not all(isinstance(one, str) for one in identities.values()):
+            raise ValueError("its clips are others than it says")
+    return identities
 
 
 def update_indices(

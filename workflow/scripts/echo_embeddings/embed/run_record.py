@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core import fingerprint
+from ..core import fingerprint, state
 from ..core.files import atomic_write
 from ..core.package import repository
 from ..core.settings import Model
@@ -59,9 +59,9 @@ def write(
 
 def _speed_before(path: Path, model: Model, digest: str) -> dict[str, object]:
     """Device and speed from an earlier record, if that is about the same vectors."""
-    if not path.exists():
+    before = state.load(path, state.read_json)
+    if before is None:
         return {}
-    before = json.loads(path.read_text())
     of = before["fingerprint"] if "fingerprint" in before else fingerprint.record_0_1_0(before)
     same = of in {model.fingerprint(), *fingerprint.model_0_1_0(model)} and before.get("checkpoint_sha256") == digest
     return {key: before[key] for key in SPEED if key in before} if same else {}

@@ -1,5 +1,6 @@
 """Vectors made so far, kept through any kill."""
 
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..core import corrections
+from ..core import corrections, state
 from ..core.files import PART
 from ..core.fingerprint import prefix
 from ..core.vectors import save_tensors
@@ -20,17 +21,20 @@ class Shards:
     clips that `limit` leaves out for a while, costs nothing.
     """
 
-    def __init__(self, state: Path, fingerprint: str) -> None:
-        self._state = state
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        """Read the files in the state directory; one that is damaged is set aside."""
+        self._directory = directory
         self._prefix = prefix(fingerprint)
         self._made: dict[str, tuple[str, Tensor]] = {}  # key -> identity of the clip, vector
-        for part in state.glob(f"*{PART}"):  # of a run that was killed; this one holds the folder's lock
+        for part in directory.glob(f"*{PART}"):  # of a run that was killed; this one holds the folder's lock
             part.unlink()
-        self._paths = sorted(state.glob(f"{self._prefix}-*.pt"))
-        for path in self._paths:
-            shard = torch.load(path, map_location="cpu", weights_only=True)
-            made = zip(shard["identities"], shard["vectors"], strict=True)
-            self._made |= dict(zip(shard["keys"], made, strict=True))
+        self._paths = sorted(directory.glob(f"{self._prefix}-*.pt"))
+        for path in list(self._paths):
+            shard = state.load(path, _read)
+            if shard is None:
+                self._paths.remove(path)
+            else:
+                self._made |= {key: (identity, vector) for key, identity, vector in zip(*shard, strict=True)}
 
     def vectors(self, identities: Mapping[str, str]) -> dict[str, Tensor]:
         """The vectors that were made of the clips as they are now, float32 [embed_dim] by key."""
@@ -49,7 +53,7 @@ class Shards:
             self._write(made)
 
     def _write(self, made: Mapping[str, tuple[str, Tensor]]) -> None:
-        path = self._state / f"{self._prefix}-{time.time_ns():020d}.pt"
+        path = self._directory / f"{self._prefix}-{time.time_ns():020d}.pt"
         content = {
             "keys": list(made),
             "identities": [identity for identity, _ in made.values()],
@@ -67,22 +71,39 @@ class Shards:
                 path.unlink()
 
 
+def _read(path: Path, mmap: bool = False) -> tuple[list[str], list[str], Tensor]:
+    """The keys, identities and vectors [N, embed_dim] of a shard. Raises some exception where it is damaged."""
+    shard = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    keys, identities, vectors = shard["keys"], shard["identities"], shard["vectors"]
+    if not all(isinstance(text, str) for text in (*keys, *identities)) or len(keys) != len(identities):
+        raise ValueError("not a key and an identity for each vector")
+    if vectors.dtype != torch.float32 or vectors.shape != (len(keys), vectors.shape[-1]):
+        raise ValueError(f"its vectors are {vectors.dtype} {list(vectors.shape)}")
+    if not vectors.isfinite().all():
+        raise ValueError("a vector holds NaN or Inf")
+    return keys, identities, vectors
+
+
 def carry(path: Path, under: Mapping[tuple[str, str], tuple[Path, str, str]]) -> int:
     """Copy the vectors of the shard at `path` to other state directories, under other keys.
 
     `under` is key and identity of a clip -> state directory, key and identity, both identities without corrections:
-    those that a vector was made with stay with it. Vectors of other clips are left out. Returns how many were written.
+    those that a vector was made with stay with it. Vectors of other clips are left out, and a shard that is damaged is.
+    Returns how many were written.
     """
-    shard = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    made = [corrections.split(identity) for identity in shard["identities"]]
-    targets = [under.get((key, plain)) for key, (plain, _) in zip(shard["keys"], made, strict=True)]
-    for state in {target[0] for target in targets if target}:
-        chosen = {i: target for i, target in enumerate(targets) if target and target[0] == state}
-        state.mkdir(parents=True, exist_ok=True)
+    shard = state.load(path, functools.partial(_read, mmap=True), leave=True)
+    if shard is None:
+        return 0
+    keys, identities, vectors = shard
+    made = [corrections.split(identity) for identity in identities]
+    targets = [under.get((key, plain)) for key, (plain, _) in zip(keys, made, strict=True)]
+    for directory in {target[0] for target in targets if target}:
+        chosen = {i: target for i, target in enumerate(targets) if target and target[0] == directory}
+        directory.mkdir(parents=True, exist_ok=True)
         content = {
             "keys": [key for _, key, _ in chosen.values()],
             "identities": [identity + made[i][1] for i, (_, _, identity) in chosen.items()],
-            "vectors": shard["vectors"][list(chosen)],
+            "vectors": vectors[list(chosen)],
         }
-        save_tensors(content, state / f"{path.name.split('-')[0]}-{time.time_ns():020d}.pt")
+        save_tensors(content, directory / f"{path.name.split('-')[0]}-{time.time_ns():020d}.pt")
     return sum(target is not None for target in targets)

@@ -8,11 +8,13 @@ import hashlib
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..core import state
 from ..core.errors import UserError
 from ..core.files import atomic_write, sha256_of
 from ..core.locks import file_lock
@@ -156,14 +158,21 @@ def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
     kept = Path(cache) / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".json")
     kept.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(kept.with_suffix(".lock")):  # the folders' jobs start together: one reads, the others wait
-        if kept.exists():
-            record = json.loads(kept.read_text())
-            if record["identity"] == identity:
-                return str(record["sha256"])
+        remembered = state.load(kept, _remembered)
+        if remembered and remembered[0] == identity:
+            return remembered[1]
         digest = sha256_of(path)
         with atomic_write(kept) as part:
             part.write_text(json.dumps({"identity": identity, "sha256": digest}))
     return digest
+
+
+def _remembered(path: Path) -> tuple[list[object], str]:
+    """What `sha256` remembers of a checkpoint: its identity and its digest."""
+    record = state.read_json(path)
+    if not re.fullmatch(r"[0-9a-f]{64}", record["sha256"]):
+        raise ValueError("no SHA-256")
+    return list(record["identity"]), record["sha256"]
 
 
 def draw(architecture: Architecture, seed: int) -> Encoder:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..tables.join import read_run
+from ..core.state import read_run_record
 from .base import Check, Level, named
 from .tables import FolderFiles
 
@@ -52,7 +52,7 @@ class Provenance:
 
 def read(folders: Mapping[str, FolderFiles], training: Training) -> Provenance:
     """Read the folders' run records. Raises `UserError` if one is there and is not a JSON object."""
-    runs = {folder: read_run(files.run) for folder, files in folders.items()}
+    runs = {folder: read_run_record(files.run) for folder, files in folders.items()}
     shared: dict[str, dict[str, list[str]]] = {name: {} for name in SHARED}
     notes = []
     for folder, run in runs.items():

@@ -9,9 +9,9 @@ import yaml
 
 from ..core.files import atomic_write
 from ..core.settings import Tables
+from ..core.state import read_run_record
 from . import selection
 from .export import EMBEDDING, Exported, Part
-from .join import read_run
 
 COLUMNS = {
     "subject_id": "the patient, from the path (p10002221)",
@@ -135,7 +135,7 @@ def _counts(exported: Exported, known: Tables, total: int) -> list[str]:
 
 def _provenance(parts: Mapping[str, Part]) -> list[tuple[str, str]]:
     """Each recorded fact; several values where the folders differ."""
-    runs = [run for part in parts.values() if (run := read_run(part.run)) is not None]
+    runs = [run for part in parts.values() if (run := read_run_record(part.run)) is not None]
     facts = [
         (name.replace("_", " "), ", ".join(sorted({str(run[name]) for run in runs if run.get(name) is not None})))
         for name in RECORDED

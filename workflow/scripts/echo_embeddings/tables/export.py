@@ -203,5 +203,8 @@ def write_matrix(merged: Path, path: Path, keys_path: Path) -> None:
         text = "".join(f"{i}\t{key}\n" for i, key in enumerate(keys))
         part.write_text("row\tkey\n" + text, encoding="utf-8")
     with atomic_write(path) as part, open(part, "wb") as file:
-        np.save(file, matrix.numpy())
+        # np.save hands a file of its own to the C library, and does not learn that its disk is full.
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(matrix.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(matrix.numpy().data)
     print(f"{len(keys):,} vectors, {os.path.getsize(path):,} bytes", flush=True)

@@ -3,12 +3,10 @@
 The rows are those of the manifests, one a file, whatever the tables hold: a table's row is looked up for each.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +21,9 @@ from . import selection
 
 # As MIMIC-IV-Echo names patient, study and file.
 MIMIC_PATH = r"(?:^|/)p(?P<subject_id>\d+)/s(?P<study_id>\d+)/(?P<dicom_id>[^/]+)$"
-_NUMBERS = dict.fromkeys(manifest.INTEGERS, "Int64") | {"fps": "Float64"}
+_NUMBERS = dict.fromkeys(manifest.INTEGERS, "Int64") | {"fps": "Float64", "mtime_ns": "string"}
 SHOWN = 20  # names in a log
+EXACT = 2**53  # from here on a float64 stands for more than one whole number
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,11 @@ class Join:
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def read_run(path: Path) -> dict[str, Any] | None:
-    """A folder's run record, None where there is none. Raises `UserError` if it is not a JSON object."""
-    if not path.exists():
-        return None
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a run record: {one_line(error)}") from error
-    if not isinstance(run, dict):
-        raise UserError(f"{path}: holds a {type(run).__name__}, not a run record")
-    return run
-
-
 def read_manifest(path: Path) -> pd.DataFrame:
-    """A manifest as a table; empty cells are missing. Raises `UserError` if it is not a whole one."""
+    """A manifest as a table; empty cells are missing. Raises `UserError` if it is not a whole one.
+
+    A time that is beyond the range of int64, after 2262, is its end.
+    """
     try:
         with path.open("rb") as file:
             names = file.readline().decode().rstrip("\n").split("\t")
@@ -76,41 +65,69 @@ def read_manifest(path: Path) -> pd.DataFrame:
                 names = []
         if names[: len(manifest.COLUMNS)] != manifest.COLUMNS:
             raise UserError(f"{path}: not a whole manifest; delete it and run again")
-        return pd.read_csv(
+        frame = pd.read_csv(
             path, sep="\t", usecols=manifest.COLUMNS, dtype={n: _NUMBERS.get(n, "string") for n in manifest.COLUMNS},
             keep_default_na=False, na_values=[""], quoting=3, encoding="utf-8",
         )  # fmt: skip
+        return frame.assign(mtime_ns=frame["mtime_ns"].map(_int64, na_action="ignore").astype("Int64"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error
+
+
+def _int64(text: str) -> int:
+    return min(max(int(text), -(2**63)), 2**63 - 1)
 
 
 def read_table(table: Table, columns: Iterable[str]) -> tuple[pd.DataFrame, list[str]]:
     """Columns of a CSV or Parquet file, the key as text; and a sentence for each column with values that are no dates.
 
-    Columns that end in `datetime` or `charttime` become dates. Raises `UserError` if it cannot be read.
+    Columns that end in `datetime` or `charttime` become dates, identifiers texts. Raises `UserError` if it cannot be
+    read, or one of these columns not without loss.
     """
     wanted = list(dict.fromkeys([table.key, *columns]))
+    identifiers = [name for name in wanted if name in {table.key, *selection.IDENTIFIERS}]
     try:
         if selection.is_parquet(table.file):
             frame = pd.read_parquet(table.file, columns=wanted, dtype_backend="numpy_nullable")
+            if not set(wanted) <= set(frame.columns):  # one was the index of who wrote it
+                frame = frame.reset_index()
         else:
-            names = dict.fromkeys({table.key, *selection.IDENTIFIERS} & set(wanted), "string")
             with selection.open_csv(table.file) as file:
                 frame = pd.read_csv(
-                    file, usecols=wanted, dtype=names, dtype_backend="numpy_nullable", encoding="utf-8-sig"
-                )
-    except (OSError, ValueError) as error:
+                    file, usecols=wanted, dtype=dict.fromkeys(identifiers, "string"),
+                    dtype_backend="numpy_nullable", encoding="utf-8-sig", low_memory=False,
+                )  # fmt: skip
+    except UserError:
+        raise
+    except Exception as error:  # there is no end to what a damaged or another program's file brings
         raise UserError(f"config: {table.name}: {table.file} cannot be read: {one_line(error)[:200]}") from error
     notes = []
     for name in wanted:
-        if re.search(r"(datetime|charttime)$", name) and not pd.api.types.is_datetime64_any_dtype(frame[name]):
-            dates = pd.to_datetime(frame[name], errors="coerce", format="ISO8601")
-            wrong = int((dates.isna() & frame[name].notna()).sum())
-            if wrong:
-                notes.append(f"{wrong:,} values of {name} are no dates")
-            frame[name] = dates
-    frame[table.key] = frame[table.key].astype("string")
+        try:
+            if name in identifiers:
+                frame[name] = _texts(frame[name])
+            elif re.search(r"(datetime|charttime)$", name) and not pd.api.types.is_datetime64_any_dtype(frame[name]):
+                dates = pd.to_datetime(frame[name].astype("string"), errors="coerce", format="ISO8601")
+                wrong = int((dates.isna() & frame[name].notna()).sum())
+                if wrong:
+                    notes.append(f"{wrong:,} values of {name} are no dates")
+                frame[name] = dates
+        except ValueError as error:
+            reason = one_line(error)
+            if "timezone" in reason:
+                reason = "its times have different offsets from UTC, or some have none; write all of them alike"
+            raise UserError(f"config: {table.name}: {table.file}: column {name!r}: {reason[:200]}") from error
     return frame[wanted], notes
+
+
+def _texts(values: pd.Series) -> pd.Series:
+    """Identifiers as text. Raises `ValueError` where they are floating-point numbers that neighbours may share."""
+    if pd.api.types.is_float_dtype(values) and (values.abs() >= EXACT).any():
+        raise ValueError(
+            "identifiers of 16 digits and more are floating-point numbers, which lose the last of them; "
+            "write them as text or whole numbers"
+        )
+    return values.astype("string")
 
 
 # --- keys -------------------------------------------------------------------------------------------
@@ -150,10 +167,19 @@ def _identifier(values: pd.Series) -> pd.Series:
     return text.str.replace(r"^[ps](?=\d+$)", "", regex=True).str.replace(r"(?<=\d)\.0$", "", regex=True)
 
 
+def _comparable(values: pd.Series) -> pd.Series:
+    """Identifiers as they compare: without the zeros, too, that some programs put before a number."""
+    return _identifier(values).str.replace(r"^0+(?=\d+$)", "", regex=True)
+
+
+def _are_numbers(text: pd.Series) -> bool:
+    """Whether every value is a whole number as one writes it, and Int64 holds it."""
+    return bool(text.dropna().str.fullmatch(r"0|[1-9]\d{0,17}").all())
+
+
 def _as_numbers(values: pd.Series) -> pd.Series:
     """Int64 where every value is a number as one writes it, else text."""
-    text = values.dropna()
-    return values.astype("Int64") if text.str.fullmatch(r"0|[1-9]\d{0,17}").all() else values
+    return values.astype("Int64") if _are_numbers(values) else values
 
 
 # --- joining ----------------------------------------------------------------------------------------
@@ -163,7 +189,8 @@ def files_table(manifests: Mapping[str, Path]) -> pd.DataFrame:
     """Every file of every folder, one row each, in the order of the manifests.
 
     Columns: `folder`, `file_path` (the clip's key, as in the folder's embedding file), `subject_id` and `study_id`
-    (numbers), `dicom_id`, as the path says where it has MIMIC-IV-Echo's form, and those of the manifest.
+    (numbers, or text where one has more than 18 digits), `dicom_id`, as the path says where it has MIMIC-IV-Echo's
+    form, and those of the manifest.
     """
     frames = []
     for folder, path in manifests.items():
@@ -180,7 +207,10 @@ def files_table(manifests: Mapping[str, Path]) -> pd.DataFrame:
 def identifier_columns(frame: pd.DataFrame) -> dict[str, pd.Series]:
     """`subject_id`, `study_id` and `dicom_id` of files, by `folder` and `path`: missing where these do not say them."""
     parts = (frame["folder"] + "/" + _stem(frame)).str.extract(MIMIC_PATH)
-    return {name: parts[name] if name == "dicom_id" else parts[name].astype("Int64") for name in selection.IDENTIFIERS}
+    return {
+        name: parts[name] if name == "dicom_id" else _as_numbers(_comparable(parts[name]))
+        for name in selection.IDENTIFIERS
+    }
 
 
 def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list[Join]]:
@@ -204,8 +234,8 @@ def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list
             keys = clip_names(content[table.key], frame["folder"].unique())
             looked_up = [frame["folder"] + "/" + _stem(frame), _stem(frame)]
         else:
-            keys = _identifier(content[table.key])
-            looked_up = [frame[KEY_COLUMNS[table.by]].astype("string")]
+            keys = _comparable(content[table.key])
+            looked_up = [_comparable(frame[KEY_COLUMNS[table.by]])]
         repeated = keys.duplicated()
         index = pd.Index(keys[~repeated].to_numpy(dtype=object))
         at = _places(index, looked_up)
@@ -231,9 +261,8 @@ def _places(index: pd.Index, keys: Iterable[pd.Series]) -> npt.NDArray[np.intp]:
 
 def _filled(own: pd.Series, found: pd.Series, column: pd.Series) -> pd.Series:
     """Identifiers from the path, or else the record list; text if its whole `column` holds other than numbers."""
-    if _as_numbers(_identifier(column)).dtype == "Int64":
-        return own.fillna(_identifier(found).astype("Int64"))
-    return own.astype("string").fillna(_identifier(found))
+    filled = own.astype("string").fillna(_identifier(found))
+    return _as_numbers(filled) if _are_numbers(_identifier(column)) else filled
 
 
 def studies_table(frame: pd.DataFrame, tables: Tables, everything: bool) -> pd.DataFrame:
@@ -264,17 +293,22 @@ def selected_mask(frame: pd.DataFrame, expression: str | None) -> npt.NDArray[np
     """Which rows of `frame` the expression is true of, as `pandas.DataFrame.query` has it; all where there is none.
 
     Of a missing value `!=` and `not in` are true, all other comparisons false. Raises `UserError` on an expression
-    that names no column, does not go with a column's type, or is neither true nor false.
+    that names no column, does not go with a column's type, or is neither true nor false. Whole numbers compare
+    exactly, however long.
     """
     if not expression:
         return np.ones(len(frame), bool)
     names = sorted(selection.parse(expression))
     selection.check_names("select", names, frame.columns)
-    plain = pd.DataFrame({name: _plain(frame[name]) for name in names}, index=frame.index)
+    compared = list(selection.compared(expression))
+    with_text = {name for name, value, _ in compared if isinstance(value, str)}
+    plain = pd.DataFrame({name: _plain(frame[name], name in with_text) for name in names}, index=frame.index)
     try:
         result = plain.eval(expression.strip(), engine="python")
     except Exception as error:  # pandas has many words for an expression that makes no sense
         raise UserError(f"config: select: {expression!r} cannot be worked out: {one_line(error)[:200]}") from error
+    for name, value, equal in compared:
+        _check_comparison(expression, plain[name], value, equal)
     if not (isinstance(result, pd.Series) and result.dtype == bool and len(result) == len(frame)):
         raise UserError(
             f"config: select: {expression!r} is neither true nor false of each clip; compare something: frames >= 16"
@@ -282,15 +316,39 @@ def selected_mask(frame: pd.DataFrame, expression: str | None) -> npt.NDArray[np
     return result.to_numpy()
 
 
-def _plain(values: pd.Series) -> pd.Series:
-    """A column whose missing values are NaN: they compare as the docstring of `selected_mask` says."""
-    if pd.api.types.is_bool_dtype(values):
-        return values.astype(object).where(values.notna(), np.nan) if values.isna().any() else values.astype(bool)
-    if pd.api.types.is_numeric_dtype(values):
-        return pd.Series(values.to_numpy(np.float64, na_value=np.nan), index=values.index)
-    if pd.api.types.is_datetime64_any_dtype(values):
-        return values
-    return values.astype(object).where(values.notna(), np.nan)
+def _check_comparison(expression: str, values: pd.Series, value: str | float, equal: bool) -> None:
+    """Raise `UserError` if a column of these `values` can never be equal to `value`."""
+    holds = pd.api.types.infer_dtype(values, skipna=True)
+    if isinstance(value, str) and holds in ("integer", "floating", "mixed-integer-float", "decimal"):
+        hint = "numbers: write it without quotes"
+    elif not isinstance(value, str) and holds == "string":
+        hint = "texts: write it in quotes"
+    elif equal and holds == "datetime64":
+        hint = "times: say from when with >=, and until when with <"
+    else:
+        return
+    raise UserError(f"config: select: {expression!r} cannot be worked out: {value!r}: {values.name!r} holds {hint}")
+
+
+def _plain(values: pd.Series, with_text: bool) -> pd.Series:
+    """A column whose missing values are NaN: they compare as the docstring of `selected_mask` says.
+
+    Identifiers are texts where they are compared `with_text`, else numbers where all of them are such.
+    """
+    kinds = pd.api.types
+    if values.name in ("subject_id", "study_id"):
+        values = values.astype("string")
+        if not with_text and values.dropna().str.fullmatch(r"0|[1-9]\d*").all():
+            values = values.astype(object).map(int, na_action="ignore")
+    elif kinds.is_bool_dtype(values) and not values.isna().any():
+        return values.astype(bool)
+    elif kinds.is_integer_dtype(values) and not values.between(-EXACT, EXACT).fillna(True).all():
+        values = values.astype(object)  # Python's own, of any length
+    elif kinds.is_numeric_dtype(values) and not kinds.is_bool_dtype(values):
+        return pd.Series(values.to_numpy(np.float64, na_value=np.nan), index=values.index, name=values.name)
+    elif kinds.infer_dtype(values) == "date":
+        values = pd.to_datetime(values, errors="coerce")
+    return values if kinds.is_datetime64_any_dtype(values) else values.astype(object).where(values.notna(), np.nan)
 
 
 def wanted_keys(manifests: Mapping[str, Path], tables: Tables) -> dict[str, set[str]]:

@@ -9,7 +9,8 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +27,7 @@ NOT_TAKEN = {*OF_A_CLIP, "dicom_filepath"}  # of a table: they say which row it 
 UNPACKED, RATIO = 2**28, 100
 ALL, DEFAULT = "all", "default"  # in export.columns
 
+_UNNAMED = r"|__index_level_\d+__"  # a column of Parquet
 _BACKTICKS = re.compile(r"`([^`]*)`")
 # Comparisons, and, or, not, arithmetic, lists: nothing that calls or reaches into an object.
 _ALLOWED = (
@@ -42,6 +44,30 @@ def parse(expression: str, known: Iterable[str] = ()) -> set[str]:
     Names with blanks stand in backticks. Raises `UserError` if it is not made of comparisons, `in`, `and`, `or`,
     `not`, arithmetic, columns, numbers, texts and lists alone; it tells the `known` columns, where there are some.
     """
+    tree, quoted = _tree(expression, known)
+    return {quoted.get(node.id, node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def compared(expression: str) -> Iterator[tuple[str, str | float, bool]]:
+    """Each column of an expression with each text or number that it is compared with, or looked for among.
+
+    And whether it is asked if they are equal.
+    """
+    tree, quoted = _tree(expression)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            for operator, sides in zip(node.ops, pairwise([node.left, *node.comparators]), strict=True):
+                equal = isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn)
+                for column, other in (sides, reversed(sides)):
+                    if isinstance(column, ast.Name):
+                        listed = other.elts if isinstance(other, ast.List | ast.Tuple) else [other]
+                        for part in listed:
+                            if isinstance(part, ast.Constant) and isinstance(part.value, str | int | float):
+                                yield quoted.get(column.id, column.id), part.value, equal
+
+
+def _tree(expression: str, known: Iterable[str] = ()) -> tuple[ast.Expression, dict[str, str]]:
+    """The expression, in which names stand for those in backticks; and which ones."""
     quoted: dict[str, str] = {}
     hint = f"; columns: {', '.join(known)}" if known else ""
 
@@ -54,14 +80,15 @@ def parse(expression: str, known: Iterable[str] = ()) -> set[str]:
         tree = ast.parse(_BACKTICKS.sub(stand_in, expression.strip()), mode="eval")
     except (SyntaxError, ValueError, RecursionError) as error:
         raise UserError(f"config: select: {expression!r} is no expression: {one_line(error)}{hint}") from error
-    for node in ast.walk(tree):
-        if not isinstance(node, _ALLOWED) or (isinstance(node, ast.Constant) and not _is_value(node.value)):
-            raise UserError(
-                f"config: select: {ast.unparse(node)!r} is not allowed: only comparisons, in, and, or, not, "
-                f"+ - * / // %, columns, numbers, texts and lists{hint}"
-            )
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return {quoted.get(name, name) for name in names}
+    for parent in ast.walk(tree):
+        for node in ast.iter_child_nodes(parent):
+            if not isinstance(node, _ALLOWED) or (isinstance(node, ast.Constant) and not _is_value(node.value)):
+                # An operator alone is no text that anyone would find in the expression.
+                raise UserError(
+                    f"config: select: {ast.unparse(node) or ast.unparse(parent)!r} is not allowed: only comparisons, "
+                    f"in, and, or, not, + - * / // %, columns, numbers, texts and lists{hint}"
+                )
+    return tree, quoted
 
 
 def _is_value(value: object) -> bool:
@@ -69,17 +96,20 @@ def _is_value(value: object) -> bool:
 
 
 def header(table: Table) -> list[str]:
-    """The columns of a CSV (gzip or not) or Parquet file. Raises `UserError` if it is neither, or names one twice."""
+    """The columns of a CSV (gzip or not) or Parquet file, but for one without a name, as pandas writes its index.
+
+    Raises `UserError` if it is neither, or names one twice.
+    """
     path = Path(table.file)
     try:
         if is_parquet(table.file):
             # pyarrow is slow to import, and most workflows are read without it.
             from pyarrow import parquet  # noqa: PLC0415
 
-            names = list(parquet.read_schema(path).names)
+            names = [name for name in parquet.read_schema(path).names if not re.fullmatch(_UNNAMED, name)]
         else:
             with io.TextIOWrapper(open_csv(table.file), encoding="utf-8-sig", newline="") as file:
-                names = next(csv.reader(file), [])
+                names = [name for name in next(csv.reader(file), []) if name]
     except FileNotFoundError as error:
         raise UserError(f"config: {table.name}: no file {table.file!r} in {Path.cwd()}") from error
     except (OSError, ValueError, csv.Error) as error:

@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:  # said with the sub-command's usage, where argparse would show that of the whole
         parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        return int(bool(parsed.run(parsed)))
+        wrong = parsed.run(parsed)
+        sys.stdout.flush()
+        return int(bool(wrong))
     except UserError as error:
         return _fail(str(error))
     except BrokenPipeError:  # whoever read the output, head say, has enough
@@ -92,7 +94,6 @@ def _configured(parser: argparse.ArgumentParser) -> None:
 
 def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
     """The configuration that Snakemake would read, not checked yet; goes to its working directory."""
-
     config = configuration.read(arguments.directory, *arguments.configfile)
     os.chdir(arguments.directory)
     return config

@@ -32,7 +32,7 @@ from ..core.files import free_bytes
 from ..core.layout import Layout
 from ..core.locks import file_lock, reach
 from ..core.manifest import CONVERTED, FAILED
-from ..core.names import one_line
+from ..core.names import encode_name, one_line
 from ..core.package import repository
 from ..dicom.header import Skip, Unreadable, check_clip, read_header
 from ..encoders import checkpoint
@@ -286,6 +286,20 @@ def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -
         yield Finding(AMBER, "broken files", says, fix)
 
 
+def long_names(folders: Sequence[Folder], directory: str) -> Iterator[Finding]:
+    """Files whose MP4 could not be called after them where `directory` lies."""
+    longest = os.pathconf(directory, "PC_NAME_MAX")
+    found = [
+        os.path.join(folder.name, encode_name(path))
+        for folder in folders
+        for path in list_files(folder)
+        if max(map(len, os.fsencode(mp4_name(path)).split(b"/"))) > longest
+    ]
+    if found:
+        says = f"{len(found):,} would have an MP4 whose name is longer than {longest} bytes, as {found[0]}"
+        yield Finding(AMBER, "names", says, "rename those that are clips: they fail, each with a row in the manifest")
+
+
 def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind) -> Iterator[Finding]:
     """Clips of two folders that share a key, which `merge` refuses after all of them were embedded."""
     if config["merge"]["prefix_folder"]:
@@ -465,6 +479,8 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
         return
     yield from complete(config, by_name)
     yield from files(found, len(folders), kind, config["convert"]["max_failed_fraction"])
+    if kind is not MP4:
+        yield from long_names(folders, ".")
     yield from shared_keys(config, folders, kind)
     made = costs(config, registry, found, len(folders))
     yield disk(made, ".")

@@ -5,7 +5,6 @@ results are read and never changed; what is carried over lies in a directory of 
 """
 
 import collections
-import contextlib
 import dataclasses
 import errno
 import json
@@ -21,7 +20,8 @@ import pandas as pd
 import torch
 
 from ..collection.folders import Folder, find_folders, mp4_name
-from ..core import corrections
+from ..convert import journal
+from ..core import corrections, state
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
@@ -107,12 +107,10 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
 
 def _journal(path: Path) -> list[tuple[str, Row]]:
     """Of each file in a journal of conversion the last row, with the fingerprint of the settings it was made under."""
-    rows: dict[str, tuple[str, Row]] = {}
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # cut short by a kill: `convert` does not count it
-            record = json.loads(line)
-            rows[record["row"]["path"]] = record["settings"], Row(**record["row"])
-    return list(rows.values())
+    found, damage = journal.records(path)
+    if damage:
+        state.leave_alone(path, damage)
+    return list({record["row"]["path"]: (record["settings"], Row(**record["row"])) for record in found}.values())
 
 
 # --- which file is which ----------------------------------------------------------------------------

@@ -6,7 +6,6 @@ It works from any terminal of the cluster, while Snakemake runs or not, and take
 import collections
 import datetime
 import functools
-import json
 import os
 import shutil
 import textwrap
@@ -20,6 +19,7 @@ from ..core import job, manifest, progress
 from ..core.errors import UserError
 from ..core.layout import Layout
 from ..core.names import one_line
+from ..core.state import read_run_record
 
 SILENT = 120.0  # seconds without a sign after which a job counts as lost; a network disk may be a minute late
 
@@ -89,11 +89,14 @@ def _counts(table: Path, _mtime_ns: int, _size: int) -> collections.Counter[str]
 
 def _embedded(layout: Layout, folder: str, model: str) -> Line | None:
     vectors, record = layout.vectors(model, folder), layout.run_record(model, folder)
+    run = read_run_record(record)
+    if run is None:
+        raise UserError(f"{vectors} has no {record.name} beside it; delete it and run again")
     try:
-        counts = json.loads(record.read_text())["counts"]
-    except FileNotFoundError as error:
-        raise UserError(f"{vectors} has no {record.name} beside it; delete it and run again") from error
-    return Line(folder, "embed", model, DONE, counts["converted"], counts["converted"], counts["failed"])
+        converted, failed = (int(run["counts"][name]) for name in ("converted", "failed"))
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{record} has no counts of clips; delete {vectors} and run again") from error
+    return Line(folder, "embed", model, DONE, converted, converted, failed)
 
 
 def _at_work(layout: Layout, folder: str, stage: str, what: str) -> Line:
