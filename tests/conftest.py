@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pytest
 
@@ -22,6 +21,7 @@ import torch
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.locks import file_lock
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.tools import demo
 from testing import REPOSITORY
@@ -51,7 +51,7 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
 
     def directory_of(name: str, make: Callable[[Path], object]) -> Path:
         directory, done = top / name, top / f"{name}.done"
-        with filelock.FileLock(top / f"{name}.lock"):
+        with file_lock(top / f"{name}.lock"):
             if not done.exists():
                 shutil.rmtree(directory, ignore_errors=True)
                 directory.mkdir()

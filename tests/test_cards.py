@@ -19,14 +19,14 @@ import sys, time
 from echo_embeddings.embed import devices
 
 names = sys.argv[2].split(",")
-card = names[devices.take(names, sys.argv[1])]
+card = names[devices.take(names, sys.argv[1] or None)]
 print("has", card, time.monotonic(), flush=True)
 time.sleep(float(sys.argv[3]))
 print("leaves", card, time.monotonic(), flush=True)
 """
 
 
-def start(locks: Path, names: str, seconds: float) -> subprocess.Popen:
+def start(locks: Path | str, names: str, seconds: float) -> subprocess.Popen:
     return start_python("-c", JOB, locks, names, str(seconds), stdout=subprocess.PIPE)
 
 
@@ -53,6 +53,21 @@ def test_a_killed_job_frees_its_card(tmp_path):
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
     assert waits.communicate()[0].startswith("has a")
+
+
+def test_a_job_with_a_tmpdir_of_its_own_sees_the_locks_of_the_others(tmp_path, monkeypatch):
+    names = f"test-{tmp_path.name}-{os.getpid()}-a,test-{tmp_path.name}-{os.getpid()}-b"
+    held = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+        held.append(start("", names, 600))
+        assert held[-1].stdout.readline().split()[1][-1] == "ab"[len(held) - 1]
+    for job in held:
+        job.kill()
+        job.communicate()
+    for card in names.split(","):
+        Path(devices.LOCKS.format(os.getuid()), f"{card}.lock").unlink()
 
 
 def test_a_card_is_held_until_its_process_ends(tmp_path):

@@ -37,6 +37,7 @@ def test_a_demo_that_is_in_order(finished):
     said = ask(finished)
     assert lines(said, "red") == []
     assert said.endswith("ready to run\n")
+    assert re.search(r"green  locks +keep two jobs from one folder below .*/results", said)
     assert re.search(r"weights +vit-tiny: weights/vit-tiny.pt fits vit_tiny", said)
     assert re.search(r"DICOM +2 folders, 11 files, about 0.0 GB and 9 clips of \d+ frames", said)
     assert re.search(r"no clips +of 11 looked at: single frame 2", said)

@@ -1,13 +1,17 @@
+import errno
 import io
 import os
+import platform
+import subprocess
 
 import pytest
 
-from echo_embeddings.core import progress
+from echo_embeddings.core import locks, progress
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import atomic_write
 from echo_embeddings.core.locks import exclusive_lock
 from echo_embeddings.core.names import decode_name, encode_name, one_line
+from testing.processes import small_disk, start_python
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,59 @@ def test_whole_replaces_only_when_the_block_ends_well(tmp_path):
         raise ZeroDivisionError
     assert path.read_text() == "old"
     assert os.listdir(path.parent) == ["file"]
+
+
+WITHOUT_FLOCK = """
+import ctypes, errno, struct, sys
+from pathlib import Path
+from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.locks import exclusive_lock
+
+# A filter of system calls that answers flock as a file system without locks does.
+error, flock = int(sys.argv[2]), 73
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, flock), (0x06, 0, 0, 0x00050000 | error), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
+try:
+    with exclusive_lock(Path(sys.argv[1]), "p10"):
+        print("locked")
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the system call is that of x86-64")
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_nothing_is_taken_for_one(tmp_path, error):
+    for _ in range(2):  # the file of an earlier job is no lock
+        said = start_python("-c", WITHOUT_FLOCK, tmp_path / "p10", str(error), stdout=subprocess.PIPE).communicate()[0]
+        assert said.startswith(f"{tmp_path}/p10/lock: its file system has no locks ({os.strerror(error)}), ")
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        ("ext4", "rw,relatime", None),
+        ("lustre", "rw,flock,lazystatfs", None),
+        ("lustre", "rw,localflock", "lustre mounted with localflock"),
+        ("nfs", "rw,vers=3,nolock,local_lock=all", "nfs mounted with local_lock=all, nolock"),
+        ("nfs4", "rw,vers=4.2,local_lock=none", None),
+        ("beegfs", "rw", "BeeGFS, unless its clients have tuneUseGlobalFileLocks = true"),
+    ],
+)
+def test_locks_that_other_machines_do_not_see(monkeypatch, kind, options, says):
+    monkeypatch.setattr(locks, "_mount", lambda path: (kind, set(options.split(","))))
+    assert locks.reach("results") == says
+
+
+def test_the_file_system_of_a_directory(tmp_path):
+    with small_disk(tmp_path / "a disk", "1m"):
+        (tmp_path / "a disk/deep").mkdir()
+        kind, options = locks._mount(str(tmp_path / "a disk/deep"))
+        assert (kind, "rw" in options) == ("tmpfs", True)
 
 
 def test_two_runs_on_one_folder(tmp_path):

@@ -1,11 +1,13 @@
 """Killing a conversion at any moment, and full disks: what is done is kept, and the next run completes it."""
 
+import errno
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import imageio_ffmpeg
 import pytest
 
 from echo_embeddings.collection.folders import Folder
+from echo_embeddings.convert import folder as conversion
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest, workers
 from testing.conversion import SETTINGS, convert_folder, paths_in
@@ -117,6 +120,44 @@ def test_ffmpeg_has_ended_when_its_pool_has(folder, tmp_path, monkeypatch):
         raise KeyboardInterrupt
     assert not Path(f"/proc/{begun.read_text().strip()}/exe").exists()  # a zombie has none either
     assert not list(tmp_path.glob("tree/*"))
+
+
+def test_a_long_clip_waits_beside_its_mp4(folder, tmp_path, monkeypatch):
+    """And not in TMPDIR, which is another disk, and full here."""
+    monkeypatch.setattr(conversion, "WAITING_MEMORY", 2**16)
+    with small_disk(tmp_path / "tmp", "16k"):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        row = convert_file(f"{folder.path}/000.dcm", "000.dcm", tmp_path / "tree/000.mp4", SETTINGS)
+        assert (row.status, row.frames) == ("converted", 30)
+    assert os.listdir(tmp_path / "tree") == ["000.mp4"]
+    with small_disk(tmp_path / "full", "16k"), pytest.raises(OSError, match="No space left on device") as error:
+        convert_file(f"{folder.path}/000.dcm", "000.dcm", tmp_path / "full/000.mp4", SETTINGS)
+    assert error.value.filename.startswith(str(tmp_path / "full"))
+
+
+def test_a_quota_that_ffmpeg_meets_is_a_full_disk(folder, tmp_path, monkeypatch):
+    over = tmp_path / "over-quota"
+    line = f"av_interleaved_write_frame(): {os.strerror(errno.EDQUOT)}"
+    over.write_text(f"#!/bin/sh\ncat > /dev/null\necho '{line}' >&2\nexit 1\n")
+    over.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(over))
+    with pytest.raises(OSError, match="Disk quota exceeded"):
+        convert_file(f"{folder.path}/000.dcm", "000.dcm", tmp_path / "tree/000.mp4", SETTINGS)
+
+
+def test_ffmpeg_that_is_killed_now_and_then_fails_no_file(folder, tmp_path, monkeypatch):
+    """Its first two runs end as if the kernel had taken them for their memory."""
+    mortal = tmp_path / "mortal"
+    mortal.write_text(
+        f'#!/bin/sh\nfor i in 1 2; do mkdir {tmp_path}/run-$i 2> /dev/null && kill -KILL $$; done\nexec {FFMPEG} "$@"\n'
+    )
+    mortal.chmod(0o755)
+    paths = paths_in(tmp_path)
+    monkeypatch.setattr(conversion.video, "check", lambda settings: None)  # it would be the first run
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(mortal))
+    rows = convert_folder(folder, paths)
+    assert (tmp_path / "run-2").exists()
+    assert {row.status for row in rows.values()} == {"converted"}
 
 
 def test_a_full_disk_stops_the_job_with_nothing_half_written(folder, tmp_path):

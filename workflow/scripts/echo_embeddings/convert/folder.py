@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..collection.folders import Folder, list_files, mp4_name
 from ..core import manifest
 from ..core.errors import UserError
-from ..core.files import PART, part_of
+from ..core.files import PART, naming, part_of
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
@@ -83,7 +83,7 @@ def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float) 
     # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
     part = part_of(target, os.getpid())
     try:
-        frames = video.write(part, _small_frames(clip, settings.size), settings, fps)
+        frames = video.write(part, _small_frames(clip, settings.size, target.parent), settings, fps)
         size = part.stat().st_size
         os.replace(part, target)
     finally:
@@ -91,21 +91,23 @@ def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float) 
     return frames, size
 
 
-def _small_frames(clip: Clip, size: int) -> Iterator[NDArray[np.uint8]]:
+def _small_frames(clip: Clip, size: int, directory: Path) -> Iterator[NDArray[np.uint8]]:
     """The clip's frames as the encoder is to see them: RGB uint8 [size, size, 3].
 
     Each frame is resized by area averaging, then all are stretched linearly from the minimum and maximum
     over all full-size frames and channels to 0..255, truncated as the reference does; a clip of one
-    value becomes black. Both steps are linear, so the full-size clip never has to be in memory.
+    value becomes black. Both steps are linear, so the full-size clip never has to be in memory. What of the small
+    frames has no room in memory waits on the disk of `directory`.
     """
     low, high = np.inf, -np.inf
     shape: tuple[int, ...] = ()
-    with tempfile.SpooledTemporaryFile(max_size=WAITING_MEMORY) as waiting:
+    with tempfile.SpooledTemporaryFile(max_size=WAITING_MEMORY, dir=os.fspath(directory)) as waiting:
         for frame in decode_frames(clip):
             low, high = min(low, int(frame.min())), max(high, int(frame.max()))
             small = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
             shape, dtype = small.shape, small.dtype
-            waiting.write(small.tobytes())
+            with naming(directory):
+                waiting.write(small.tobytes())
         waiting.seek(0)
         # Divided before it is multiplied, as the reference does: so the maximum becomes 255 and not 254.99.
         span = np.float32(max(high - low, 1))

@@ -1,7 +1,6 @@
 """Frames to an MP4 file, by the ffmpeg program; and back, by OpenCV or, where that cannot be relied on, by ffmpeg."""
 
 import contextlib
-import errno
 import os
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import UserError
+from ..core.files import FULL
 from ..core.names import one_line
 from ..core.settings import CODECS, ConvertSettings
 from ..core.workers import KILLS, KilledError, program
@@ -46,7 +46,7 @@ def write(
         "-f", "mp4", os.fspath(path),
     ]  # fmt: skip
     count = 0
-    with tempfile.TemporaryFile() as errors:
+    with open(os.memfd_create("stderr"), "w+b") as errors:
         with program(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors) as process:
             assert process.stdin is not None
             try:
@@ -63,8 +63,9 @@ def write(
         said = errors.read().decode(errors="replace").strip().splitlines()
     _check_killed(process)
     if process.returncode != 0:
-        if any(os.strerror(errno.ENOSPC) in line for line in said):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+        for number in FULL:
+            if any(os.strerror(number) in line for line in said):
+                raise OSError(number, os.strerror(number), os.fspath(path))
         raise VideoError(f"ffmpeg ended with {process.returncode}: {one_line(said[-1] if said else 'no message')}")
     return count
 
@@ -188,7 +189,7 @@ def _decoding(
         "-i", os.fspath(path), "-map", "0:v:0", "-fps_mode", "passthrough", *options,
     ]  # fmt: skip
     lines: list[str] = []
-    with tempfile.TemporaryFile() as errors:
+    with open(os.memfd_create("stderr"), "w+b") as errors:
         with program(command, stdout=subprocess.PIPE, stderr=errors) as process:
             try:
                 yield process, lines

@@ -1,15 +1,51 @@
-"""The lock by which one job at a time works on a folder."""
+"""Locks between processes, by `flock`: the kernel frees them when their process ends, in whatever way.
+
+There is no other kind to fall back to. A file that stands for a lock outlives the job that was killed, and a lease that
+others may break lets two jobs write after one of them stalled.
+"""
 
 import contextlib
+import errno
+import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
+from .errors import TransientError, UserError
+from .files import atomic_write, naming
 
-from .errors import TransientError
-from .files import atomic_write
+HELD = (errno.EAGAIN, errno.EACCES)
+MISSING = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+# Options of a mount under which a lock holds for the processes of one machine only.
+LOCAL_OPTIONS = {
+    "lustre": {"localflock"},
+    "nfs": {"nolock", "local_lock=flock", "local_lock=all"},
+    "nfs4": {"local_lock=flock", "local_lock=all"},
+}
+
+
+@contextlib.contextmanager
+def file_lock(path: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
+    """Hold the lock of the file at `path`, which is made if need be and stays.
+
+    Raises `BlockingIOError` if another process holds it and this one does not `wait`, `UserError` where the file system
+    has no locks.
+    """
+    with open(path, "a") as file:
+        try:
+            with naming(path):
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno in HELD:
+                raise BlockingIOError(*error.args, error.filename) from error
+            if error.errno in MISSING:
+                raise UserError(
+                    f"{path}: its file system has no locks ({error.strerror}), by which jobs keep out of each other's "
+                    "way; work on another one (snakemake --directory DIR), or have it mounted with flock"
+                ) from error
+            raise
+        yield
 
 
 def whereabouts() -> str:
@@ -20,16 +56,39 @@ def whereabouts() -> str:
 
 @contextlib.contextmanager
 def exclusive_lock(state: Path, name: str) -> Iterator[None]:
-    """Hold the lock of the state directory of the folder `name`. Raises `TransientError` if another run has it."""
+    """Hold the lock of the state directory of the folder `name`.
+
+    Raises `TransientError` if another run has it, `UserError` where the file system has no locks.
+    """
     state.mkdir(parents=True, exist_ok=True)
-    owner = state / "owner"  # not in the lock file, which whoever asks for the lock may empty
-    try:
-        with filelock.FileLock(state / "lock", timeout=0):
-            with atomic_write(owner) as part:
-                part.write_text(whereabouts())
-            yield
-    except filelock.Timeout as error:
-        who = owner.read_text() if owner.exists() else error.lock_file
-        raise TransientError(
-            f"{name}: another run is at work on this folder ({who}); wait for it or end it, then run again"
-        ) from error
+    owner = state / "owner"
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(file_lock(state / "lock", wait=False))
+        except BlockingIOError as error:
+            who = owner.read_text() if owner.exists() else error.filename
+            raise TransientError(
+                f"{name}: another run is at work on this folder ({who}); wait for it or end it, then run again"
+            ) from error
+        with atomic_write(owner) as part:
+            part.write_text(whereabouts())
+        yield
+
+
+def reach(directory: str | os.PathLike[str]) -> str | None:
+    """Why a lock in `directory` may hold for the processes of one machine only; None where nothing says so."""
+    kind, options = _mount(os.path.realpath(directory))
+    if local := LOCAL_OPTIONS.get(kind, set()) & options:
+        return f"{kind} mounted with {', '.join(sorted(local))}"
+    if kind == "beegfs":
+        return "BeeGFS, unless its clients have tuneUseGlobalFileLocks = true"
+    return None
+
+
+def _mount(path: str) -> tuple[str, set[str]]:
+    """The kind and the options of the file system that `path` lies in."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    places = {place.encode().decode("unicode_escape"): (kind, options) for _, place, kind, options, *_ in mounts}
+    parents = [path, *map(str, Path(path).parents)]
+    kind, options = next((places[parent] for parent in parents if parent in places), ("", ""))
+    return kind, set(options.split(","))

@@ -2,19 +2,22 @@
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import filelock
 import torch
 
 from ..core.errors import TransientError
+from ..core.locks import file_lock
 
 POLL = 1.0  # seconds between two looks for a free GPU
 
-_held: list[filelock.BaseFileLock] = []  # a lock that nothing refers to is released
+# Shared by all jobs of a machine, as a job's own TMPDIR is not. Earlier versions, whose jobs may run beside this one,
+# have the same place.
+LOCKS = "/tmp/echo-embeddings-cards-{}"
+
+_held = contextlib.ExitStack()  # until the process ends
 
 
 def choose(device: str) -> torch.device:
@@ -46,16 +49,13 @@ def take(gpus: Sequence[str], locks: str | os.PathLike[str] | None = None) -> in
         raise TransientError("torch sees no GPU here; set embed.device: cpu to compute without one")
     if len(gpus) == 1 and "SLURM_JOB_ID" in os.environ:
         return 0
-    # Its name is that of earlier versions, whose jobs may run beside this one.
-    directory = Path(locks or Path(tempfile.gettempdir(), f"echo-embeddings-cards-{os.getuid()}"))
+    directory = Path(locks or LOCKS.format(os.getuid()))
     directory.mkdir(parents=True, exist_ok=True)
     said = False
     while True:
         for i, gpu in enumerate(gpus):
-            lock = filelock.FileLock(directory / f"{gpu}.lock")
-            with contextlib.suppress(filelock.Timeout):
-                lock.acquire(timeout=0)
-                _held.append(lock)
+            with contextlib.suppress(BlockingIOError):
+                _held.enter_context(file_lock(directory / f"{gpu}.lock", wait=False))
                 return i
         if not said:
             print(f"all {len(gpus)} GPUs are at work for other jobs; waiting for one", flush=True)

@@ -11,13 +11,13 @@ import pickle
 import re
 from pathlib import Path
 
-import filelock
 import torch
 from torch import Tensor
 
 from ..core import state
 from ..core.errors import UserError
-from ..core.files import atomic_write, naming, sha256_of
+from ..core.files import atomic_write, sha256_of
+from ..core.locks import file_lock
 from ..core.names import one_line
 from ..core.vectors import save_tensors
 from . import huggingface
@@ -157,8 +157,7 @@ def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
     identity = [name, status.st_size, status.st_mtime_ns]
     kept = Path(cache) / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".json")
     kept.parent.mkdir(parents=True, exist_ok=True)
-    lock = kept.with_suffix(".lock")
-    with naming(lock), filelock.FileLock(lock):  # the folders' jobs start together: one reads, the others wait
+    with file_lock(kept.with_suffix(".lock")):  # the folders' jobs start together: one reads, the others wait
         remembered = state.load(kept, _remembered)
         if remembered and remembered[0] == identity:
             return remembered[1]

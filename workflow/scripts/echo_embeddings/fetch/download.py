@@ -1,5 +1,6 @@
 """One file over HTTP: under its name only when it is whole, and what was fetched is kept between tries."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-import filelock
 import requests
 import urllib3.exceptions
 
 from ..core.errors import TransientError, UserError
-from ..core.files import FULL, PART, atomic_write, naming, sha256_of
+from ..core.files import FULL, PART, atomic_write, sha256_of
+from ..core.locks import file_lock
 from ..core.names import one_line
 from ..core.progress import Progress
 
@@ -57,21 +58,18 @@ def fetch(url: str, path: Path, sha256: str | None = None, terminal: TextIO | No
     `terminal` is for a live line. Raises `UserError`, one line, where it does not come to its end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path.with_name(path.name + ".lock"))
-    try:
-        with naming(lock.lock_file):
-            lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"{path}: another job is fetching it: waiting for that", flush=True)
-        lock.acquire()
-    try:
+    lock = path.with_name(path.name + ".lock")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(file_lock(lock, wait=False))
+        except BlockingIOError:
+            print(f"{path}: another job is fetching it: waiting for that", flush=True)
+            held.enter_context(file_lock(lock))
         if path.exists():
             print(f"{path}: it is there: left as it is", flush=True)
         else:
             _fetch(url, path, sha256, terminal)
-        Path(lock.lock_file).unlink(missing_ok=True)  # from here on whoever takes a lock finds the file
-    finally:
-        lock.release()
+        lock.unlink(missing_ok=True)  # from here on whoever takes a lock finds the file
 
 
 def _fetch(url: str, path: Path, sha256: str | None, terminal: TextIO | None) -> None:

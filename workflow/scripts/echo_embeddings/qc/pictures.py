@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 from ..convert import video
 from ..core.errors import UserError
 from ..core.names import one_line
+from ..core.workers import KilledError
 from .base import PICTURE, SAMPLE, SEED, THREADS, Floats, Integers, Naming, Vectors, sample
 from .components import Components
 from .health import Health
@@ -158,7 +159,7 @@ def _strip(clip: pd.Series, folders: Mapping[str, FolderFiles]) -> tuple[str, st
     indices = np.linspace(0, max(frames - 1, 0), FRAMES).astype(int).tolist()
     try:
         images = video.read(path, indices, frames)
-    except (video.VideoError, OSError) as error:
+    except (video.VideoError, KilledError, OSError) as error:
         return "", one_line(error)
     return _encode(images), ""
 

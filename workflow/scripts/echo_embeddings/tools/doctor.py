@@ -13,6 +13,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.files import free_bytes
 from ..core.layout import Layout
+from ..core.locks import file_lock, reach
 from ..core.manifest import CONVERTED, FAILED
 from ..core.names import encode_name, one_line
 from ..core.package import repository
@@ -420,6 +422,33 @@ def disk(made: Sequence[Cost], directory: str) -> Finding:
     return Finding(AMBER if 2 * needed > free else GREEN, "disk", says)
 
 
+def locks(directory: Path) -> Finding:
+    """Whether a lock below the working directory keeps another process out, on this machine and on others."""
+    try:
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".doctor-") as scratch:
+            path = Path(scratch, "lock")
+            with file_lock(path, wait=False):
+                refused = _cannot_lock(path)
+            if not refused or _cannot_lock(path):
+                says = f"a lock below {directory} does not keep another process out"
+                return Finding(RED, "locks", says, "work in a directory on another file system (--directory)")
+    except UserError as error:
+        return Finding(RED, "locks", str(error))  # which says what to do
+    except OSError as error:
+        return Finding(RED, "locks", f"none can be made below {directory}: {error.strerror}", "make it writable")
+    if why := reach(directory):
+        says = f"hold below {directory} for the processes of one machine only: {why}"
+        return Finding(AMBER, "locks", says, "let one machine work on a folder at a time; docs/slurm.md")
+    return Finding(GREEN, "locks", f"keep two jobs from one folder below {directory}")
+
+
+def _cannot_lock(path: Path) -> bool:
+    """Whether another process is kept from taking the lock."""
+    script = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=False)
+    return "BlockingIOError" in done.stderr
+
+
 # --- all of it --------------------------------------------------------------------------------------
 
 
@@ -428,6 +457,8 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
     yield from software()
     yield from cluster()
     yield credentials()
+    results = Path.cwd() / Layout().root
+    yield locks(results if results.is_dir() else Path.cwd())
     try:
         registry = configuration.check(config)
     except UserError as error:
