@@ -210,7 +210,7 @@ def windows(paths: list[str]) -> list[np.ndarray]:
     found = []
     for path in dict.fromkeys(paths):
         dataset, offset = read_header(path)
-        small = np.stack(list(_small_frames(check_clip(path, dataset, offset, ()), 256)))
+        small = np.stack(list(_small_frames(check_clip(path, dataset, offset, ()), 256, Path(tempfile.gettempdir()))))
         found += [small[: len(small) // 2], small[len(small) // 2 :]]
     return found
 

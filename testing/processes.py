@@ -15,15 +15,18 @@ from . import REPOSITORY
 
 PATIENCE = 300  # seconds until a test gives up waiting: no machine is that slow
 Value = TypeVar("Value")
-# The environment of a Python with the library and this package.
-PYTHON = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "workflow/scripts"), str(REPOSITORY)])}
+
+
+def environment_of_python() -> dict[str, str]:
+    """That of this process now, with the library and this package."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "workflow/scripts"), str(REPOSITORY)])}
 
 
 def start_python(*arguments: str | Path, **options) -> subprocess.Popen:
     """Python with the library and this package, leading a session of its own; `options` are those of Popen."""
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
-        env=PYTHON,
+        env=environment_of_python(),
         start_new_session=True,
         **{"text": True, **options},
     )

@@ -19,7 +19,7 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import PART
 from echo_embeddings.embed import loader
 from testing.embedding import CLIPS, SAVE_EVERY, EmbedPaths, HostileReader, paths_in, run_job, write_source
-from testing.processes import PATIENCE, PYTHON, processes_of, small_disk, start_python, until
+from testing.processes import PATIENCE, environment_of_python, processes_of, small_disk, start_python, until
 
 
 def start(source: Path, top: Path, pause: float = 0, hold: int = 0, **options) -> subprocess.Popen:
@@ -144,7 +144,7 @@ def test_nothing_depends_on_dev_shm(source, expected, tmp_path):
     job = (sys.executable, "-m", "testing.embedding", source, tmp_path, "0", "0", '{"num_workers": 2}')
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", *map(str, job)],
-        env=PYTHON, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        env=environment_of_python(), capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     if "unshare" in done.stderr:
         pytest.skip("only root can give a process a /dev/shm of its own")
