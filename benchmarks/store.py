@@ -74,7 +74,7 @@ STEPS: dict[str, tuple[Callable[[Path, int], None], str]] = {
     "merge": (merge, "merge ten folders' files, torch.save included"),
     "load": (load, "torch.load of that file"),
     "load_mapped": (load_mapped, "torch.load of it, mapped: keys and matrix"),
-    "read": (read, "store.read of that file: keys and mapped matrix"),
+    "read": (read, "read_vectors of that file: keys and mapped matrix"),
     "save_separate": (save_separate, "torch.save of a dict of separate tensors"),
     "load_separate": (load_separate, "torch.load of that file"),
 }
@@ -104,7 +104,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
         for name, (_, words) in STEPS.items():
-            command = [sys.executable, __file__, "--step", name, "--top", directory, "--vectors", str(count)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.store",
+                "--step",
+                name,
+                "--top",
+                directory,
+                "--vectors",
+                str(count),
+            ]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
             if words:
                 size = (top / ("separate.pt" if "separate" in name else "all.pt")).stat().st_size

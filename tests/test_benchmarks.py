@@ -24,7 +24,7 @@ EMBED = ["% of the encoder alone", "x the encoder, ", "ours / reference"]
         pytest.param(["embed", "run"], EMBED, marks=pytest.mark.slow),
         (["embed", "startup"], ["later job:", "first batch computed"]),
         (["export"], ["2,000 vectors of 48", "parquet: ", "study: ", "matrix: "]),
-        (["store"], ["store.read of that file", "of a dict of separate tensors"]),
+        (["store"], ["read_vectors of that file", "of a dict of separate tensors"]),
     ],
 )
 def test_quick(arguments, said):
