@@ -11,7 +11,7 @@ import yaml
 
 from echo_embeddings.collection.folders import find_folders, list_files
 from echo_embeddings.core import configuration
-from echo_embeddings.tools import doctor
+from echo_embeddings.tools import doctor, machine
 from testing import REPOSITORY
 from testing.commands import run_command
 
@@ -134,7 +134,7 @@ def test_a_directory_deep_in_a_folder_that_cannot_be_listed_is_one_line(tmp_path
     monkeypatch.setattr(os, "scandir", refusing)
     config = configuration.defaults() | {"dicom_dir": str(tmp_path / "dicom")}
     config["embed"]["device"] = "cpu"
-    reds = [one for one in doctor.examine(config) if isinstance(one, doctor.Finding) and one.level == doctor.RED]
+    reds = [one for one in doctor.examine(config) if isinstance(one, machine.Finding) and one.level == machine.RED]
     assert [one.what for one in reds] == ["DICOM"]
     assert "p10/zclosed: Permission denied; make it readable" in reds[0].says
     assert reds[0].fix == ""  # nothing but what the line says
@@ -180,52 +180,52 @@ def cluster_says(tmp_path, monkeypatch):
 )
 def test_partitions_of_a_cluster(cluster_says, partitions, said):
     cluster_says(partitions)
-    (found,) = doctor.cluster()
+    (found,) = machine.cluster()
     assert f"{found.level}  {found.says}".startswith(said)
 
 
 def test_the_profile_is_the_working_directorys_then_the_clones(cluster_says, tmp_path, monkeypatch):
     cluster_says("mine\nmit_normal")
     monkeypatch.chdir(tmp_path)
-    (found,) = doctor.cluster()
+    (found,) = machine.cluster()
     assert found.says.startswith("profiles/slurm names mit_preemptable; ")
-    monkeypatch.setattr(doctor, "repository", lambda: None)
-    (found,) = doctor.cluster()
-    assert (found.level, found.says) == (doctor.AMBER, f"no {tmp_path}/profiles/slurm/config.yaml")
+    monkeypatch.setattr(machine, "repository", lambda: None)
+    (found,) = machine.cluster()
+    assert (found.level, found.says) == (machine.AMBER, f"no {tmp_path}/profiles/slurm/config.yaml")
     (tmp_path / "profiles/slurm").mkdir(parents=True)
     (tmp_path / "profiles/slurm/config.yaml").write_text("default-resources: [slurm_partition=mine]\n")
-    (found,) = doctor.cluster()
-    assert (found.level, found.says) == (doctor.GREEN, "has the profile's partitions: mine")
+    (found,) = machine.cluster()
+    assert (found.level, found.says) == (machine.GREEN, "has the profile's partitions: mine")
 
 
 def test_credentials_are_found_and_not_told(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("PHYSIONET_USERNAME", raising=False)
-    assert doctor.credentials().says == "none for PhysioNet; needed only to fetch from there"
+    assert machine.credentials().says == "none for PhysioNet; needed only to fetch from there"
     (tmp_path / ".netrc").write_text("machine physionet.org login someone password geheim\n")
     (tmp_path / ".netrc").chmod(0o600)
-    assert doctor.credentials().says == "for PhysioNet in ~/.netrc"
+    assert machine.credentials().says == "for PhysioNet in ~/.netrc"
     monkeypatch.setenv("PHYSIONET_USERNAME", "someone")
     monkeypatch.setenv("PHYSIONET_PASSWORD", "geheim")
-    found = doctor.credentials()
+    found = machine.credentials()
     assert found.says == "for PhysioNet in the environment"
     assert "geheim" not in str(found)
 
 
 def test_packages_other_than_the_pins(monkeypatch):
-    real = doctor.importlib.metadata.version
+    real = machine.importlib.metadata.version
     monkeypatch.setattr(
-        doctor.importlib.metadata, "version", lambda name: "2.11.0+cu126" if name == "torch" else real(name)
+        machine.importlib.metadata, "version", lambda name: "2.11.0+cu126" if name == "torch" else real(name)
     )
-    _, packages = doctor.software()
-    assert packages.level == doctor.AMBER
+    _, packages = machine.software()
+    assert packages.level == machine.AMBER
     assert "torch 2.11.0 (pinned: " in packages.says
-    monkeypatch.setattr(doctor, "repository", lambda: None)
-    _, packages = doctor.software()
+    monkeypatch.setattr(machine, "repository", lambda: None)
+    _, packages = machine.software()
     assert packages.says.startswith("all ")  # an installation asks for no more than pyproject.toml does
     assert packages.says.endswith(" as required")
-    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.9" if name == "torch" else real(name))
-    _, packages = doctor.software()
+    monkeypatch.setattr(machine.importlib.metadata, "version", lambda name: "1.9" if name == "torch" else real(name))
+    _, packages = machine.software()
     assert packages.says == "tested with others: torch 1.9 (required: >=2.10)"
 
 
@@ -245,5 +245,5 @@ def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir,
     cost = doctor.costs(config, configuration.check(config, data=False), found, len(folders))
     assert [one.stage for one in cost] == ["convert 256", "embed vitl"]
     assert all(one.hours > 0 and one.gigabytes > 0 for one in cost)
-    assert doctor.disk(cost, ".").level == doctor.GREEN
-    assert doctor.disk([doctor.Cost("convert 256", 1, 1e9)], ".").level == doctor.RED
+    assert doctor.disk(cost, ".").level == machine.GREEN
+    assert doctor.disk([doctor.Cost("convert 256", 1, 1e9)], ".").level == machine.RED

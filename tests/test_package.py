@@ -31,13 +31,13 @@ import sys
 from echo_embeddings.core import configuration, registry
 from echo_embeddings.core.package import repository
 from echo_embeddings.embed import run_record
-from echo_embeddings.tools import doctor
+from echo_embeddings.tools import machine
 
 config = configuration.read(".")
 models = configuration.check(config, data=False)
 assert config == configuration.defaults()
 print(repository(), run_record._commit(), registry.path(None), *models)
-print(*(finding.says for finding in doctor.software()), sep="; ")
+print(*(finding.says for finding in machine.software()), sep="; ")
 """
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run(

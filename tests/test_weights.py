@@ -82,7 +82,9 @@ def test_what_a_failed_job_fetched_is_kept_for_the_next(work, server, content):
     server.files["/w/vit-tiny.pt"] = File(content, status=404)
     result = run_demo(work, "weights/vit-tiny.pt")
     assert result.returncode == 1
-    assert "/w/vit-tiny.pt: the server has no such file (404); mend the url, or get the file by hand" in result.stdout
+    assert (
+        "/w/vit-tiny.pt: the server has no such file (404); correct the url, or get the file by hand" in result.stdout
+    )
     assert "Traceback" not in result.stdout
     # As a job leaves it that is killed halfway.
     server.files["/w/vit-tiny.pt"] = File(content, pause=0.001)

@@ -85,13 +85,13 @@ def _fetch(url: str, path: Path, sha256: str | None, terminal: TextIO | None) ->
         record_of(part).unlink()
     except TransferError as error:
         if error.final:
-            raise UserError(f"{url}: {error}; mend the url, or get the file by hand and put it at {path}") from error
+            raise UserError(f"{url}: {error}; correct the url, or get the file by hand and put it at {path}") from error
         raise TransientError(
             f"{url}: cannot be fetched: {error}; {_length(part):,} bytes are kept in {part}: run again where the "
             f"internet can be reached (on a cluster, the login node), or put the file at {path} by hand"
         ) from error
     except requests.RequestException as error:  # an OSError, so this comes first
-        raise UserError(f"{url}: cannot be fetched: {_reason(error)}; mend the url") from error
+        raise UserError(f"{url}: cannot be fetched: {_reason(error)}; correct the url") from error
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -241,7 +241,7 @@ def _check(part: Path, sha256: str, url: str) -> None:
     if digest != sha256:
         raise UserError(
             f"{part}: SHA-256 is {digest}, the registry says {sha256} of {url}; "
-            "delete it to fetch it again, or mend the registry: it is kept as it came"
+            "delete it to fetch it again, or correct the registry: it is kept as it came"
         )
 
 

@@ -87,10 +87,10 @@ def fetch(project: Project, include: list[str], places: Places, terminal: TextIO
             failure = UserError if error.final else TransientError
             raise failure(_explain(error, project, known)) from error
         except requests.RequestException as error:  # an OSError, so this comes first
-            raise UserError(f"{project.url}: {one_line(error)}; mend physionet.url") from error
+            raise UserError(f"{project.url}: {one_line(error)}; correct physionet.url") from error
         except OSError as error:
             where = error.filename or f"below {places.dicom} or {places.state}"
-            advice = "make room" if error.errno in FULL else "mend that"
+            advice = "make room" if error.errno in FULL else "correct that"
             failure = TransientError if error.errno in FULL else UserError
             raise failure(
                 f"{project.name}: {error.strerror}, {where}; what was fetched is kept: {advice} and run again"
@@ -139,7 +139,7 @@ def _versions(session: requests.Session, project: Project, state: Path) -> list[
     except download.TransferError as error:
         if error.status != 404:
             raise
-        raise UserError(f"{project.url} has no project {project.name}: mend physionet.project") from error
+        raise UserError(f"{project.url} has no project {project.name}: correct physionet.project") from error
     except (ValueError, TypeError, LookupError) as error:
         raise UserError(f"{project.url}: what came for the versions of {project.name} is no list of them") from error
 
@@ -213,9 +213,8 @@ def _explain(error: download.TransferError, project: Project, known: bool) -> st
             "PHYSIONET_PASSWORD in the environment, or put the host's login into ~/.netrc"
         )
     if error.status == 401:
-        return (
-            f"{project}: PhysioNet refuses the login (401): mend PHYSIONET_USERNAME and PHYSIONET_PASSWORD, or ~/.netrc"
-        )
+        return f"{project}: PhysioNet refuses the login (401): correct PHYSIONET_USERNAME and PHYSIONET_PASSWORD, "
+            "or ~/.netrc"
     if error.status == 403:
         return f"{project}: your account may not read it (403): sign its data use agreement at {project.page}#files"
     if error.status is not None or error.final:

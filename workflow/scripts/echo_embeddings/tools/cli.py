@@ -110,7 +110,8 @@ def doctor(parser: argparse.ArgumentParser) -> Run:
     _configured(parser)
 
     def run(arguments: argparse.Namespace) -> bool:
-        from .doctor import RED, Finding, examine, page
+        from .doctor import examine, page
+        from .machine import RED, Finding
 
         found = list(examine(_configuration(arguments)))
         print(page(found, colour=sys.stdout.isatty()))
