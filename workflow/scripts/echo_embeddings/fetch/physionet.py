@@ -213,8 +213,10 @@ def _explain(error: download.TransferError, project: Project, known: bool) -> st
             "PHYSIONET_PASSWORD in the environment, or put the host's login into ~/.netrc"
         )
     if error.status == 401:
-        return f"{project}: PhysioNet refuses the login (401): correct PHYSIONET_USERNAME and PHYSIONET_PASSWORD, "
+        return (
+            f"{project}: PhysioNet refuses the login (401): correct PHYSIONET_USERNAME and PHYSIONET_PASSWORD, "
             "or ~/.netrc"
+        )
     if error.status == 403:
         return f"{project}: your account may not read it (403): sign its data use agreement at {project.page}#files"
     if error.status is not None or error.final:
