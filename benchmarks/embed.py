@@ -26,10 +26,11 @@ from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.recipe import GUIDE
 from echo_embeddings.core.settings import Model
 from echo_embeddings.embed import folder as embed_module
-from echo_embeddings.embed import loader, sampling
+from echo_embeddings.embed import loader, preprocessing
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.embed.inference import DTYPES, Extractor
 from echo_embeddings.embed.pooling import Pooled
+from echo_embeddings.embed.reader import Reader
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import architecture
 from echo_embeddings.encoders.vjepa import Encoder
@@ -79,7 +80,7 @@ def encoder_alone(extractor: Extractor, encoder: Encoder, model: Model, device: 
 
 def loader_alone(tree: Path, rows: list[Row], workers: int, device: str) -> float:
     """Clips a second that the workers deliver when nobody holds them up, after the first clip."""
-    with loader.load(loader.Reader(tree, 16, GUIDE), rows, workers, 300, device == "cuda") as clips:
+    with loader.load(Reader(tree, 16, GUIDE), rows, workers, 300, device == "cuda") as clips:
         next(clips)
         started = time.perf_counter()
         count = sum(1 for _ in clips)
@@ -152,14 +153,14 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
 @torch.inference_mode()
 def stages(top: Path, rows: list[Row], model: Model, device: str) -> None:
     """What one clip costs on its way to the encoder, one after the other, in this process."""
-    reader = loader.Reader(top / "mp4", model.num_frames, model.recipe)
+    clip_reader = Reader(top / "mp4", model.num_frames, model.recipe)
     count = min(len(rows), 16)
     started = time.perf_counter()
-    clips = [reader.read(row) for row in rows[:count]]
+    clips = [clip_reader.read(row) for row in rows[:count]]
     decoded = (time.perf_counter() - started) / count
     frames = torch.from_numpy(clips[0])[None]
     uploaded = frames.to(device)
-    sampling.preprocess(uploaded, model.resolution)
+    preprocessing.preprocess(uploaded, model.resolution)
     synchronize(device)
     started = time.perf_counter()
     for _ in range(20):
@@ -168,7 +169,7 @@ def stages(top: Path, rows: list[Row], model: Model, device: str) -> None:
     copied = (time.perf_counter() - started) / 20
     started = time.perf_counter()
     for _ in range(20):
-        sampling.preprocess(uploaded, model.resolution).to(DTYPES[model.precision])
+        preprocessing.preprocess(uploaded, model.resolution).to(DTYPES[model.precision])
     synchronize(device)
     prepared = (time.perf_counter() - started) / 20
     print(

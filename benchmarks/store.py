@@ -7,11 +7,11 @@ Each step is a process of its own; memory is its peak, torch included, over the 
 
 import argparse
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -58,18 +58,19 @@ def load_mapped(top: Path, _: int) -> None:
     next(iter(vectors.values())).as_strided((len(vectors), DIM), (DIM, 1))
 
 
-def save_separate(top: Path, count: int) -> None:
+def save_separate(top: Path, count: int) -> float:
     vectors = separate(count)
     started = time.perf_counter()
     torch.save(vectors, top / "separate.pt")
-    print(f"seconds {time.perf_counter() - started}")
+    return started
 
 
 def load_separate(top: Path, _: int) -> None:
     torch.load(top / "separate.pt")
 
 
-STEPS: dict[str, tuple[Callable[[Path, int], None], str]] = {
+# What each does, and what it is called; one that prepares something first returns when it had.
+STEPS: dict[str, tuple[Callable[[Path, int], float | None], str]] = {
     "write_folders": (write_folders, ""),
     "merge": (merge, "merge ten folders' files, torch.save included"),
     "load": (load, "torch.load of that file"),
@@ -80,46 +81,29 @@ STEPS: dict[str, tuple[Callable[[Path, int], None], str]] = {
 }
 
 
-def step(name: str, top: Path, count: int) -> None:
-    """One step in this process; prints what it took."""
+def step(name: str, top: Path, count: int) -> tuple[float, int, int]:
+    """One step in this process: seconds, and peak memory before and after it, bytes."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    STEPS[name][0](top, count)
-    print(f"seconds {time.perf_counter() - started}")
-    print(f"memory {before * 1024} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}")
+    started = STEPS[name][0](top, count) or started
+    seconds = time.perf_counter() - started
+    return seconds, before * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vectors", type=int, default=525328)
     parser.add_argument("--quick", action="store_true", help="few vectors, to see that it works")
-    parser.add_argument("--step", choices=list(STEPS), help=argparse.SUPPRESS)
-    parser.add_argument("--top", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     count = 5000 if arguments.quick else arguments.vectors
-    if arguments.step:
-        step(arguments.step, arguments.top, count)
-        return
     print(machine())
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
         for name, (_, words) in STEPS.items():
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.store",
-                "--step",
-                name,
-                "--top",
-                directory,
-                "--vectors",
-                str(count),
-            ]
-            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            with ProcessPoolExecutor(1, get_context("fork")) as process:  # which has imported torch already
+                taken, before, peak = process.submit(step, name, top, count).result()
             if words:
                 size = (top / ("separate.pt" if "separate" in name else "all.pt")).stat().st_size
-                taken = float(said[said.index("seconds") + 1])
-                before, peak = (int(value) for value in said[said.index("memory") + 1 :][:2])
                 print(
                     f"{words:48s} {taken:6.1f} s, file {size / 1e9:.2f} GB, peak memory {peak / 1e9:.2f} GB = "
                     f"{peak / size:.2f} x the file ({(peak - before) / size:.2f} x beyond the imports)",

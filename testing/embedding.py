@@ -25,8 +25,9 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Model
 from echo_embeddings.core.workers import Failure
-from echo_embeddings.embed import inference, loader
+from echo_embeddings.embed import inference
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
+from echo_embeddings.embed.reader import Reader
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 
@@ -120,7 +121,7 @@ def run_job(source: Path, top: Path, pooling: str = "mean", **changes) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class HostileReader(loader.Reader):
+class HostileReader(Reader):
     """Reads clips; at 05.mp4 it notes the attempt in a file, and hangs, crashes or dies."""
 
     what: str = ""

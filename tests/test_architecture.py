@@ -6,6 +6,7 @@ import re
 import pytest
 
 from testing import REPOSITORY
+from testing.processes import start_python
 
 PACKAGE = REPOSITORY / "workflow/scripts/echo_embeddings"
 
@@ -50,3 +51,10 @@ def test_the_library_knows_nothing_of_snakemake():
         names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
         assert not [name for name in names if name.split(".")[0].startswith("snakemake")], path
+
+
+@pytest.mark.parametrize("module", ["convert.folder", "convert.probe", "embed.reader"])
+def test_processes_that_decode_do_not_wait_for_torch(module):
+    """It takes longer to import than all that they need."""
+    code = f"import sys, echo_embeddings.{module}; sys.exit('torch' in sys.modules)"
+    assert start_python("-c", code).wait() == 0

@@ -15,7 +15,7 @@ from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.recipe import RECIPES, Recipe
 from echo_embeddings.core.settings import Tables
 from echo_embeddings.core.vectors import read_vectors
-from echo_embeddings.embed import inference, masks, sampling
+from echo_embeddings.embed import inference, masks, preprocessing, sampling
 from echo_embeddings.encoders import checkpoint
 from testing.embedding import MODEL, killed, run
 
@@ -164,7 +164,7 @@ def by_hand(paths, key, indices, keep=None):
     frames = frames if keep is None else frames * keep[None, :, :, None]
     encoder = checkpoint.load(paths.checkpoint, "tiny", "vit_tiny", 192, "encoder", "vjepa2")
     with torch.inference_mode():
-        return encoder(sampling.preprocess(torch.from_numpy(frames)[None], 64)).mean(dim=1)[0]
+        return encoder(preprocessing.preprocess(torch.from_numpy(frames)[None], 64)).mean(dim=1)[0]
 
 
 def test_the_guide_s_recipe_is_what_the_guide_does(paths):

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import PART
-from echo_embeddings.embed import loader
+from echo_embeddings.embed import folder
 from testing.embedding import CLIPS, SAVE_EVERY, EmbedPaths, HostileReader, paths_in, run_job, write_source
 from testing.processes import PATIENCE, environment_of_python, processes_of, small_disk, start_python, until
 
@@ -155,13 +155,13 @@ def test_nothing_depends_on_dev_shm(source, expected, tmp_path):
 @pytest.mark.parametrize("what", ["hang", "crash", "die", "die once"])
 def test_a_clip_that_ends_its_reader_is_one_failed_row(source, expected, tmp_path, monkeypatch, what):
     """It hangs or crashes its decoder, or the kernel kills that for its memory."""
-    monkeypatch.setattr(loader, "Reader", functools.partial(HostileReader, what=what, attempts=tmp_path / "attempts"))
+    monkeypatch.setattr(folder, "Reader", functools.partial(HostileReader, what=what, attempts=tmp_path / "attempts"))
     reason = {
-        "hang": "took longer than 20 s (embed.timeout)",
+        "hang": "took longer than 6 s (embed.timeout)",
         "crash": "the decoder crashed (exit code -6)",
         "die": "the decoder was killed; the job ran out of memory?",
     }.get(what)
-    run_job(source, tmp_path, num_workers=2, timeout=20.0, max_failed_fraction=0.1)
+    run_job(source, tmp_path, num_workers=2, timeout=6.0, max_failed_fraction=0.1)
     failed = paths_in(source, tmp_path).failed.read_text().splitlines()[1:]
     assert failed == ([f"05.mp4\t{reason}"] if reason else [])
     check(tmp_path, {key: vector for key, vector in expected.items() if not reason or key != "05.mp4"})

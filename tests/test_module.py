@@ -92,6 +92,7 @@ def deploy(directory, finished, snakefile):
     return directory
 
 
+@pytest.mark.slow
 def test_a_workflow_that_snakedeploy_deploys_runs_and_is_up_to_date(snakemake, finished, tmp_path):
     project = deploy(tmp_path / "project", finished, DEPLOYED.format(tag=f"v{VERSION}"))
     done = snakemake(project, "--cores", "2")

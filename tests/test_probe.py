@@ -116,12 +116,12 @@ def test_the_workflow_embeds_a_tree_that_is_there(finished, tmp_path):
     (tmp_path / "config").mkdir()
     shutil.copy(REPOSITORY / "config/demo-models.yaml", tmp_path / "config")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "theirs").rglob("*")}
-    result = run_demo(work, change=f"mp4_dir: {tmp_path}/theirs\n")
+    result = run_demo(work, change=f"mp4_dir: {tmp_path}/theirs\nfolders: [p11]\n")
     assert result.returncode == 0, result.stdout
     assert "rule probe:" in result.stdout
     assert "rule convert:" not in result.stdout
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "theirs").rglob("*")} == before
-    ours, first = (torch.load(top / "results/embeddings/vit-tiny_embeddings_all.pt") for top in (work, finished))
+    ours, first = (torch.load(top / "results/embeddings/vit-tiny_embeddings_p11.pt") for top in (work, finished))
     assert ours.keys() == first.keys()
     assert all(np.allclose(ours[key], first[key], atol=1e-6) for key in ours)
     assert (work / "results/qc/vit-tiny.html").exists()

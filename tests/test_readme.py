@@ -105,6 +105,7 @@ def run_page(page: str, directory: Path, finished: Path) -> dict[str, str]:
     return said
 
 
+@pytest.mark.slow
 def test_the_pages_in_their_order(clone, finished):
     """Each part starts from what the one before it has left."""
     readme = run_page("README.md", clone, finished)

@@ -64,8 +64,9 @@ def test_a_selection_makes_its_jobs_pending_computes_nothing_twice_and_can_be_ta
     assert pending(listed, *targets, change=TABLES) == after_views
     by_manifest = TABLES.replace(" and view in ['A4C', 'PLAX']", "")
     assert pending(listed, change=by_manifest) == embed
-    assert run_demo(listed, change="record_list: record.csv").returncode == 0
-    after = torch.load(results / "embeddings/vit-tiny_embeddings_all.pt")
+    merged = "results/embeddings/vit-tiny_embeddings_all.pt"
+    assert run_demo(listed, "--", merged, change="record_list: record.csv").returncode == 0
+    after = torch.load(listed / merged)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], vector) for key, vector in before.items())
 

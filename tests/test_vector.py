@@ -11,7 +11,7 @@ from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Model
-from echo_embeddings.embed import sampling
+from echo_embeddings.embed import preprocessing, sampling
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
@@ -91,11 +91,11 @@ def test_frame_indices(frames, indices):
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (240, 320), (300, 200)])
 def test_preprocessing_keeps_the_aspect_and_crops_the_centre(height, width):
     clips = torch.randint(0, 256, (2, 4, height, width, 3), dtype=torch.uint8)
-    out = sampling.preprocess(clips, 224)
+    out = preprocessing.preprocess(clips, 224)
     assert out.shape == (2, 3, 4, 224, 224)
     assert out.dtype == torch.float32
-    constant = sampling.preprocess(torch.full((1, 2, height, width, 3), 255, dtype=torch.uint8), 224)
-    expected = (1 - torch.tensor(sampling.MEAN)) / torch.tensor(sampling.STD)
+    constant = preprocessing.preprocess(torch.full((1, 2, height, width, 3), 255, dtype=torch.uint8), 224)
+    expected = (1 - torch.tensor(preprocessing.MEAN)) / torch.tensor(preprocessing.STD)
     torch.testing.assert_close(constant.amax(dim=(0, 2, 3, 4)), expected)
     torch.testing.assert_close(constant.amin(dim=(0, 2, 3, 4)), expected)
 

@@ -27,8 +27,10 @@ def small_weights(size):
     [
         ("vit_tiny", 12, 64),
         ("vit_large", 2, 256),
-        ("vit_huge", 2, 256),
-        ("vit_giant_xformers", 2, 256),
+        ("vit_huge", 2, 128),
+        ("vit_giant_xformers", 2, 128),
+        pytest.param("vit_huge", 2, 256, marks=pytest.mark.slow),
+        pytest.param("vit_giant_xformers", 2, 256, marks=pytest.mark.slow),
         pytest.param("vit_large", 24, 256, marks=pytest.mark.slow),
         pytest.param("vit_giant_xformers", 2, 384, marks=pytest.mark.slow),
     ],

@@ -24,12 +24,12 @@ def attempts(directory: Path, number: int) -> int:
 
 
 def test_what_goes_wrong_is_the_failure_of_its_own_task(tmp_path):
-    made = outcomes(tmp_path, "work", "raise", "crash", "hang", *["work"] * 8, timeout=10.0)
+    made = outcomes(tmp_path, "work", "raise", "crash", "hang", *["work"] * 8, timeout=5.0)
     assert made == {
         **{i: str(i) for i in range(12)},
         1: "ValueError: two lines",
         2: f"the decoder crashed (exit code {-signal.SIGABRT})",
-        3: "took longer than 10 s (seconds)",
+        3: "took longer than 5 s (seconds)",
     }
     assert all(isinstance(made[i], Failure) == (i in (1, 2, 3)) for i in made)
     assert all(attempts(tmp_path, i) == 1 for i in made)  # not even those that waited behind the one that hung
@@ -46,7 +46,7 @@ def test_what_was_killed_is_tried_twice_more_alone(tmp_path):
 
 def test_order(tmp_path):
     whats = ["slow", "work", "work", "raise", "slow", "work", "hang", "work"]
-    assert list(outcomes(tmp_path, *whats, timeout=10.0, in_order=True)) == list(range(8))
+    assert list(outcomes(tmp_path, *whats, timeout=5.0, in_order=True)) == list(range(8))
 
 
 def test_a_full_disk_ends_the_work(tmp_path):

@@ -68,11 +68,13 @@ def test_features_are_made_said_and_read_as_the_page_tells(work):
     planned = run_demo(work, "-n", change=tokens).stdout
     assert "features of at most 11 clips take about 8.65 MB in results/features/tokens (vit-tiny 8.65 MB); " in planned
     assert pending(work, change=tokens) == {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}
-    result = run_demo(work, change=tokens)
+    merged = "results/embeddings/vit-tiny_embeddings_all.pt"
+    indices = [f"results/features/tokens/vit-tiny/{folder}.index.tsv" for folder in ("p10", "p11")]
+    result = run_demo(work, "--", merged, *indices, change=tokens)
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("features of at most") == 1  # not once more for each job
     assert pending(work, change=tokens) == pending(work) == set()
-    after = torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")
+    after = torch.load(work / merged)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], vector) for key, vector in before.items())
     page = (REPOSITORY / "docs/features.md").read_text()

@@ -35,6 +35,7 @@ from . import devices, inference, loader, run_record, sampling, trials
 from .features import Features, update_indices
 from .inference import Extractor
 from .pooling import POOLS, Pooled
+from .reader import Reader
 from .saving import Unsaved, largest_batch
 from .shards import Shards
 
@@ -172,7 +173,7 @@ def _embed(
     Returns why clips have no vector, by key, and what `run_record.SPEED` names.
     """
     failed: dict[str, str] = {}
-    reader = loader.Reader(tree, model.num_frames, model.recipe)
+    reader = Reader(tree, model.num_frames, model.recipe)
     with loader.load(reader, rows, options.num_workers, options.timeout, device.type == "cuda") as clips:
         extractor = _extractor(model, checkpoint, device, options, pooling)  # while the workers start
         started = time.monotonic()

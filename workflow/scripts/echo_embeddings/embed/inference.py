@@ -14,7 +14,7 @@ from ..core.names import one_line
 from ..core.recipe import GUIDE, Recipe
 from ..encoders.architectures import TUBELET
 from ..encoders.vjepa import Encoder
-from . import sampling
+from . import preprocessing
 from .limits import AHEAD
 from .pooling import Pooled, join, pool
 from .trials import COMPILE_FROM, Trials
@@ -32,7 +32,7 @@ def forward(
     clips: Sequence[Tensor],
     resolution: int,
     dtype: torch.dtype,
-    prepare: Prepare = sampling.preprocess,
+    prepare: Prepare = preprocessing.preprocess,
     recipe: Recipe = GUIDE,
     pooling: str = "mean",
 ) -> Pooled:
@@ -100,7 +100,7 @@ class Extractor:
         self._dtype = DTYPES[precision]
         self._largest, self._compile_from = batch_size if auto else None, compile_from
         self._recipe, self._pooling = recipe, pooling
-        self._prepare: Prepare = sampling.preprocess
+        self._prepare: Prepare = preprocessing.preprocess
         self._has_compiled_code = False
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead = ahead(device)
@@ -145,7 +145,7 @@ class Extractor:
         """Compile what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing."""
         for block in self._encoder.blocks:
             block.compile(dynamic=False)
-        self._prepare = torch.compile(sampling.preprocess, dynamic=False)
+        self._prepare = torch.compile(preprocessing.preprocess, dynamic=False)
         self.compiled = self._has_compiled_code = True
 
     def _timed(self, clips: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:

@@ -2,83 +2,17 @@
 
 import contextlib
 import functools
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing import reduction
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..convert import video
 from ..core.manifest import Row
-from ..core.names import one_line
-from ..core.recipe import Recipe
 from ..core.workers import Failure, at_work
-from . import masks, sampling
 from .limits import READ_AHEAD
-
-STRIDE = 2**36  # bytes from one place in shared memory to the next; what is not written takes none
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Reads from the MP4 files below `tree` what the encoder sees."""
-
-    tree: Path
-    num_frames: int
-    recipe: Recipe
-
-    def read(self, row: Row) -> NDArray[np.uint8] | Failure:
-        """A clip's frames as the recipe shows them, [clips_per_video * num_frames, height, width, 3]; or why not."""
-        frames = row.frames or 0
-        wanted = sampling.sample(frames, self.num_frames, self.recipe, row.fps).flatten().tolist()
-        try:
-            overview = masks.overview(self.recipe, row)
-            read = video.read(self.tree / row.mp4, wanted + overview, frames)
-            return masks.show(read[: len(wanted)], self.recipe, read[len(wanted) :], row)
-        except (video.VideoError, masks.NoSectorError, OSError) as error:
-            return Failure(one_line(error))
-
-
-class SharedMemory:
-    """Memory of this process and of those that it spawns, in numbered places that hold an array each.
-
-    It is part of no file system: /dev/shm may be small or full.
-    """
-
-    def __init__(self, descriptor: int | None = None) -> None:
-        """New memory, or that of an open file descriptor."""
-        self._descriptor = os.memfd_create("frames") if descriptor is None else descriptor
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (reduction.DupFd(self._descriptor),)
-
-    def write(self, place: int, array: NDArray[np.uint8]) -> None:
-        """Put an array into a place."""
-        rest, at = np.ascontiguousarray(array).reshape(-1).data, place * STRIDE
-        while rest:
-            done = os.pwrite(self._descriptor, rest, at)
-            rest, at = rest[done:], at + done
-
-    def read(self, place: int, array: NDArray[np.uint8]) -> None:
-        """Fill an array with what lies in a place."""
-        rest, at = array.reshape(-1).data, place * STRIDE
-        while rest:
-            done = os.preadv(self._descriptor, [rest], at)
-            rest, at = rest[done:], at + done
-
-    def close(self) -> None:
-        """Give it back, once the other processes have ended."""
-        os.close(self._descriptor)
-
-
-def _received(descriptor: Any) -> SharedMemory:
-    return SharedMemory(descriptor.detach())
+from .reader import Reader, SharedMemory, share
 
 
 @contextlib.contextmanager
@@ -97,7 +31,7 @@ def load(
         return
     places = READ_AHEAD * num_workers
     memory = SharedMemory()
-    function = functools.partial(_share, reader, memory, places)
+    function = functools.partial(share, reader, memory, places)
     try:
         with at_work(
             function,
@@ -111,15 +45,6 @@ def load(
             yield ((i, _fetch(memory, i % places, made, pin_memory)) for (i, _), made in results)
     finally:
         memory.close()
-
-
-def _share(reader: Reader, memory: SharedMemory, places: int, i: int, row: Row) -> tuple[int, ...] | Failure:
-    """Leave clip `i` in its place: its shape. It is one of the `places` clips that are under way."""
-    frames = reader.read(row)
-    if isinstance(frames, Failure):
-        return frames
-    memory.write(i % places, frames)
-    return frames.shape
 
 
 def _fetch(memory: SharedMemory, place: int, made: tuple[int, ...] | Failure, pin_memory: bool) -> Tensor | Failure:

@@ -1,18 +1,12 @@
-"""Which frames of a video the encoder sees, and how their pixels become its input."""
+"""Which frames of a video the encoder sees. Processes that decode import this file, and not torch."""
 
 import math
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..core.recipe import NOMINAL_FPS, Recipe
 
-# ImageNet statistics of RGB in 0..1, as V-JEPA 2 was trained with.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 ECHOJEPA_FPS = 8  # frames a second of EchoJEPA's training
 
 
@@ -80,25 +74,3 @@ def _as_echojepa(length: int, num_frames: int) -> NDArray[np.int64]:
         return np.linspace(0, last, num_frames).clip(0, last - 1).astype(np.int64)
     found = np.linspace(0, length, length // stride).clip(0, length - 1).astype(np.int64)
     return np.concatenate([found, np.full(num_frames - len(found), length - 1, np.int64)])
-
-
-def preprocess(clips: Tensor, resolution: int, crop: bool = True) -> Tensor:
-    """uint8 RGB clips [B, T, height, width, 3] to the encoder's float32 input [B, 3, T, resolution, resolution].
-
-    The short side is resized to int(256 / 224 * resolution), bilinear, and the centre is cropped; without `crop`
-    to the resolution itself. Values are scaled to 0..1 and normalised with `MEAN` and `STD`. Runs on the device of
-    `clips`.
-    """
-    batch, time, height, width, _ = clips.shape
-    short = int(256 / 224 * resolution) if crop else resolution
-    scale = short / min(height, width)
-    tall, wide = max(short, round(height * scale)), max(short, round(width * scale))
-    frames = clips.flatten(0, 1).permute(0, 3, 1, 2).float()
-    frames = F.interpolate(frames, size=(tall, wide), mode="bilinear", align_corners=False)
-    top, left = (tall - resolution) // 2, (wide - resolution) // 2
-    frames = frames[:, :, top : top + resolution, left : left + resolution]
-    # Plain numbers: small tensors made on a GPU would stop its queue of work.
-    channels = frames.unflatten(0, (batch, time)).unbind(dim=2)
-    return torch.stack(
-        [(x - 255 * mean) / (255 * std) for x, mean, std in zip(channels, MEAN, STD, strict=True)], dim=1
-    )
