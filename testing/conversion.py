@@ -39,11 +39,11 @@ def paths_in(top: Path) -> ConvertPaths:
 def convert_folder(
     folder: Folder, paths: ConvertPaths, settings: ConvertSettings = SETTINGS, **changes
 ) -> dict[str, Row]:
-    """Convert a folder by two workers, however many files fail; returns its rows by path."""
-    options = {"limit": 0, "workers": 2, "timeout": 600, "max_failed_fraction": 1.0} | changes
+    """Convert a folder by one worker, however many files fail; returns its rows by path."""
+    options = {"limit": 0, "workers": 1, "timeout": 600, "max_failed_fraction": 1.0} | changes
     conversion.convert_folder(folder, paths.layout, settings, **options)
     return {row.path: row for row in manifest.read(paths.layout.manifest(settings.size, folder.name))}
 
 
 if __name__ == "__main__":
-    convert_folder(Folder("p10", sys.argv[1]), paths_in(Path(sys.argv[2])))
+    convert_folder(Folder("p10", sys.argv[1]), paths_in(Path(sys.argv[2])), workers=2)

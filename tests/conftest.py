@@ -118,32 +118,40 @@ def tiny_weights(tmp_path_factory) -> Path:
     return path
 
 
+def write_pattern(path: Path, frames: int = 20, size: int = 64, seed: int = 0) -> Path:
+    """Write a small moving pattern to an MP4."""
+    rng = np.random.default_rng(seed)
+    blob = np.kron(rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = dataclasses.replace(SETTINGS, size=size)
+    video.write(path, (np.roll(blob, i, axis=1) for i in range(frames)), made, 30)
+    return path
+
+
 @pytest.fixture
 def write_video(tmp_path):
-    """Writes a small moving pattern to an MP4 below tmp_path; returns its path."""
+    """Writes such a pattern to a name below tmp_path; returns its path."""
+    return lambda name, **options: write_pattern(tmp_path / name, **options)
 
-    def write(name: str, frames: int = 20, size: int = 64, seed: int = 0) -> Path:
-        rng = np.random.default_rng(seed)
-        blob = np.kron(rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = dataclasses.replace(SETTINGS, size=size)
-        video.write(path, (np.roll(blob, i, axis=1) for i in range(frames)), made, 30)
-        return path
 
-    return write
+SIX = (20, 21, 9, 23, 24, 25)  # frames
+
+
+def write_six(top: Path) -> None:
+    for i, frames in enumerate(SIX):
+        write_pattern(top / f"s{i}/clip.mp4", frames, seed=i)
 
 
 @pytest.fixture
-def six_clips(tmp_path, tiny_weights, write_video) -> EmbedPaths:
+def six_clips(tmp_path, tiny_weights, made_once) -> EmbedPaths:
     """Six clips of different content, the third of 9 frames, and their manifest, to be embedded."""
+    tree = shutil.copytree(made_once("six", write_six), tmp_path / "mp4/p10")
     rows = []
-    for i in range(6):
-        frames = 9 if i == 2 else 20 + i
-        path = write_video(f"mp4/p10/s{i}/clip.mp4", frames=frames, seed=i)
-        rows.append(Row(f"s{i}/clip.dcm", f"s{i}/clip.mp4", "converted", "", frames, mp4_bytes=path.stat().st_size))
+    for i, frames in enumerate(SIX):
+        size = (tree / f"s{i}/clip.mp4").stat().st_size
+        rows.append(Row(f"s{i}/clip.dcm", f"s{i}/clip.mp4", "converted", "", frames, mp4_bytes=size))
     rows.append(Row("s0/still.dcm", "", "skipped", "single frame"))
-    paths = EmbedPaths(tmp_path / "mp4/p10", tiny_weights, Layout(tmp_path / "results"))
+    paths = EmbedPaths(tree, tiny_weights, Layout(tmp_path / "results"))
     manifest.write(paths.table, rows)
     return paths
 
