@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import socket
@@ -145,6 +146,26 @@ def test_fingerprint_sees_files_come_and_go_at_any_depth_and_no_other_folder(tmp
     assert found["p11"].survey().fingerprint == before["p11"]
     (tmp_path / "p10/a/b/two").unlink()
     assert found["p10"].survey().fingerprint not in (added, before["p10"])
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_link_that_gets_its_file_later_is_seen(tmp_path, deep):
+    """As git-annex leaves links to files that it has not fetched; the directory does not change when it has."""
+    top = tmp_path / "p10"
+    put(top / "one.dcm")
+    store = tmp_path / "store"
+    store.mkdir()
+    os.symlink(store / "two", top / "two.dcm")
+    os.symlink("itself", top / "itself")
+    folder = Folder("p10", str(top), deep)
+    without = folder.survey()
+    put(store / "two")
+    filled = folder.survey()
+    assert (without.files, filled.files) == (3, 3)
+    assert without.fingerprint != filled.fingerprint
+    # That of a folder in which no link leads nowhere is what it always was.
+    said = [b".\0" + str(top.stat().st_mtime_ns).encode()] if deep else [b"itself", b"one.dcm", b"two.dcm"]
+    assert filled.fingerprint == hashlib.sha256(b"".join(part + b"\0" for part in said)).hexdigest()
 
 
 def test_files_in_byte_order_with_odd_ones_and_without_endless_loops(tmp_path):

@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import hashlib
 import os
 import shutil
 import signal
@@ -53,7 +54,9 @@ def test_every_file_has_a_row_and_every_clip_an_mp4(folder, paths):
     first = rows[f"{FIRST}.dcm"]
     assert (first.mp4, first.frames, first.rows, first.columns) == (f"{FIRST}.mp4", 40, 480, 640)
     assert (first.fps, first.photometric, first.transfer_syntax) == (30.0003, "YBR_FULL_422", "1.2.840.10008.1.2.4.50")
-    assert first.mp4_bytes == (paths.tree / first.mp4).stat().st_size
+    content = (paths.tree / first.mp4).read_bytes()
+    assert first.mp4_bytes == len(content)
+    assert first.mp4_blake2b == hashlib.blake2b(content, digest_size=16).hexdigest()
     assert set(tree(paths)) == {row.mp4 for row in rows.values() if row.mp4}
 
 

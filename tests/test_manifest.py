@@ -3,6 +3,7 @@ import pytest
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.manifest import Row
+from echo_embeddings.tables.join import read_manifest
 
 ROWS = [
     Row(
@@ -17,7 +18,7 @@ def test_columns_are_those_that_others_rely_on():
     assert manifest.COLUMNS == [
         "path", "mp4", "status", "reason", "frames", "rows", "columns", "fps", "photometric", "transfer_syntax",
         "bytes", "mtime_ns", "mp4_bytes", "manufacturer", "manufacturer_model_name", "ultrasound_color_data_present",
-        "region_data_types", "tissue_box", "heart_rate", "kind",
+        "region_data_types", "tissue_box", "heart_rate", "kind", "mp4_blake2b",
     ]  # fmt: skip
 
 
@@ -61,6 +62,22 @@ def test_what_is_no_manifest_is_refused(tmp_path, content):
     path.write_text(content)
     with pytest.raises(UserError, match=r"m\.tsv"):
         manifest.read(path)
+
+
+def test_tables_of_earlier_and_of_later_versions_are_read(tmp_path):
+    path = tmp_path / "m.tsv"
+    manifest.write(path, ROWS)
+    rows, lines = manifest.read(path), [line.split("\t") for line in path.read_text().splitlines()]
+    for widths in (manifest.COLUMNS_0_1_0, None):
+        path.write_text("".join("\t".join([*line, "later"][:widths]) + "\n" for line in lines))
+        assert manifest.read(path) == rows
+        table = read_manifest(path)
+        assert table.columns.tolist() == manifest.COLUMNS
+        assert table["mp4_blake2b"].isna().all()
+    path.write_text("".join("\t".join(line[: manifest.COLUMNS_0_1_0 - 1]) + "\n" for line in lines))
+    for read in (manifest.read, read_manifest):
+        with pytest.raises(UserError, match="not a whole manifest"):
+            read(path)
 
 
 def test_a_cut_table_is_refused(tmp_path):

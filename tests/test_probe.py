@@ -1,5 +1,6 @@
 """MP4 files that are there already: probed, embedded, not touched."""
 
+import hashlib
 import os
 import shutil
 
@@ -87,7 +88,9 @@ def test_every_file_is_a_row_and_none_is_touched(tree, tmp_path):
     assert found["100%25.mp4"][0] == "failed"
     clip = rows["a/two.MP4"]
     assert (clip.mp4, clip.frames, clip.rows, clip.columns, clip.fps) == ("a/two.MP4", 20, 64, 64, 30.0)
-    assert clip.bytes == clip.mp4_bytes == (tree / "a/two.MP4").stat().st_size
+    content = (tree / "a/two.MP4").read_bytes()
+    assert clip.bytes == clip.mp4_bytes == len(content)
+    assert clip.mp4_blake2b == hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def test_limit_and_too_many_failures(tree, tmp_path):

@@ -24,11 +24,11 @@ APPLE_DOUBLE = "._"  # how the names of files begin in which macOS keeps what an
 class Survey:
     """What a folder looks like from outside.
 
-    `fingerprint` changes when a file is added to or removed from it, at any depth, and not when one is rewritten
-    in place; `files` is how many there are, DICOM or not.
+    `fingerprint` changes when a file is added to or removed from it, at any depth, or a link gets the file that it
+    leads to, and not when one is rewritten in place; `files` is how many there are, DICOM or not.
     """
 
-    fingerprint: str  # of the names and modification times (ns) of its directories
+    fingerprint: str  # of the names and modification times (ns) of its directories, and links that lead nowhere
     files: int
 
 
@@ -47,22 +47,23 @@ class Folder:
     def survey(self) -> Survey:
         """Look through the folder: directories only, so that half a million files are not touched one by one."""
         digest = hashlib.sha256()
-        if not self.deep:  # the directory's time also changes with its sub-folders
-            listed = list_files(self)
-            for path in listed:
-                digest.update(os.fsencode(path) + b"\0")
-            return Survey(digest.hexdigest(), len(listed))
         number = 0
-        for directory, found in sorted(_walk(self.path), key=lambda pair: os.fsencode(pair[0])):
-            relative = os.path.relpath(directory, self.path)
-            time = os.stat(directory).st_mtime_ns
-            digest.update(os.fsencode(relative) + b"\0" + str(time).encode() + b"\0")
+        for directory, found in sorted(_walk(self.path, self.deep), key=lambda pair: os.fsencode(pair[0])):
             number += len(found)
+            if self.deep:
+                relative = os.path.relpath(directory, self.path)
+                time = os.stat(directory).st_mtime_ns
+                digest.update(os.fsencode(relative) + b"\0" + str(time).encode() + b"\0")
+            else:  # the directory's time also changes with its sub-folders
+                for name in sorted(os.fsencode(entry.name) for entry in found):
+                    digest.update(name + b"\0")
+            for path in sorted(os.fsencode(entry.path) for entry in found if _leads_nowhere(entry)):
+                digest.update(b"nowhere\0" + os.path.relpath(path, os.fsencode(self.path)) + b"\0")
         return Survey(digest.hexdigest(), number)
 
 
-def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each directory below and including `top` with the paths in it that are no directories.
+def _walk(top: str, deep: bool = True) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Yield each directory below and including `top`, or only that, with what is in it and no directory.
 
     Symbolic links are followed, but never back into a directory that they lie in. Raises `UserError` if one
     cannot be listed.
@@ -76,10 +77,10 @@ def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
             continue
         found = []
         for entry in _entries(directory):
-            if _is_directory(entry):
+            if not _is_directory(entry):
+                found.append(entry)
+            elif deep:
                 pending.append((entry.path, above | {identity}))
-            else:
-                found.append(entry.path)
         yield directory, found
 
 
@@ -98,6 +99,18 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads to itself, say: it is listed, and the reader says why it fails
         return False
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to what is not there: a file that git-annex has not fetched yet, say."""
+    if entry.is_symlink():
+        try:
+            entry.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:  # a link that leads to itself
+            return False
+    return False
 
 
 def _holds_dicom(paths: list[str]) -> bool:
@@ -200,10 +213,10 @@ def _direct(top: str) -> Folder:
 
 def _is_folder(path: str, kind: Kind) -> bool:
     """Whether there is a file of the kind below. Raises `UserError` if there is, and all of it in archives."""
-    if any(kind.holds(paths) for _, paths in _walk(path)):
+    if any(kind.holds([entry.path for entry in found]) for _, found in _walk(path)):
         return True
-    for _, paths in _walk(path) if kind.archives else ():
-        _refuse_archives(paths)
+    for _, found in _walk(path) if kind.archives else ():
+        _refuse_archives(entry.path for entry in found)
     return False
 
 
@@ -232,11 +245,7 @@ def find_folder(top: str, name: str, kind: Kind = DICOM) -> Folder:
 
 def list_files(folder: Folder, full: bool = False) -> list[str]:
     """Every path in the folder that is no directory, relative to it (or `full`), in byte order."""
-    found: list[str] = []
-    for _, paths in _walk(folder.path):
-        found += paths
-        if not folder.deep:
-            break
+    found = [entry.path for _, entries in _walk(folder.path, folder.deep) for entry in entries]
     if not full:
         found = [os.path.relpath(path, folder.path) for path in found]
     return sorted(found, key=os.fsencode)

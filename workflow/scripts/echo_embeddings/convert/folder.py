@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..collection.folders import Folder, list_files, mp4_name
 from ..core import manifest
 from ..core.errors import UserError
-from ..core.files import PART, naming, part_of
+from ..core.files import PART, blake2b_of, naming, part_of
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
@@ -61,7 +61,7 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
         facts.update(describe_header(dataset))
         clip = check_clip(source, dataset, offset, settings.modalities)
         fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
-        frames, size = _write_mp4(clip, target, settings, float(fps))
+        facts |= _write_mp4(clip, target, settings, float(fps))
     except Skip as reason:
         return Row(path, "", SKIPPED, str(reason), **facts)
     except (Unreadable, video.VideoError) as reason:
@@ -72,11 +72,11 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
         why = f"its MP4 cannot be called as it would be: {error.strerror}; rename the DICOM"
         return Row(path, "", FAILED, why, **facts)
     key = mp4_name(decode_name(path))
-    return Row(path, key, CONVERTED, "", frames=frames, mp4_bytes=size, **facts)
+    return Row(path, key, CONVERTED, "", **facts)
 
 
-def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float) -> tuple[int, int]:
-    """Write the clip to the file `target`, whole or not at all; returns how many frames and bytes it has."""
+def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float) -> dict[str, Any]:
+    """Write the clip to the file `target`, whole or not at all; returns what the manifest says of it, by column."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
@@ -84,11 +84,11 @@ def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float) 
     part = part_of(target, os.getpid())
     try:
         frames = video.write(part, _small_frames(clip, settings.size, target.parent), settings, fps)
-        size = part.stat().st_size
+        facts = {"frames": frames, "mp4_bytes": part.stat().st_size, "mp4_blake2b": blake2b_of(part)}
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
-    return frames, size
+    return facts
 
 
 def _small_frames(clip: Clip, size: int, directory: Path) -> Iterator[NDArray[np.uint8]]:

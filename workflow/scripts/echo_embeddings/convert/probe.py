@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..collection.folders import Folder, is_mp4, list_files
 from ..core import manifest
 from ..core.errors import UserError
+from ..core.files import blake2b_of
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, DEINTERLACED, FAILED, SKIPPED, Row
@@ -41,13 +42,14 @@ def probe_file(top: str, path: str) -> Row:
         status = os.stat(source)
         facts |= {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
         facts |= _look(source, path)
+        facts |= {"mp4_bytes": status.st_size, "mp4_blake2b": blake2b_of(source)}
     except _Skip as reason:
         return Row(name, "", SKIPPED, str(reason), **facts)
     except video.VideoError as reason:
         return Row(name, "", FAILED, str(reason), **facts)
     except OSError as error:
         return Row(name, "", FAILED, f"cannot be opened: {error.strerror}", **facts)
-    return Row(name, name, CONVERTED, mp4_bytes=status.st_size, **facts)
+    return Row(name, name, CONVERTED, **facts)
 
 
 def _look(source: str, path: str) -> dict[str, Any]:

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import UserError
-from ..core.files import FULL
+from ..core.files import FULL, blake2b_of
 from ..core.names import one_line
 from ..core.settings import CODECS, ConvertSettings
 from ..core.workers import KILLS, KilledError, program
 
-GONE = "no such file"  # why an MP4 that the manifest has cannot be read
+# Why an MP4 that the manifest has cannot be read.
+GONE = "no such file"
+DAMAGED = "its content is not what the manifest has the digest of"
 
 
 class VideoError(Exception):
@@ -96,14 +98,19 @@ def facts(path: str | os.PathLike[str]) -> tuple[int, int, int, float]:
         capture.release()
 
 
-def read(path: str | os.PathLike[str], indices: Sequence[int], frames: int) -> NDArray[np.uint8]:
+def read(
+    path: str | os.PathLike[str], indices: Sequence[int], frames: int, digest: str | None = None
+) -> NDArray[np.uint8]:
     """Decode the frames `indices` (any order, repeats allowed) of an MP4 as RGB uint8 [n, height, width, 3].
 
-    `frames` is the number the file must have. Interlaced frames are deinterlaced. Raises `VideoError` if the file
-    cannot be decoded up to the last of `indices` or holds another number of frames.
+    `frames` is the number the file must have, `digest` what `blake2b_of` must give of it if that is known: decoders
+    conceal a flipped bit. Interlaced frames are deinterlaced. Raises `VideoError` if the file cannot be decoded up to
+    the last of `indices`, holds another number of frames, or has another digest.
     """
     if not Path(path).is_file():
         raise VideoError(GONE)
+    if digest and blake2b_of(path) != digest:
+        raise VideoError(DAMAGED)
     decoded = read_fast(path, indices, frames)
     return _read_surely(path, indices, frames) if decoded is None else decoded
 

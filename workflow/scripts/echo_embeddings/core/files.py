@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import shutil
@@ -58,6 +59,12 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """The digest of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def blake2b_of(path: str | os.PathLike[str]) -> str:
+    """The BLAKE2b digest of 128 bits of a file's content, which `b2sum --length 128` gives too."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, functools.partial(hashlib.blake2b, digest_size=16)).hexdigest()
 
 
 def free_bytes(*places: str | os.PathLike[str]) -> int:

@@ -41,6 +41,7 @@ class Row:
     tissue_box: str | None = None  # of the tissue region: first and last column and row, `x0,y0,x1,y1`, pixels
     heart_rate: int | None = None  # HeartRate, beats a minute
     kind: str | None = None  # bmode, colour, spectral, volume, capture or unknown
+    mp4_blake2b: str | None = None  # of the MP4's content, see `files.blake2b_of`; empty before version 0.2.0
 
 
 def believed_fps(stated: float) -> float | None:
@@ -49,6 +50,7 @@ def believed_fps(stated: float) -> float | None:
 
 
 COLUMNS = [field.name for field in dataclasses.fields(Row)]
+COLUMNS_0_1_0 = 20  # of these the first
 INTEGERS = (
     "frames",
     "rows",
@@ -83,6 +85,15 @@ def _cell(name: str, value: object) -> str:
     return one_line(value) if value != "" else ""
 
 
+def columns_of(header: str) -> list[str]:
+    """Those of `COLUMNS` that a table with this first line has; none if it is no manifest.
+
+    Earlier versions have fewer, and later ones may have more behind them.
+    """
+    found = header.rstrip("\n").split("\t")[: len(COLUMNS)]
+    return found if len(found) >= COLUMNS_0_1_0 and found == COLUMNS[: len(found)] else []
+
+
 def write(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
     """Write the table at `path`, whole, its rows in byte order of the DICOM's path."""
     with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
@@ -106,11 +117,12 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the manifest: {one_line(error)}; delete it and run again") from error
-    if lines[0].split("\t")[: len(COLUMNS)] != COLUMNS or lines[-1] != "":
+    columns = columns_of(lines[0])
+    if not columns or lines[-1] != "":
         raise UserError(f"{path}: not a whole manifest; delete it and run again")
     rows = []
     for number, line in enumerate(lines[1:-1], start=2):
-        cells = dict(zip(COLUMNS, line.split("\t"), strict=False))
+        cells = dict(zip(columns, line.split("\t"), strict=False))
         try:
             record: dict[str, Any] = {
                 name: None if cell == "" and name in _MAY_BE_NONE else _TYPES.get(name, str)(cell)

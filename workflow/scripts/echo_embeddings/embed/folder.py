@@ -278,9 +278,11 @@ def _write_failed(path: Path, failed: dict[str, str]) -> None:
 def _check_failed(folder: str, table: Path, failed: dict[str, str], clips: int, max_failed_fraction: float) -> None:
     """Raise `UserError` if too many of the folder's `clips` clips have no vector; `table` has the reasons."""
     if clips and len(failed) / clips > max_failed_fraction:
-        gone = "; MP4 files are gone: --forcerun convert makes them again" if video.GONE in failed.values() else ""
+        hint = "; MP4 files are gone: --forcerun convert makes them again" if video.GONE in failed.values() else ""
+        if video.DAMAGED in failed.values():
+            hint += "; MP4 files are damaged: `echo-embeddings scrub` says which, and what to do"
         raise UserError(
             f"{folder}: {len(failed)} of {clips} clips have no vector, more than embed.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons are in {table}{gone}; "
+            f"({max_failed_fraction:g}) allows; the reasons are in {table}{hint}; "
             "repair those files or raise it"
         )

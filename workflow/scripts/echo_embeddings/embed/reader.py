@@ -33,7 +33,7 @@ class Reader:
         wanted = sampling.sample(frames, self.num_frames, self.recipe, row.fps).flatten().tolist()
         try:
             overview = masks.overview(self.recipe, row)
-            read = video.read(self.tree / row.mp4, wanted + overview, frames)
+            read = video.read(self.tree / row.mp4, wanted + overview, frames, row.mp4_blake2b)
             return masks.show(read[: len(wanted)], self.recipe, read[len(wanted) :], row)
         except (video.VideoError, masks.NoSectorError, OSError) as error:
             return Failure(one_line(error))

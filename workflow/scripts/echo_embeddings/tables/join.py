@@ -60,15 +60,17 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """
     try:
         with path.open("rb") as file:
-            names = file.readline().decode().rstrip("\n").split("\t")
+            names = manifest.columns_of(file.readline().decode())
             if file.seek(0, 2) == 0 or file.seek(-1, 2) < 0 or file.read(1) != b"\n":
                 names = []
-        if names[: len(manifest.COLUMNS)] != manifest.COLUMNS:
+        if not names:
             raise UserError(f"{path}: not a whole manifest; delete it and run again")
         frame = pd.read_csv(
-            path, sep="\t", usecols=manifest.COLUMNS, dtype={n: _NUMBERS.get(n, "string") for n in manifest.COLUMNS},
+            path, sep="\t", usecols=names, dtype={n: _NUMBERS.get(n, "string") for n in names},
             keep_default_na=False, na_values=[""], quoting=3, encoding="utf-8",
         )  # fmt: skip
+        for name in manifest.COLUMNS[len(names) :]:
+            frame[name] = pd.Series(pd.NA, frame.index, _NUMBERS.get(name, "string"))
         return frame.assign(mtime_ns=frame["mtime_ns"].map(_int64, na_action="ignore").astype("Int64"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot read the manifest: {one_line(error)}") from error

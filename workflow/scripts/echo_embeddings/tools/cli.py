@@ -8,6 +8,7 @@ all, is imported in there.
 
 import argparse
 import contextlib
+import functools
 import inspect
 import os
 import sys
@@ -193,6 +194,34 @@ def verify(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
+def scrub(parser: argparse.ArgumentParser) -> Run:
+    """Check every MP4 against the digest that its manifest has.
+
+    echo-embeddings scrub --configfile my.yaml
+    echo-embeddings scrub --configfile my.yaml --delete        # those that are damaged
+    """
+    _configured(parser)
+    parser.add_argument("--delete", action="store_true", help="delete damaged MP4 files that the workflow made")
+
+    def run(arguments: argparse.Namespace) -> bool:
+        from .scrub import scrub, trees
+
+        config = _configuration(arguments)
+        found = trees(config, configuration.check(config))
+        wrong = [path for tree in found for path in scrub(tree, functools.partial(print, flush=True))]
+        if wrong and config["mp4_dir"]:
+            print("the collection is yours, and never changed: get these files again, and run with --forcerun probe")
+        elif wrong and arguments.delete:
+            for path in wrong:
+                path.unlink(missing_ok=True)
+            print("what is damaged is deleted: run with --forcerun convert, which makes it again")
+        elif wrong:
+            print("--delete deletes what is damaged; then run with --forcerun convert, which makes it again")
+        return bool(wrong)
+
+    return run
+
+
 def compare(parser: argparse.ArgumentParser) -> Run:
     """Compare two embedding files clip by clip, and write a page about it.
 
@@ -237,7 +266,7 @@ def rekey(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
-COMMANDS = (doctor, status, models, verify, compare, rekey)
+COMMANDS = (doctor, status, models, verify, scrub, compare, rekey)
 
 
 if __name__ == "__main__":  # without the command that the package installs: python -m echo_embeddings.tools.cli
