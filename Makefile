@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo doctor status models verify compare rekey test test-slow \
+.PHONY: install demo doctor status models verify scrub compare rekey test test-slow \
 	test-slurm lint format bench screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
@@ -18,13 +18,13 @@ install: $(VENV)/run.stamp
 
 # The package's commands, which `.venv/bin/echo-embeddings --help` explains: make doctor ARGS="--configfile my.yaml",
 # make verify MODEL=vitl ARGS=...
-doctor status models verify compare rekey: $(VENV)/run.stamp
+doctor status models verify scrub compare rekey: $(VENV)/run.stamp
 	@$(BIN)/echo-embeddings $@ $(if $(filter verify,$@),$(MODEL)) $(ARGS)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-# What takes longer: all kills, corruptions, encoders of true size. Each has a smaller form in `make test`.
+# What takes longer: all kills, corruptions, encoders of true size, every command of the pages.
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 

@@ -110,6 +110,7 @@ def test_folders_of_mp4(tree, tmp_path):
         configuration.check(configuration.defaults() | {"mp4_dir": "nowhere"})
 
 
+@pytest.mark.slow
 def test_the_workflow_embeds_a_tree_that_is_there(finished, tmp_path):
     """The demo's own MP4 as somebody else's: the same vectors, and no conversion."""
     work = tmp_path / "work"

@@ -29,6 +29,7 @@ def listed(work):
     return work
 
 
+@pytest.mark.slow
 def test_a_selection_makes_its_jobs_pending_computes_nothing_twice_and_can_be_taken_back(listed):
     embed = {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}
     before = torch.load(listed / "results/embeddings/vit-tiny_embeddings_all.pt")

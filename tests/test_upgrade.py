@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from echo_embeddings.collection.folders import find_folder
 from echo_embeddings.convert.folder import convert_folder
-from echo_embeddings.core import configuration, corrections, fingerprint, settings
+from echo_embeddings.core import configuration, corrections, fingerprint, manifest, settings
 from echo_embeddings.core.corrections import Correction
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.settings import Table
@@ -119,8 +119,8 @@ def test_version_0_1_0s_results_are_recognised(work, capsys):
     ):  # a failure is tried again
         assert converted(folder) == set()
         assert said in capsys.readouterr().out
-        manifest = f"results/mp4/32/{folder}.manifest.tsv"
-        assert Path(manifest).read_text() == (LEFT / manifest).read_text()
+        table = f"results/mp4/32/{folder}.manifest.tsv"
+        assert manifest.read(table) == manifest.read(LEFT / table)
         for model in MODELS:
             for pool in ("mean", "time", "tokens"):
                 assert embedded(model, pool, folder) == 0
@@ -185,7 +185,7 @@ def test_the_workflow_goes_on_where_version_0_1_0_stopped(work, tmp_path, monkey
     targets = [f"results/embeddings/{model}_embeddings_all.pt" for model in MODELS]
     before, manifests = (
         times("results/mp4"),
-        [Path(f"results/mp4/32/{f}.manifest.tsv").read_text() for f in ("p10", "p11")],
+        [manifest.read(f"results/mp4/32/{f}.manifest.tsv") for f in ("p10", "p11")],
     )
 
     def snakemake(*arguments, snakefile="workflow/Snakefile"):
@@ -207,7 +207,7 @@ def test_the_workflow_goes_on_where_version_0_1_0_stopped(work, tmp_path, monkey
         assert "p10: 2 clips, 0 to do" in logs[f"embed/{model}/p10.log"]
         assert "p11: 1 clips, 0 to do" in logs[f"embed/{model}/p11.log"]
     assert times("results/mp4") == before
-    assert [Path(f"results/mp4/32/{f}.manifest.tsv").read_text() for f in ("p10", "p11")] == manifests
+    assert [manifest.read(f"results/mp4/32/{f}.manifest.tsv") for f in ("p10", "p11")] == manifests
     for target in targets:
         assert same(torch.load(target), torch.load(LEFT / target))
     assert "Nothing to be done" in snakemake("-n")

@@ -106,6 +106,7 @@ def test_what_a_failed_job_fetched_is_kept_for_the_next(work, server, content):
     assert (work / "weights/vit-tiny.pt").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_runs_at_once_fetch_it_once(work, server, content, tmp_path):
     """Two working directories, as two people have them, and one directory of weights."""
     server.files["/w/vit-tiny.pt"].pause = 0.0005

@@ -7,6 +7,7 @@ import shutil
 from typing import ClassVar
 
 import pandas as pd
+import pytest
 import torch
 
 from testing import REPOSITORY
@@ -61,6 +62,7 @@ def test_the_pages_are_whole_and_say_that_the_vectors_mean_nothing(finished):
     assert 'href="vit-tiny.html"' in (finished / "results/qc/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_features_are_made_said_and_read_as_the_page_tells(work):
     """Tokens asked for after a run: every clip once more, the vectors as they were, nothing pending either way."""
     before = torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")
