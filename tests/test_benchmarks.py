@@ -14,7 +14,7 @@ EMBED = ["% of the encoder alone", "x the encoder, ", "ours / reference"]
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["convert", "speed"], ["x per CPU-second", "with two workers"]),
+        (["convert", "speed"], ["x per CPU-second", "% of the conversion", "with two workers"]),
         (["convert", "memory"], ["130 frames of 240 x 320: worker"]),
         (["qc"], ["GB resident", "exact duplicates: recall 1.0000"]),
         (["convert", "codecs", "--only", "default"], CODECS),
