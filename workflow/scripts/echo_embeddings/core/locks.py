@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .errors import TransientError, UserError
 from .files import atomic_write, naming
+from .names import one_line
 
 HELD = (errno.EAGAIN, errno.EACCES)
 MISSING = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -66,7 +67,7 @@ def exclusive_lock(state: Path, name: str) -> Iterator[None]:
         try:
             held.enter_context(file_lock(state / "lock", wait=False))
         except BlockingIOError as error:
-            who = owner.read_text() if owner.exists() else error.filename
+            who = one_line(owner.read_text(errors="replace")) if owner.exists() else error.filename
             raise TransientError(
                 f"{name}: another run is at work on this folder ({who}); wait for it or end it, then run again"
             ) from error
