@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def do(what: str, directory: Path, name: str) -> str | list[str]:
         time.sleep(0.5)
     at_work.unlink()
     return others if what == "die twice" else name
+
+
+def imported(module: str, _: object) -> bool:
+    """Whether the process, once it has received `_`, has imported `module`."""
+    return module in sys.modules
 
 
 class EndsItsProcess:

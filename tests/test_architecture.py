@@ -5,8 +5,11 @@ import re
 
 import pytest
 
-from testing import REPOSITORY
-from testing.processes import start_python
+from echo_embeddings.convert.folder import convert_file
+from echo_embeddings.convert.probe import probe_file
+from echo_embeddings.core.workers import at_work
+from echo_embeddings.embed.reader import share
+from testing import REPOSITORY, tasks
 
 PACKAGE = REPOSITORY / "workflow/scripts/echo_embeddings"
 
@@ -53,8 +56,8 @@ def test_the_library_knows_nothing_of_snakemake():
         assert not [name for name in names if name.split(".")[0].startswith("snakemake")], path
 
 
-@pytest.mark.parametrize("module", ["convert.folder", "convert.probe", "embed.reader"])
-def test_processes_that_decode_do_not_wait_for_torch(module):
+@pytest.mark.parametrize("function", [convert_file, probe_file, share])
+def test_processes_that_decode_do_not_wait_for_torch(function):
     """It takes longer to import than all that they need."""
-    code = f"import sys, echo_embeddings.{module}; sys.exit('torch' in sys.modules)"
-    assert start_python("-c", code).wait() == 0
+    with at_work(tasks.imported, [("cv2", function), ("torch", function)], 1, 600, limit="seconds") as results:
+        assert {task[0]: made for task, made in results} == {"cv2": True, "torch": False}

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import av
 import cv2
@@ -241,6 +242,29 @@ def test_odd_names_and_things_that_are_no_files(folder, paths):
     assert rows["fifo"].reason == "not a regular file"
     assert rows["broken"].reason == "cannot be opened: No such file or directory"
     assert (rows["empty.dcm"].status, rows["empty.dcm"].reason) == ("failed", "empty file")
+
+
+def test_a_link_keeps_what_was_made_of_its_file(folder, paths, tmp_path):
+    """As git-annex drops files and gets them again."""
+    source, store = Path(folder.path, f"{FIRST}.dcm"), tmp_path / "store.dcm"
+    source.rename(store)
+    source.symlink_to(store)
+    before, made = run(folder, paths), tree(paths)
+    store.rename(tmp_path / "away")
+    assert run(folder, paths) == before
+    (tmp_path / "away").rename(store)
+    assert run(folder, paths) == before
+    assert tree(paths) == made
+
+
+def test_a_job_that_fails_deletes_nothing(folder, paths):
+    made, content = run(folder, paths) and tree(paths), Path(folder.path, f"{FIRST}.dcm").read_bytes()
+    Path(folder.path, f"{FIRST}.dcm").write_bytes(content[:-1000])
+    with pytest.raises(UserError, match="2 of 5 clips failed"):
+        run(folder, paths, max_failed_fraction=0.1)
+    assert tree(paths) == made
+    run(folder, paths)
+    assert f"{FIRST}.mp4" not in tree(paths)
 
 
 def _hang(source, path, target, settings):

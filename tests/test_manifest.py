@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from echo_embeddings.core import manifest
@@ -7,7 +9,20 @@ from echo_embeddings.tables.join import read_manifest
 
 ROWS = [
     Row(
-        "s2/é.dcm", "s2/é.mp4", "converted", "", 30, 480, 640, 29.97, "YBR_FULL_422", "1.2.840.10008.1.2.4.50", 9, 8, 7
+        "s2/é.dcm",
+        "s2/é.mp4",
+        "converted",
+        "",
+        30,
+        480,
+        640,
+        29.97,
+        "YBR_FULL_422",
+        "1.2.840.10008.1.2.4.50",
+        9,
+        8,
+        7,
+        mp4_blake2b="0123456789" * 3 + "12",
     ),
     Row("s1/a%09b.dcm", "", "failed", "bad\tvalue\nhere 50%", bytes=5, mtime_ns=6),
     Row("s1/Z.dcm", "", "skipped", "single frame", rows=1, columns=2),
@@ -70,10 +85,12 @@ def test_tables_of_earlier_and_of_later_versions_are_read(tmp_path):
     rows, lines = manifest.read(path), [line.split("\t") for line in path.read_text().splitlines()]
     for widths in (manifest.COLUMNS_0_1_0, None):
         path.write_text("".join("\t".join([*line, "later"][:widths]) + "\n" for line in lines))
-        assert manifest.read(path) == rows
+        digests = [row.mp4_blake2b if widths is None else None for row in rows]
+        expected = [dataclasses.replace(row, mp4_blake2b=digest) for row, digest in zip(rows, digests, strict=True)]
+        assert manifest.read(path) == expected
         table = read_manifest(path)
         assert table.columns.tolist() == manifest.COLUMNS
-        assert table["mp4_blake2b"].isna().all()
+        assert table["mp4_blake2b"].astype(object).where(table["mp4_blake2b"].notna(), None).tolist() == digests
     path.write_text("".join("\t".join(line[: manifest.COLUMNS_0_1_0 - 1]) + "\n" for line in lines))
     for read in (manifest.read, read_manifest):
         with pytest.raises(UserError, match="not a whole manifest"):

@@ -1,5 +1,6 @@
 """MP4 files that are there already: probed, embedded, not touched."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -18,7 +19,7 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Clip, read_header
 from testing import REPOSITORY, sectors
-from testing.commands import run_demo
+from testing.commands import pending, run_demo
 
 
 def rows_as_frames(path, still):
@@ -91,6 +92,24 @@ def test_every_file_is_a_row_and_none_is_touched(tree, tmp_path):
     content = (tree / "a/two.MP4").read_bytes()
     assert clip.bytes == clip.mp4_bytes == len(content)
     assert clip.mp4_blake2b == hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def test_a_file_that_cannot_be_read_to_its_end(tree, monkeypatch):
+    """By a disk that fails: stood in for, since none is at hand."""
+
+    def fails(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(probe, "blake2b_of", fails)
+    row = probe.probe_file(str(tree), "a/one.mp4")
+    assert (row.status, row.reason) == ("failed", "cannot be opened: Input/output error")
+    assert row.bytes == (tree / "a/one.mp4").stat().st_size
+
+
+def test_the_workflow_plans_to_look_at_a_tree_that_is_there(finished):
+    planned = pending(finished, change=f"mp4_dir: {finished}/results/mp4/256\n")
+    assert {"probe 256 p10", "probe 256 p11"} <= planned
+    assert not any(job.startswith("convert") for job in planned)
 
 
 def test_limit_and_too_many_failures(tree, tmp_path):

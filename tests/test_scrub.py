@@ -7,10 +7,12 @@ import pytest
 
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
+from echo_embeddings.core.locks import exclusive_lock
 from testing import REPOSITORY
 from testing.commands import run_command, run_demo
 
 FOLDER = "results/mp4/256/p10"
+AGAIN = "run with --forcerun convert, which makes what is deleted and gone again"
 
 
 def flip(path):
@@ -52,17 +54,43 @@ def test_damage_is_found_deleted_and_made_again(work):
         "p10 at 256: 4 MP4 files: 1 as made, 2 damaged, 1 gone",
     ]
     assert said.splitlines()[5:] == [
-        "--delete deletes what is damaged; then run with --forcerun convert, which makes it again"
+        "--delete deletes what is damaged; then --forcerun convert makes it again, and what is gone"
     ]
     assert [path.exists() for path in paths] == [True, True, False, True]
-    assert scrub(work, "--delete")[1].splitlines()[5:] == [
-        "what is damaged is deleted: run with --forcerun convert, which makes it again"
-    ]
+    assert scrub(work, "--delete")[1].splitlines()[5:] == [AGAIN]
     assert [path.exists() for path in paths] == [False, False, False, True]
     done = run_demo(work, "--forcerun", "convert", "--", f"{FOLDER}.manifest.tsv")
     assert done.returncode == 0, done.stdout
     assert [path.read_bytes() for path in paths] == whole
     assert scrub(work)[0] == 0
+
+
+def test_what_cannot_be_read_is_named_and_left_and_so_is_a_folder_at_work(work):
+    _, paths = clips(work)
+    paths[0].unlink()
+    status, said = scrub(work)
+    assert (status, said.splitlines()[-1]) == (1, AGAIN)
+    paths[0].mkdir()
+    flip(paths[1])
+    paths[3].parent.rename(paths[3].parent.with_name("away"))
+    paths[3].parent.touch()
+    arguments = ("scrub", "--directory", work, "--configfile", REPOSITORY / "config/demo.yaml", "--delete")
+    with exclusive_lock(work / "results/state/convert/256/p10", "p10"):
+        done = run_command(*arguments)
+        assert "p10 at 256: another run is at work on this folder" in done.stderr
+    assert paths[1].exists()
+    (work / "results/mp4/256/p11.manifest.tsv").unlink()
+    done = run_command(*arguments)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert f"{paths[0].relative_to(work)}: unreadable: not a file" in lines
+    assert f"{paths[3].relative_to(work)}: unreadable: Not a directory" in lines
+    assert lines[-1] == (
+        f"{AGAIN}; what cannot be read may be whole: look to the disk first; "
+        "folders without manifest, which nobody looked at: 1"
+    )
+    assert paths[0].is_dir()
+    assert not paths[1].exists()
 
 
 def test_a_damaged_clip_is_a_failed_row(work):
@@ -90,12 +118,13 @@ def test_rows_without_a_digest_are_counted_and_a_collection_of_mp4_is_left_alone
     theirs = shutil.copytree(work / FOLDER, work / "theirs/p12")
     mine = work.parent / "config/theirs.yaml"
     mine.write_text((REPOSITORY / "config/demo.yaml").read_text() + f"mp4_dir: {theirs.parent}\n")
-    assert scrub(work, configfile=mine) == (0, "p12 at 256: no manifest yet\n")
+    unmade = "folders without manifest, which nobody looked at: 1"
+    assert scrub(work, configfile=mine) == (1, f"p12 at 256: no manifest yet\n{unmade}\n")
     shutil.copy(table, work / "results/mp4/256/p12.manifest.tsv")
     (theirs / rows[0].mp4).write_bytes(b"another")
     status, said = scrub(work, "--delete", configfile=mine)
     assert status == 1
     assert said.splitlines()[-1] == (
-        "the collection is yours, and never changed: get these files again, and run with --forcerun probe"
+        "the collection is yours and never changed: get these files again, and run with --forcerun probe"
     )
     assert (theirs / rows[0].mp4).read_bytes() == b"another"

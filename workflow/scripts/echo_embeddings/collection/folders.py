@@ -57,7 +57,7 @@ class Folder:
             else:  # the directory's time also changes with its sub-folders
                 for name in sorted(os.fsencode(entry.name) for entry in found):
                     digest.update(name + b"\0")
-            for path in sorted(os.fsencode(entry.path) for entry in found if _leads_nowhere(entry)):
+            for path in sorted(os.fsencode(entry.path) for entry in found if leads_nowhere(entry)):
                 digest.update(b"nowhere\0" + os.path.relpath(path, os.fsencode(self.path)) + b"\0")
         return Survey(digest.hexdigest(), number)
 
@@ -101,8 +101,9 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+def leads_nowhere(path: str | os.DirEntry[str]) -> bool:
     """Whether it is a link to what is not there: a file that git-annex has not fetched yet, say."""
+    entry = Path(path) if isinstance(path, str) else path  # which knows by now if it is a link, and where it leads
     if entry.is_symlink():
         try:
             entry.stat()

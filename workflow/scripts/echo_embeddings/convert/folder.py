@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..collection.folders import Folder, list_files, mp4_name
+from ..collection.folders import Folder, leads_nowhere, list_files, mp4_name
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.files import PART, blake2b_of, naming, part_of
@@ -169,11 +169,11 @@ def convert_folder(
                 rows[path] = row
                 journal.add(row)
                 progress.step(failed=row.status == FAILED)
-        _prune(tree, listed, rows.values())
         made = list(rows.values())
         manifest.write(state / "manifest.tsv", made)
         _summarize(folder.name, made, time.monotonic() - started)
         _judge(folder.name, made, state / "manifest.tsv", max_failed_fraction)
+        _prune(tree, listed, made)  # a job that fails, as where a disk is away, deletes nothing
         table = layout.manifest(settings.size, folder.name)
         manifest.write(table, made)
         manifest.write_digest(table, layout.manifest_digest(settings.size, folder.name))
@@ -246,14 +246,19 @@ def _convert_all(
 
 
 def _kept(journal: Journal, folder: Folder, tree: Path, path: str) -> Row | None:
-    """The row made before, if the file and its MP4 are still what they were; failures are tried again."""
+    """The row made before, if the file and its MP4 are still what they were; failures are tried again.
+
+    A file that a link does not lead to any more is not there now, and may be again: what was made of it stays.
+    """
     row = journal.row(encode_name(path))
     if row is None or row.status == FAILED:
         return None
+    source = os.path.join(folder.path, path)
     try:
-        status = os.stat(os.path.join(folder.path, path))
-        if (status.st_size, status.st_mtime_ns) != (row.bytes, row.mtime_ns):
-            return None
+        if not leads_nowhere(source):
+            status = os.stat(source)
+            if (status.st_size, status.st_mtime_ns) != (row.bytes, row.mtime_ns):
+                return None
         if row.status == CONVERTED and (tree / row.mp4).stat().st_size != row.mp4_bytes:
             return None
     except OSError:

@@ -41,15 +41,14 @@ def probe_file(top: str, path: str) -> Row:
     try:
         status = os.stat(source)
         facts |= {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-        facts |= _look(source, path)
-        facts |= {"mp4_bytes": status.st_size, "mp4_blake2b": blake2b_of(source)}
+        found = _look(source, path) | {"mp4_bytes": status.st_size, "mp4_blake2b": blake2b_of(source)}
     except _Skip as reason:
         return Row(name, "", SKIPPED, str(reason), **facts)
     except video.VideoError as reason:
         return Row(name, "", FAILED, str(reason), **facts)
     except OSError as error:
         return Row(name, "", FAILED, f"cannot be opened: {error.strerror}", **facts)
-    return Row(name, name, CONVERTED, **facts)
+    return Row(name, name, CONVERTED, **facts, **found)
 
 
 def _look(source: str, path: str) -> dict[str, Any]:

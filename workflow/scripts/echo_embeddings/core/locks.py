@@ -67,7 +67,8 @@ def exclusive_lock(state: Path, name: str) -> Iterator[None]:
         try:
             held.enter_context(file_lock(state / "lock", wait=False))
         except BlockingIOError as error:
-            who = one_line(owner.read_text(errors="replace")) if owner.exists() else error.filename
+            said = owner.read_text(errors="replace").strip() if owner.exists() else ""
+            who = one_line(said) if said else error.filename
             raise TransientError(
                 f"{name}: another run is at work on this folder ({who}); wait for it or end it, then run again"
             ) from error

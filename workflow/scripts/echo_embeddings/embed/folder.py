@@ -148,7 +148,7 @@ def _selected(folder: str, table: Path, converted: list[Row], tables: Tables | N
     """The clips that the configuration selects; `table` is their manifest."""
     if tables is None or not tables.select:
         return converted
-    # pandas is slow to import, and the processes that decode import this file.
+    # pandas takes half a second to import, and most runs select nothing.
     from ..tables.join import wanted_keys  # noqa: PLC0415
 
     keys = wanted_keys({folder: table}, tables)[folder]

@@ -7,6 +7,7 @@ all, is imported in there.
 """
 
 import argparse
+import collections
 import contextlib
 import functools
 import inspect
@@ -198,25 +199,22 @@ def scrub(parser: argparse.ArgumentParser) -> Run:
     """Check every MP4 against the digest that its manifest has.
 
     echo-embeddings scrub --configfile my.yaml
-    echo-embeddings scrub --configfile my.yaml --delete        # those that are damaged
+    echo-embeddings scrub --configfile my.yaml --delete        # what is damaged
     """
     _configured(parser)
     parser.add_argument("--delete", action="store_true", help="delete damaged MP4 files that the workflow made")
 
     def run(arguments: argparse.Namespace) -> bool:
-        from .scrub import scrub, trees
+        from .scrub import advice, scrub, trees
 
         config = _configuration(arguments)
-        found = trees(config, configuration.check(config))
-        wrong = [path for tree in found for path in scrub(tree, functools.partial(print, flush=True))]
-        if wrong and config["mp4_dir"]:
-            print("the collection is yours, and never changed: get these files again, and run with --forcerun probe")
-        elif wrong and arguments.delete:
-            for path in wrong:
-                path.unlink(missing_ok=True)
-            print("what is damaged is deleted: run with --forcerun convert, which makes it again")
-        elif wrong:
-            print("--delete deletes what is damaged; then run with --forcerun convert, which makes it again")
+        registry = configuration.check(config)
+        theirs, found = bool(config["mp4_dir"]), collections.Counter[str]()
+        for tree in trees(config, registry):
+            found += scrub(tree, functools.partial(print, flush=True), arguments.delete and not theirs)
+        wrong = advice(found, theirs, arguments.delete)
+        if wrong:
+            print(wrong)
         return bool(wrong)
 
     return run

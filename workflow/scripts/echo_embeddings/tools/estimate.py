@@ -23,7 +23,7 @@ MERGED_BYTES = 10e6  # bytes of vectors a second that the quality page takes, an
 # server without a GPU does 0.05e12.
 L40S = {"bf16": 45e12, "fp32": 12e12}
 CORE = 0.05e12
-WORKER_MB = 500  # a process that decodes; torch is most of it
+WORKER_MB = 200  # a process that decodes: 90 measured at 384 x 384
 TORCH_MB = 6000  # libraries, and what CUDA keeps in main memory
 
 

@@ -1,6 +1,9 @@
 """Every MP4 against the digest that its manifest has: what disks and copies have damaged, no decoder tells."""
 
 import collections
+import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +14,11 @@ from ..collection.folders import collection_source, find_folders, mp4_tree
 from ..core import manifest
 from ..core.files import blake2b_of
 from ..core.layout import Layout
+from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, Row
 
-AS_MADE, DAMAGED, GONE, UNKNOWN = "as made", "damaged", "gone", "without digest"
+OUTCOMES = AS_MADE, DAMAGED, GONE, UNREADABLE, UNKNOWN = "as made", "damaged", "gone", "unreadable", "without digest"
+UNMADE = "without manifest"  # a folder that no job has converted yet
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Tree:
     name: str
     table: Path  # the manifest
     directory: Path
+    state: Path  # whose lock a job has that changes them
 
 
 def trees(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) -> Iterator[Tree]:
@@ -31,40 +37,67 @@ def trees(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) 
     layout = Layout()
     for size in sorted({registry[model]["resolution"] for model in config["models"]}):
         for folder in find_folders(top, config["folders"], kind):
-            directory = mp4_tree(config, layout, size, folder)
-            yield Tree(f"{folder} at {size}", layout.manifest(size, folder), directory)
+            place = mp4_tree(config, layout, size, folder), layout.state("convert", size, folder)
+            yield Tree(f"{folder} at {size}", layout.manifest(size, folder), *place)
 
 
-def scrub(tree: Tree, say: Callable[[str], None]) -> list[Path]:
-    """Read the MP4 files of a tree by as many threads as there are cores; returns those that are damaged or gone.
+def scrub(tree: Tree, say: Callable[[str], None], delete: bool = False) -> collections.Counter[str]:
+    """Read the MP4 files of a tree, one a core at a time; returns how many are what.
 
-    What is `UNKNOWN` has the manifest's size, and was converted by version 0.1.0, which kept no digest. `say` gets a
-    line about each damaged file and one about all. Raises `UserError` if the manifest is none, `OSError` if a file
-    cannot be read.
+    What is `UNKNOWN` has the manifest's size, and was made before manifests had digests. With `delete` what is
+    `DAMAGED` is deleted, and nothing else. `say` gets a line about each file that is not well, and one about all.
+    Raises `UserError` if the manifest is none or, with `delete`, a job is at work on the folder.
     """
     if not tree.table.is_file():
         say(f"{tree.name}: no manifest yet")
-        return []
-    rows = [row for row in manifest.read(tree.table) if row.status == CONVERTED]
-    paths = [tree.directory / row.mp4 for row in rows]
-    counts, wrong = collections.Counter[str](), []
-    with ThreadPoolExecutor() as threads:
-        for path, outcome in zip(paths, threads.map(_outcome, rows, paths), strict=True):
-            counts[outcome] += 1
-            if outcome in (DAMAGED, GONE):
-                wrong.append(path)
-                say(f"{path}: {outcome}")
-    found = ", ".join(f"{counts[what]:,} {what}" for what in (AS_MADE, DAMAGED, GONE, UNKNOWN) if counts[what])
+        return collections.Counter([UNMADE])
+    counts = collections.Counter[str]()
+    with exclusive_lock(tree.state, tree.name) if delete else contextlib.nullcontext():
+        rows = [row for row in manifest.read(tree.table) if row.status == CONVERTED]
+        threads = ThreadPoolExecutor(os.cpu_count())
+        try:
+            for row, (outcome, why) in zip(rows, threads.map(lambda row: _outcome(tree, row), rows), strict=True):
+                counts[outcome] += 1
+                if outcome not in (AS_MADE, UNKNOWN):
+                    say(f"{tree.directory / row.mp4}: {outcome}{why}")
+                if outcome == DAMAGED and delete:
+                    (tree.directory / row.mp4).unlink()
+        finally:
+            threads.shutdown(cancel_futures=True)
+    found = ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in OUTCOMES if counts[outcome])
     say(f"{tree.name}: {len(rows):,} MP4 files" + (f": {found}" if found else ""))
-    return wrong
+    return counts
 
 
-def _outcome(row: Row, path: Path) -> str:
+def _outcome(tree: Tree, row: Row) -> tuple[str, str]:
+    """What an MP4 is, and why it cannot be read."""
+    path = tree.directory / row.mp4
     try:
-        if path.stat().st_size != row.mp4_bytes:
-            return DAMAGED
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return UNREADABLE, ": not a file"
+        if status.st_size != row.mp4_bytes:
+            return DAMAGED, ""
         if row.mp4_blake2b is None:
-            return UNKNOWN
-        return AS_MADE if blake2b_of(path) == row.mp4_blake2b else DAMAGED
+            return UNKNOWN, ""
+        return AS_MADE if blake2b_of(path) == row.mp4_blake2b else DAMAGED, ""
     except FileNotFoundError:
-        return GONE
+        return GONE, ""
+    except OSError as error:
+        return UNREADABLE, f": {error.strerror}"
+
+
+def advice(found: Mapping[str, int], theirs: bool, deleted: bool) -> str:
+    """What to do about it; nothing if all is well. `theirs` is a collection of MP4 files that is never changed."""
+    said = []
+    if theirs and (found[DAMAGED] or found[GONE]):
+        said.append("the collection is yours and never changed: get these files again, and run with --forcerun probe")
+    elif found[DAMAGED] and not deleted:
+        said.append("--delete deletes what is damaged; then --forcerun convert makes it again, and what is gone")
+    elif found[DAMAGED] or found[GONE]:
+        said.append("run with --forcerun convert, which makes what is deleted and gone again")
+    if found[UNREADABLE]:
+        said.append("what cannot be read may be whole: look to the disk first")
+    if found[UNMADE]:
+        said.append(f"folders without manifest, which nobody looked at: {found[UNMADE]}")
+    return "; ".join(said)
