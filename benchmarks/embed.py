@@ -78,9 +78,9 @@ def encoder_alone(extractor: Extractor, encoder: Encoder, model: Model, device: 
     return rounds * extractor.batch_size / (time.perf_counter() - started)
 
 
-def loader_alone(tree: Path, rows: list[Row], workers: int, device: str) -> float:
+def loader_alone(tree: Path, rows: list[Row], resolution: int, workers: int, device: str) -> float:
     """Clips a second that the workers deliver when nobody holds them up, after the first clip."""
-    with loader.load(Reader(tree, 16, GUIDE), rows, workers, 300, device == "cuda") as clips:
+    with loader.load(Reader(tree, 16, GUIDE, resolution), rows, workers, 300, device == "cuda") as clips:
         next(clips)
         started = time.perf_counter()
         count = sum(1 for _ in clips)
@@ -112,7 +112,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         embed_folder(FOLDER, model, top / "model.pt", tree, layout, options, max_failed_fraction=0)
         ours = Timed.last
         alone = encoder_alone(ours, ours._encoder, model, device, min(clips, 50 * ours.batch_size))
-        delivered = loader_alone(top / "mp4", rows, workers, device)
+        delivered = loader_alone(top / "mp4", rows, model.resolution, workers, device)
         rate = steady(ours.came)
         total = ours.came[-1][0] - ours.came[0][0]
         print(f"encoder alone        {alone:8.2f} clips/s, batches of {ours.batch_size}, compiled: {ours.compiled}")
@@ -153,7 +153,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
 @torch.inference_mode()
 def stages(top: Path, rows: list[Row], model: Model, device: str) -> None:
     """What one clip costs on its way to the encoder, one after the other, in this process."""
-    clip_reader = Reader(top / "mp4", model.num_frames, model.recipe)
+    clip_reader = Reader(top / "mp4", model.num_frames, model.recipe, model.resolution)
     count = min(len(rows), 16)
     started = time.perf_counter()
     clips = [clip_reader.read(row) for row in rows[:count]]

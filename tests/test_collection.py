@@ -68,7 +68,7 @@ def test_dicom_directly_in_dicom_dir_form_one_folder(tmp_path):
         (["p10/a"], ["p12"], "folder 'p12': there is none in dicom_dir"),
         (["all/a"], [], "rename the folder 'all'"),
         (["p{0}/a"], [], "rename the folder"),
-        (["top/a", "b"], [], "DICOM lie directly in"),
+        (["top/a", "b"], [], "DICOM files lie directly in"),
         (["p10/a"], ["."], "not the name of a direct sub-folder"),
         (["p10/a"], [".."], "not the name of a direct sub-folder"),
         (["p10/b/a"], ["p10%2Fb"], "not the name of a direct sub-folder"),

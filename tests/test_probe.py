@@ -1,4 +1,4 @@
-"""MP4 files that are there already: probed, embedded, not touched."""
+"""Videos that are there already: probed, embedded, not touched."""
 
 import errno
 import hashlib
@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydicom.data import get_testdata_file
 
-from echo_embeddings.collection.folders import MP4, find_folder, find_folders
+from echo_embeddings.collection.folders import VIDEO, find_folder, find_folders
 from echo_embeddings.convert import probe
 from echo_embeddings.core import configuration, manifest
 from echo_embeddings.core.errors import UserError
@@ -40,7 +40,7 @@ def tree(tmp_path, write_video):
     shutil.copy(top / "a/one.mp4", top / "cut.mp4")
     os.truncate(top / "cut.mp4", 900)
     shutil.copy(top / "a/one.mp4", top / "100%.mp4")
-    for name in ("notes.txt", ".DS_Store", "a/._one.mp4"):
+    for name in ("notes.txt", ".DS_Store", "a/._one.mp4", "a/._one.avi"):
         (top / name).write_text("not a video")
     (top / "empty.mp4").touch()
     _, picture = sectors.clip_of("large")
@@ -61,7 +61,7 @@ def _clip(path):
 
 
 def run(tree, tmp_path, limit=0, max_failed_fraction=0.9):
-    folder = find_folders(str(tmp_path / "mp4"), [], MP4)["p10"]
+    folder = find_folders(str(tmp_path / "mp4"), [], VIDEO)["p10"]
     layout = Layout(tmp_path / "results")
     probe.probe_folder(
         folder, layout, 256, limit=limit, workers=2, timeout=600, max_failed_fraction=max_failed_fraction
@@ -80,8 +80,8 @@ def test_every_file_is_a_row_and_none_is_touched(tree, tmp_path):
         "a/two.MP4",
         "echo.mp4",
     }
-    for name in ("notes.txt", ".DS_Store", "a/._one.mp4"):
-        assert found[name] == ("skipped", "not MP4")
+    for name in ("notes.txt", ".DS_Store", "a/._one.mp4", "a/._one.avi"):
+        assert found[name] == ("skipped", "not a video by its name")
     assert found["single.mp4"] == ("skipped", "single frame")
     assert found["still.mp4"] == ("skipped", "suspected still: nothing moves")
     assert found["rows.mp4"][1].startswith("suspected still: its frames are bands, ")
@@ -114,7 +114,7 @@ def test_the_workflow_plans_to_look_at_a_tree_that_is_there(finished):
 
 def test_limit_and_too_many_failures(tree, tmp_path):
     assert [row.mp4 for row in run(tree, tmp_path, limit=1).values() if row.mp4] == ["a/one.mp4"]
-    with pytest.raises(UserError, match=r"p10: 3 of 6 MP4 files cannot be read, .* reasons are in .*manifest\.tsv"):
+    with pytest.raises(UserError, match=r"p10: 3 of 6 videos cannot be read, .* reasons are in .*manifest\.tsv"):
         run(tree, tmp_path, max_failed_fraction=0.1)
 
 
@@ -122,9 +122,9 @@ def test_folders_of_mp4(tree, tmp_path):
     shutil.copy(tree / "a/one.mp4", tmp_path / "mp4/loose.mp4")
     (tmp_path / "mp4/nothing").mkdir()
     (tmp_path / "mp4/nothing/._one.mp4").touch()
-    assert list(find_folders(str(tmp_path / "mp4"), [], MP4)) == ["p10", "mp4"]
-    with pytest.raises(UserError, match=r"folder 'nothing': no MP4 below .*names that end with \.mp4"):
-        find_folder(str(tmp_path / "mp4"), "nothing", MP4)
+    assert list(find_folders(str(tmp_path / "mp4"), [], VIDEO)) == ["p10", "mp4"]
+    with pytest.raises(UserError, match=r"folder 'nothing': no video below .*names that end with \.mp4, \.avi"):
+        find_folder(str(tmp_path / "mp4"), "nothing", VIDEO)
     with pytest.raises(UserError, match="config: mp4_dir: no directory 'nowhere' in "):
         configuration.check(configuration.defaults() | {"mp4_dir": "nowhere"})
 

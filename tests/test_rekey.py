@@ -15,6 +15,7 @@ from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.settings import Table
+from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.tools import demo, rekey
 from testing.commands import run_command
@@ -149,6 +150,19 @@ def test_another_file_of_the_same_name_is_not_taken_for_it(world, tmp_path, tiny
         "p10/p10000001/s90000001/90000001_0001.dcm"
     ]
     assert run(new, changed, tiny_weights) == [(1, 1), (0, 0)]
+
+
+def test_vectors_of_videos_keep_their_extensions(tmp_path):
+    keys = ["a/0X1C.avi", "a/0X1D.mp4", "a/0X1E.webm", "a/gone.avi"]
+    vectors = torch.randn(4, 3)
+    write_vectors(Layout(tmp_path / "old/results").vectors("tiny", "site"), keys, vectors)
+    listed = ["site/a/0X1C.avi", "site/a/0X1D.mp4", "site/b/new.avi"]
+    (tmp_path / "list.csv").write_text("dicom_filepath\n" + "".join(f"{name}\n" for name in [*listed, "site/a/0X1E"]))
+    list_of_all = Table(str(tmp_path / "list.csv"), "path", "dicom_filepath", name="record_list")
+    rekey.rekey(tmp_path / "old", tmp_path / "new", list_of_all, None, None)
+    found = torch.load(Layout(tmp_path / "new/results").vectors("tiny", "site"))
+    assert found.keys() == {"a/0X1C.avi", "a/0X1D.mp4", "a/0X1E.webm"}
+    assert all(torch.equal(found[key], vectors[i]) for i, key in enumerate(keys[:3]))
 
 
 @pytest.mark.parametrize(

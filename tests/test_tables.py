@@ -143,6 +143,35 @@ def test_a_record_list_gives_identifiers_that_paths_do_not_say(tmp_path, write):
     assert selected_mask(joined, "study_id == 71 and subject_id == '7'").tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("suffix", ["", ".avi", ".mp4", ".AVI", ".mov", ".mkv", ".webm"])
+@pytest.mark.parametrize("before", ["", "Videos/", "A4C/Videos/", "EchoNet/A4C/Videos/"])
+def test_videos_are_found_however_their_names_are_written(tmp_path, write, before, suffix):
+    paths = ["Videos/0X1C.avi", "Videos/0X1D.mp4", "Videos/0X1E.webm", "Videos/a.b.AVI"]
+    manifest.write(tmp_path / "A4C.tsv", [Row(path, path, "converted", "", 20) for path in paths])
+    files = files_table({"A4C": tmp_path / "A4C.tsv"})
+    names = ["0X1C", "0X1D", "a.b", "0X1"]
+    content = "FileName,EF\n" + "".join(f"{before}{name}{suffix},{50 + i}\n" for i, name in enumerate(names))
+    joined, _ = join_tables(files, Tables(others=(write("FileList.csv", content, key="FileName"),)))
+    assert joined["EF"].fillna(0).tolist() == [50, 51, 0, 52]
+
+
+def test_a_name_alone_is_of_one_video_and_of_no_dicom(tmp_path, write):
+    paths = {"a/one.avi": "a/one.avi", "b/one.avi": "b/one.avi", "b/two.avi": "b/two.avi", "b/IM1": "b/IM1.mp4"}
+    manifest.write(tmp_path / "m.tsv", [Row(path, key, "converted", "", 20) for path, key in paths.items()])
+    manifest.write(tmp_path / "n.tsv", [Row("one.avi", "one.avi", "converted", "", 20)])
+    files = files_table({"site": tmp_path / "m.tsv", "other": tmp_path / "n.tsv"})
+    known = Tables(others=(write("t.csv", "dicom_filepath,label\none,1\ntwo.avi,2\nIM1,3\nb/one.avi,4\n"),))
+    joined, _ = join_tables(files, known)
+    labels = dict(zip(joined["folder"] + "/" + joined["path"], joined["label"].fillna(0), strict=True))
+    assert labels == {
+        "site/a/one.avi": 0,
+        "site/b/IM1": 0,
+        "site/b/one.avi": 4,
+        "site/b/two.avi": 2,
+        "other/one.avi": 1,
+    }
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

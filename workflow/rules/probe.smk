@@ -1,4 +1,4 @@
-# A folder of MP4 files that are there already -> its manifest, in the place of `convert`. The files stay untouched.
+# A folder of videos that are there already -> its manifest, in the place of `convert`. The files stay untouched.
 
 
 rule probe:

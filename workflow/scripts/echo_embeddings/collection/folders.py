@@ -1,4 +1,4 @@
-"""Which folders a collection has, of DICOM or of MP4 files, and which files a folder holds."""
+"""Which folders a collection has, of DICOM or of videos, and which files a folder holds."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from ..core.names import decode_name, encode_name
 from ..dicom.archives import unpack_command
 from ..dicom.mark import has_dicom_mark
 
-MP4_SUFFIX = ".mp4"  # in any case
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")  # how names of videos end, in any case
 LONGEST = 200  # bytes of a folder's name: results are called by it and the model's, and file systems allow 255
 APPLE_DOUBLE = "._"  # how the names of files begin in which macOS keeps what another file system cannot
 
@@ -124,13 +124,13 @@ def _holds_dicom(paths: list[str]) -> bool:
     return False
 
 
-def _holds_mp4(paths: list[str]) -> bool:
-    return any(is_mp4(path) for path in paths)
+def _holds_video(paths: list[str]) -> bool:
+    return any(is_video(path) for path in paths)
 
 
-def is_mp4(path: str) -> bool:
-    """Whether the file is an MP4 by its name."""
-    return path.lower().endswith(MP4_SUFFIX) and not os.path.basename(path).startswith(APPLE_DOUBLE)
+def is_video(path: str) -> bool:
+    """Whether the file is a video by its name."""
+    return path.lower().endswith(VIDEOS) and not os.path.basename(path).startswith(APPLE_DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -145,18 +145,18 @@ class Kind:
 
 
 DICOM = Kind("dicom_dir", "DICOM", "the mark 'DICM' at byte 128", _holds_dicom, archives=True)
-MP4 = Kind("mp4_dir", "MP4", f"names that end with {MP4_SUFFIX}", _holds_mp4, archives=False)
+VIDEO = Kind("mp4_dir", "video", f"names that end with {', '.join(VIDEOS)}", _holds_video, archives=False)
 
 
 def collection_source(config: Mapping[str, Any]) -> tuple[str, Kind]:
-    """Where the collection lies, and what it is made of: MP4 files, if the configuration has some, or else DICOM."""
-    return (config["mp4_dir"], MP4) if config["mp4_dir"] else (config["dicom_dir"], DICOM)
+    """Where the collection lies, and what it is made of: videos, if the configuration has some, or else DICOM."""
+    return (config["mp4_dir"], VIDEO) if config["mp4_dir"] else (config["dicom_dir"], DICOM)
 
 
 def mp4_tree(config: Mapping[str, Any], layout: Layout, size: int | str, folder: str) -> Path:
-    """Where the MP4 files of a folder lie: those converted to `size` x `size` pixels, or those that were there."""
+    """Where the videos of a folder lie: the MP4 files of `size` x `size` pixels, or those that were there."""
     if config["mp4_dir"]:
-        return Path(find_folder(config["mp4_dir"], folder, MP4).path)
+        return Path(find_folder(config["mp4_dir"], folder, VIDEO).path)
     return layout.mp4(size, folder)
 
 
@@ -189,7 +189,7 @@ def find_folders(top: str, chosen: list[str], kind: Kind = DICOM) -> dict[str, F
             raise UserError(f"config: {kind.key}: rename the folder {name!r}: {reason}")
         if names.count(name) > 1:
             raise UserError(
-                f"config: {kind.key}: {kind.name} lie directly in {top!r} and in its sub-folder {name!r}; "
+                f"config: {kind.key}: {kind.name} files lie directly in {top!r} and in its sub-folder {name!r}; "
                 "move the former into a sub-folder of their own, or name the folder you want in 'folders'"
             )
     return {folder.name: folder for folder in found}

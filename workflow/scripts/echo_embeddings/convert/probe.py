@@ -1,4 +1,4 @@
-"""A folder of MP4 files that somebody made -> its manifest: which can be read, and which seem to be no clips.
+"""A folder of videos that somebody made -> its manifest: which can be read, and which seem to be no clips.
 
 The files are read and never touched. The manifest takes the place of a conversion's, and the stages after it see no
 difference.
@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..collection.folders import Folder, is_mp4, list_files
+from ..collection.folders import Folder, is_video, list_files
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.files import blake2b_of
@@ -53,8 +53,8 @@ def probe_file(top: str, path: str) -> Row:
 
 def _look(source: str, path: str) -> dict[str, Any]:
     """What the manifest says of a clip, under the names of its columns. Raises `_Skip`, `VideoError`."""
-    if not is_mp4(path):
-        raise _Skip("not MP4")
+    if not is_video(path):
+        raise _Skip("not a video by its name")
     if encode_name(path) != path:
         raise video.VideoError("its name is not printable UTF-8, or holds a '%'; rename the file")
     frames, rows, columns, fps = video.facts(source)
@@ -100,7 +100,7 @@ def probe_folder(
     max_failed_fraction: float,
     terminal: TextIO | None = None,
 ) -> None:
-    """Write the manifest of the MP4 files of `folder` where one of `size` x `size` pixels would lie, and its digest.
+    """Write the manifest of the videos of `folder` where one of `size` x `size` pixels would lie, and its digest.
 
     `limit` > 0 takes the first so many clips, `timeout` is in seconds a file. Raises `UserError` if another run has
     the folder, or more than `max_failed_fraction` of the files cannot be read; the manifest in the job's state
@@ -124,7 +124,7 @@ def probe_folder(
         failed = sum(row.status == FAILED for row in tried)
         if tried and failed / len(tried) > max_failed_fraction:
             raise UserError(
-                f"{folder.name}: {failed} of {len(tried)} MP4 files cannot be read, more than "
+                f"{folder.name}: {failed} of {len(tried)} videos cannot be read, more than "
                 f"convert.max_failed_fraction ({max_failed_fraction:g}) allows; "
                 f"the reasons are in {state}/manifest.tsv"
             )

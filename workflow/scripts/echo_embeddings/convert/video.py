@@ -1,4 +1,4 @@
-"""Frames to an MP4 file, by the ffmpeg program; and back, by OpenCV or, where that cannot be relied on, by ffmpeg."""
+"""Frames to an MP4 file, by the ffmpeg program; videos to frames, by OpenCV or, where it is not sure, by ffmpeg."""
 
 import contextlib
 import os
@@ -18,9 +18,13 @@ from ..core.names import one_line
 from ..core.settings import CODECS, ConvertSettings
 from ..core.workers import KILLS, KilledError, program
 
-# Why an MP4 that the manifest has cannot be read.
+# Why a video that the manifest has cannot be read.
 GONE = "no such file"
 DAMAGED = "its content is not what the manifest has the digest of"
+
+# A filter of ffmpeg: each frame's time is its number. Where the rate varies, times that are rounded may be equal, and
+# ffmpeg calls that an error.
+COUNTED = "settb=1,setpts=N"
 
 
 class VideoError(Exception):
@@ -83,7 +87,7 @@ def check(settings: ConvertSettings) -> None:
 
 
 def facts(path: str | os.PathLike[str]) -> tuple[int, int, int, float]:
-    """What an MP4 states of itself: frames, height and width in pixels, frames a second (0: nothing).
+    """What a video states of itself: frames, height and width in pixels, frames a second (0: nothing).
 
     Raises `VideoError` if it is no video.
     """
@@ -101,7 +105,7 @@ def facts(path: str | os.PathLike[str]) -> tuple[int, int, int, float]:
 def read(
     path: str | os.PathLike[str], indices: Sequence[int], frames: int, digest: str | None = None
 ) -> NDArray[np.uint8]:
-    """Decode the frames `indices` (any order, repeats allowed) of an MP4 as RGB uint8 [n, height, width, 3].
+    """Decode the frames `indices` (any order, repeats allowed) of a video as RGB uint8 [n, height, width, 3].
 
     `frames` is the number the file must have, `digest` what `blake2b_of` must give of it if that is known: decoders
     conceal a flipped bit. Interlaced frames are deinterlaced. Raises `VideoError` if the file cannot be decoded up to
@@ -143,6 +147,8 @@ def read_fast(path: str | os.PathLike[str], indices: Sequence[int], frames: int)
                     return None
                 decoded[position] = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
                 before = image
+        if wanted[-1] == frames - 1 and capture.grab():  # the number stated is too small
+            return None
         capture.set(cv2.CAP_PROP_POS_FRAMES, wanted[0])
         done, image = capture.read()
         if not done or len(wanted) == 1 or not np.array_equal(image[..., ::-1], decoded[wanted[0]]):
@@ -160,8 +166,8 @@ def _read_surely(path: str | os.PathLike[str], indices: Sequence[int], frames: i
     wanted = set(indices)
     decoded: dict[int, NDArray[np.uint8]] = {}
     count = 0
-    filters = ("-vf", "bwdif=mode=send_frame:deint=interlaced", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
-    with _decoding(path, filters) as (process, _):
+    raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    with _decoding(path, f"bwdif=mode=send_frame:deint=interlaced,{COUNTED}", raw) as (process, _):
         assert process.stdout is not None
         while len(data := process.stdout.read(height * width * 3)) == height * width * 3:
             if count in wanted:
@@ -173,11 +179,11 @@ def _read_surely(path: str | os.PathLike[str], indices: Sequence[int], frames: i
 
 
 def survey(path: str | os.PathLike[str]) -> tuple[int, bool]:
-    """How many frames a player shows of an MP4, and whether some are interlaced; every frame is decoded.
+    """How many frames a player shows of a video, and whether some are interlaced; every frame is decoded.
 
     Raises `VideoError` if one cannot be.
     """
-    with _decoding(path, ("-vf", "showinfo", "-f", "null", "-")) as (_, said):
+    with _decoding(path, f"showinfo,{COUNTED}", ("-f", "null", "-")) as (_, said):
         pass
     shown = [line for line in said if "Parsed_showinfo" in line and " pts_time:" in line]
     return len(shown), any(" i:T" in line or " i:B" in line for line in shown)
@@ -185,15 +191,15 @@ def survey(path: str | os.PathLike[str]) -> tuple[int, bool]:
 
 @contextlib.contextmanager
 def _decoding(
-    path: str | os.PathLike[str], options: Sequence[str]
+    path: str | os.PathLike[str], filters: str, output: Sequence[str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], list[str]]]:
-    """Have ffmpeg decode an MP4: yields the process, and the lines that it says, which are there after the block.
+    """Have ffmpeg decode a video: yields the process, and the lines that it says, which are there after the block.
 
     Raises `VideoError` with the first error among them, `KilledError` if it was killed.
     """
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-loglevel", "level+info", "-threads", "1",
-        "-i", os.fspath(path), "-map", "0:v:0", "-fps_mode", "passthrough", *options,
+        "-i", os.fspath(path), "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", filters, *output,
     ]  # fmt: skip
     lines: list[str] = []
     with open(os.memfd_create("stderr"), "w+b") as errors:

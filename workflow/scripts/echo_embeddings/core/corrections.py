@@ -75,6 +75,8 @@ CONVERT: tuple[Correction, ...] = (  # of an MP4 or its row: (row, ConvertSettin
 EMBED: tuple[Correction, ...] = (  # of a vector and features, where the MP4 is right: (row, Recipe)
     # Frames that OpenCV had not decoded were taken for what lay in its buffer.
     Correction("0.2.0", "interlaced", lambda row, _: row.reason == DEINTERLACED),
+    # Videos that are not square lost what lies beyond a square in their centre.
+    Correction("0.2.0", "not-square", lambda row, _: row.is_video and row.rows != row.columns),
 )
 
 

@@ -43,6 +43,11 @@ class Row:
     kind: str | None = None  # bmode, colour, spectral, volume, capture or unknown
     mp4_blake2b: str | None = None  # of the MP4's content, see `files.blake2b_of`; empty before version 0.2.0
 
+    @property
+    def is_video(self) -> bool:
+        """Whether the file is a video itself, and not a DICOM, whose MP4 always has one suffix more."""
+        return self.mp4 == self.path
+
 
 def believed_fps(stated: float) -> float | None:
     """The rate that a file states, frames a second; None where it cannot be one."""

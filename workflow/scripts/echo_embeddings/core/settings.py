@@ -11,7 +11,7 @@ from .recipe import GUIDE, RECIPES, Recipe
 # changes of some files only is a line in `corrections`.
 CONVERT_VERSION = 1
 EMBED_VERSION = 1
-PROBE_VERSION = 2  # of the manifests of MP4 files that were there already, which cost a look at each file
+PROBE_VERSION = 3  # of the manifests of videos that were there already, which cost a look at each file
 QC_VERSION = 2  # of the pages: what they say or how they look
 
 

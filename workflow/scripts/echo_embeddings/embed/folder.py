@@ -129,7 +129,8 @@ def embed_folder(
         identities = {key: identities[key] for key in vectors}
         kept = {"pool": pooling, **features.summary(identities)} if features else None
         record = layout.run_record(model.name, folder)
-        run_record.write(record, model, checkpoint, digest, counts, seconds, speed, kept)
+        sizes = run_record.sizes((row for row in rows if row.mp4 in vectors), model)
+        run_record.write(record, model, checkpoint, digest, sizes, counts, seconds, speed, kept)
         update_indices(layout, model.name, folder, made_by, identities, features)
         keys = sorted(vectors)
         matrix = torch.stack([vectors[key] for key in keys]) if keys else torch.empty(0, 0)
@@ -173,7 +174,7 @@ def _embed(
     Returns why clips have no vector, by key, and what `run_record.SPEED` names.
     """
     failed: dict[str, str] = {}
-    reader = Reader(tree, model.num_frames, model.recipe)
+    reader = Reader(tree, model.num_frames, model.recipe, model.resolution)
     with loader.load(reader, rows, options.num_workers, options.timeout, device.type == "cuda") as clips:
         extractor = _extractor(model, checkpoint, device, options, pooling)  # while the workers start
         started = time.monotonic()

@@ -1,7 +1,7 @@
 """What of a picture the encoder gets to see: masks, and the shape that the DICOM had.
 
-All of it is done to the squeezed frames of the MP4, which models of one resolution share: the manifest has what
-else is needed.
+All of it is done to squeezed frames: those of the MP4, which models of one resolution share, or of a video that is not
+square. The manifest has what else is needed.
 """
 
 import cv2
@@ -103,6 +103,16 @@ def keep(recipe: Recipe, shape: tuple[int, int], seen: NDArray[np.uint8], row: R
     if row.tissue_box and row.rows and row.columns:
         return box(*shape, row.tissue_box, row.rows, row.columns)
     return sector(seen)
+
+
+def squeeze(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """`frames`, uint8 [n, height, width, 3], as a conversion to `size` x `size` pixels squeezes them.
+
+    Square ones stay as they are, whatever their size.
+    """
+    if frames.shape[1] == frames.shape[2]:
+        return frames
+    return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames])
 
 
 def letterbox(frames: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""One MP4 file to the frames that the encoder sees. Processes that decode import this file, and not torch."""
+"""One video to the frames that the encoder sees. Processes that decode import this file, and not torch."""
 
 import os
 from dataclasses import dataclass
@@ -21,11 +21,12 @@ STRIDE = 2**36  # bytes from one place in shared memory to the next; what is not
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads from the MP4 files below `tree` what the encoder sees."""
+    """Reads from the videos below `tree` what the encoder sees."""
 
     tree: Path
     num_frames: int
     recipe: Recipe
+    resolution: int  # of the encoder's input: frames that are not square are squeezed to it
 
     def read(self, row: Row) -> NDArray[np.uint8] | Failure:
         """A clip's frames as the recipe shows them, [clips_per_video * num_frames, height, width, 3]; or why not."""
@@ -34,6 +35,7 @@ class Reader:
         try:
             overview = masks.overview(self.recipe, row)
             read = video.read(self.tree / row.mp4, wanted + overview, frames, row.mp4_blake2b)
+            read = masks.squeeze(read, self.resolution)
             return masks.show(read[: len(wanted)], self.recipe, read[len(wanted) :], row)
         except (video.VideoError, masks.NoSectorError, OSError) as error:
             return Failure(one_line(error))

@@ -8,17 +8,20 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..core import fingerprint, state
 from ..core.files import atomic_write
+from ..core.manifest import Row
 from ..core.package import repository
 from ..core.settings import Model
 from ..encoders import checkpoint
 
 # Keys of the record that say where and how fast the vectors were made.
 SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
+SIZES = 10  # of frames, that a record names
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
 
 
@@ -27,6 +30,7 @@ def write(
     model: Model,
     weights: Path,
     digest: str,
+    sizes: Mapping[str, int],
     counts: Mapping[str, int],
     seconds: float,
     speed: Mapping[str, object],
@@ -34,8 +38,9 @@ def write(
 ) -> None:
     """Write the record to `path`.
 
-    `weights` is the checkpoint and `digest` its SHA-256. `speed` has the keys `SPEED`; it is empty if all vectors
-    were there already. `features` describes what is kept besides the vectors; None if nothing is.
+    `weights` is the checkpoint and `digest` its SHA-256. `sizes` are those of the frames that were read. `speed` has
+    the keys `SPEED`; it is empty if all vectors were there already. `features` describes what is kept besides the
+    vectors; None if nothing is.
     """
     record = {
         **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
@@ -51,10 +56,20 @@ def write(
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         **(speed or _speed_before(path, model, digest)),
+        "read": sizes,
         "counts": counts,
     }
     with atomic_write(path) as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def sizes(rows: Iterable[Row], model: Model) -> dict[str, int]:
+    """How many of the clips have frames of which size, height x width in pixels; the most frequent ones by name."""
+    converted = f"{model.resolution} x {model.resolution}"
+    found = Counter(f"{row.rows} x {row.columns}" if row.is_video else converted for row in rows)
+    named = dict(found.most_common(SIZES))
+    others = found.total() - sum(named.values())
+    return named | ({"others": others} if others else {})
 
 
 def _speed_before(path: Path, model: Model, digest: str) -> dict[str, object]:

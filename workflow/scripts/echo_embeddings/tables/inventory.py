@@ -12,7 +12,7 @@ from ..core.files import atomic_write
 from ..core.names import decode_name, encode_name
 from ..core.settings import Table
 from ..dicom.mark import has_dicom_mark
-from .join import clip_names, read_table
+from .join import clip_names, read_table, stem
 
 NO_FOLDER = "(in no folder)"
 NOT_FOUND, NOT_LISTED, REPEATED = "listed, not on the disk", "on the disk, not listed", "listed more than once"
@@ -71,22 +71,22 @@ def compare(record_list: Table, folders: Mapping[str, Folder], everything: bool)
         [(name, encode_name(path)) for name, folder in folders.items() for path in list_files(folder)],
         columns=["folder", "path"],
     )
-    stem = found["path"].str.replace(r"\.dcm$", "", regex=True, case=False)
+    stems = stem(found["path"])
     # A path that names no folder counts for every file that it fits.
-    unfoldered = rows["key"].isin(set(stem))
+    unfoldered = rows["key"].isin(set(stems))
     rows["folder"] = rows["key"].str.split("/", n=1).str[0].where(~unfoldered)
-    first = dict(zip(stem, found["folder"], strict=True))
+    first = dict(zip(stems, found["folder"], strict=True))
     rows["folder"] = rows["folder"].fillna(rows["key"].map(first))
     rows["folder"] = rows["folder"].where(rows["folder"].isin(list(folders)), NO_FOLDER)
     if not everything:
         rows = rows[rows["folder"] != NO_FOLDER]
     twice = rows["key"].duplicated()
     once, known = rows[~twice], set(rows["key"])
-    unlisted = found[~(found["folder"] + "/" + stem).isin(known).to_numpy() & ~stem.isin(known).to_numpy()]
+    unlisted = found[~(found["folder"] + "/" + stems).isin(known).to_numpy() & ~stems.isin(known).to_numpy()]
     dicom = [
         _is_dicom(folders[folder], path) for folder, path in zip(unlisted["folder"], unlisted["path"], strict=True)
     ]
-    there = set(found["folder"] + "/" + stem) | set(stem)
+    there = set(found["folder"] + "/" + stems) | set(stems)
     differences = pd.concat(
         [
             once[~once["key"].isin(there)].assign(what=NOT_FOUND),

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..collection.folders import VIDEOS
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.manifest import CONVERTED
@@ -22,6 +23,7 @@ from . import selection
 # As MIMIC-IV-Echo names patient, study and file.
 MIMIC_PATH = r"(?:^|/)p(?P<subject_id>\d+)/s(?P<study_id>\d+)/(?P<dicom_id>[^/]+)$"
 _NUMBERS = dict.fromkeys(manifest.INTEGERS, "Int64") | {"fps": "Float64", "mtime_ns": "string"}
+SUFFIX = rf"\.(?:dcm|{'|'.join(suffix[1:] for suffix in VIDEOS)})$"  # in any case: by it no name differs
 SHOWN = 20  # names in a log
 EXACT = 2**53  # from here on a float64 stands for more than one whole number
 
@@ -136,16 +138,16 @@ def _texts(values: pd.Series) -> pd.Series:
 
 
 def clip_names(paths: pd.Series, folders: Iterable[str]) -> pd.Series:
-    """The names by which a table's paths are compared: `folder/path` without `.dcm` or `.mp4`, percent-encoded.
+    """The names by which a table's paths are compared: `folder/path` without `SUFFIX`, percent-encoded.
 
     What stands before the first part that is a folder's name goes; where none is, the path stays whole. Names of
     MP4 files are percent-encoded already.
     """
-    return folder_paths(paths, folders).str.replace(r"\.(?:dcm|mp4)$", "", regex=True, case=False)
+    return stem(folder_paths(paths, folders))
 
 
 def folder_paths(paths: pd.Series, folders: Iterable[str]) -> pd.Series:
-    """The same, `.dcm` and `.mp4` kept."""
+    """The same, `SUFFIX` kept."""
     known = frozenset(folders)
     return paths.map({path: _folder_path(path, known) for path in paths.dropna().unique()}).astype("string")
 
@@ -158,9 +160,22 @@ def _folder_path(path: str, folders: frozenset[str]) -> str:
     return "/".join(parts[at:])
 
 
-def _stem(frame: pd.DataFrame) -> pd.Series:
-    """The files' paths in their folders, without `.dcm`."""
-    return frame["path"].str.replace(r"\.dcm$", "", regex=True, case=False)
+def stem(paths: pd.Series) -> pd.Series:
+    """Paths without `SUFFIX`."""
+    return paths.str.replace(SUFFIX, "", regex=True, case=False)
+
+
+def _looked_up(frame: pd.DataFrame) -> list[pd.Series]:
+    """The names under which files are looked up, the first that is found: with their folder, without, and alone.
+
+    Tables of videos often hold names without directories. Such a name is looked up for the one video of a folder that
+    has it, and for no DICOM: `IM_0001` is in every study.
+    """
+    stems = stem(frame["path"])
+    name = stems.str.replace(r"^.*/", "", regex=True)
+    alone = ~pd.DataFrame({"folder": frame["folder"], "name": name}).duplicated(keep=False)
+    is_video = frame["path"].str.lower().str.endswith(VIDEOS)
+    return [frame["folder"] + "/" + stems, stems, name.where(alone & is_video)]
 
 
 def _identifier(values: pd.Series) -> pd.Series:
@@ -208,7 +223,7 @@ def files_table(manifests: Mapping[str, Path]) -> pd.DataFrame:
 
 def identifier_columns(frame: pd.DataFrame) -> dict[str, pd.Series]:
     """`subject_id`, `study_id` and `dicom_id` of files, by `folder` and `path`: missing where these do not say them."""
-    parts = (frame["folder"] + "/" + _stem(frame)).str.extract(MIMIC_PATH)
+    parts = (frame["folder"] + "/" + stem(frame["path"])).str.extract(MIMIC_PATH)
     return {
         name: parts[name] if name == "dicom_id" else _as_numbers(_comparable(parts[name]))
         for name in selection.IDENTIFIERS
@@ -234,7 +249,7 @@ def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list
         content = content[content[table.key].notna()]
         if table.by == "path":
             keys = clip_names(content[table.key], frame["folder"].unique())
-            looked_up = [frame["folder"] + "/" + _stem(frame), _stem(frame)]
+            looked_up = _looked_up(frame)
         else:
             keys = _comparable(content[table.key])
             looked_up = [_comparable(frame[KEY_COLUMNS[table.by]])]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydicom import uid
 
-from ..collection.folders import MP4, Folder, Kind, collection_source, find_folders, list_files, mp4_name
+from ..collection.folders import VIDEO, Folder, Kind, collection_source, find_folders, list_files, mp4_name
 from ..convert import probe
 from ..core import configuration, settings
 from ..core.errors import UserError
@@ -31,7 +31,7 @@ from . import estimate, machine, models
 from .machine import AMBER, GREEN, RED, Finding
 
 SAMPLE = 200  # files whose header is read
-SAMPLE_MP4 = 40  # MP4 files that are read
+SAMPLE_VIDEOS = 40  # videos that are read
 SHOWN = 5  # reasons and the like
 
 
@@ -78,16 +78,17 @@ def _choose(folders: Sequence[Folder], number: int) -> tuple[int, list[str]]:
     return files, chosen
 
 
-def sample_mp4(folders: Sequence[Folder]) -> Sample:
-    """Look into up to `SAMPLE_MP4` files as `probe` does."""
-    files, chosen = _choose(folders, SAMPLE_MP4)
+def sample_videos(folders: Sequence[Folder]) -> Sample:
+    """Look into up to `SAMPLE_VIDEOS` files as `probe` does."""
+    files, chosen = _choose(folders, SAMPLE_VIDEOS)
     rows = [probe.probe_file(*os.path.split(path)) for path in chosen]
     frames = [row.frames or 0 for row in rows if row.status == CONVERTED]
     outcomes = collections.Counter("clip" if row.status == CONVERTED else row.reason for row in rows)
     average = statistics.mean(frames) if frames else 0.0
     size = sum(row.bytes or 0 for row in rows)
     failed = sum(row.status == FAILED for row in rows)
-    return Sample(files, len(rows), len(frames), failed, average, size, outcomes, {"MP4": len(frames)})
+    kinds = collections.Counter(Path(row.mp4).suffix.lower() for row in rows if row.status == CONVERTED)
+    return Sample(files, len(rows), len(frames), failed, average, size, outcomes, kinds)
 
 
 def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
@@ -122,7 +123,7 @@ def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -
     gigabytes = found.bytes / max(share, 1e-9) / 1e9
     says = f"{folders} folders, {found.files:,} files, about {gigabytes:,.1f} GB and {found.all_clips:,} clips"
     if not found.clips:
-        fix = f"see {kind.key}" if kind is MP4 else "see convert.modalities"
+        fix = f"see {kind.key}" if kind is VIDEO else "see convert.modalities"
         yield Finding(RED, kind.name, f"{says}: none of {found.looked_at} looked at is a clip", fix)
     else:
         syntaxes = ", ".join(f"{name} {count}" for name, count in most_common(found.syntaxes))
@@ -164,7 +165,7 @@ def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind
     left = SAMPLE
     for folder in folders:
         for path in list_files(folder):
-            key = path if kind is MP4 else mp4_name(path)
+            key = path if kind is VIDEO else mp4_name(path)
             other, twin = first.setdefault(key, (folder, path))
             if other is folder:
                 continue
@@ -175,9 +176,9 @@ def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind
                 yield Finding(AMBER, "keys", says, "merge: {prefix_folder: true} is the safe choice")
                 return
             left -= 1
-            if kind is not MP4 and not _is_clip(os.path.join(other.path, twin), modalities):
+            if kind is not VIDEO and not _is_clip(os.path.join(other.path, twin), modalities):
                 first[key] = (folder, path)  # the next one of this name is held against this one
-            elif kind is MP4 or _is_clip(os.path.join(folder.path, path), modalities):
+            elif kind is VIDEO or _is_clip(os.path.join(folder.path, path), modalities):
                 says = f"folders {other.name} and {folder.name} share the key {key!r}: their files cannot be merged"
                 fix = "merge: {prefix_folder: true}, which puts the folder's name before every key"
                 yield Finding(RED, "keys", says, fix)
@@ -301,13 +302,13 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
     try:
         by_name = find_folders(top, config["folders"], kind)
         folders = list(by_name.values())
-        found = sample_mp4(folders) if kind is MP4 else sample(folders, tuple(config["convert"]["modalities"]))
+        found = sample_videos(folders) if kind is VIDEO else sample(folders, tuple(config["convert"]["modalities"]))
     except UserError as error:
         yield Finding(RED, kind.name, str(error))  # which says what to do
         return
     yield from complete(config, by_name)
     yield from files(found, len(folders), kind, config["convert"]["max_failed_fraction"])
-    if kind is not MP4:
+    if kind is not VIDEO:
         yield from long_names(folders, ".")
     yield from shared_keys(config, folders, kind)
     made = costs(config, registry, found, len(folders))

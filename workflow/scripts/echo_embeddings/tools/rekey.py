@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from ..core.settings import Table
 from ..core.vectors import read_vectors, write_vectors
 from ..embed import shards
 from ..embed.folder import identity
-from ..tables.join import clip_names, folder_paths, read_table
+from ..tables.join import SUFFIX, clip_names, folder_paths, read_table
 
 SAME, RENAMED = "same name", "renamed"
 LEFT, CHANGED, NEW = "left the collection", "the DICOM has another size", "new"
@@ -96,7 +96,7 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
             what[name] = CHANGED
             del names[name]
         _carry_state(before, after, sources, journals, names)
-    _carry_vectors(vectors, after, by_key, names)
+    _carry_vectors(vectors, after, by_key, names, rows.keys())
     lines = [(str(name), str(names.get(name, "")), what[name]) for name in what]
     lines += [("", str(name), NEW) for name in set(listed) - set(names.values())]
     report = pd.DataFrame(sorted(lines), columns=["old", "new", "what"])
@@ -117,8 +117,12 @@ def _journal(path: Path) -> list[tuple[str, Row]]:
 
 
 def _full(name: Name) -> str:
-    """Folder and path without `.dcm`, as the names in tables are compared."""
-    return re.sub(r"\.(?:dcm|mp4)$", "", str(name), flags=re.IGNORECASE)
+    """Folder and path as the names in tables are compared."""
+    return _bare(str(name))
+
+
+def _bare(path: str) -> str:
+    return re.sub(SUFFIX, "", path, flags=re.IGNORECASE)
 
 
 def _listed(record_list: Table, folders: set[str], sources: Mapping[str, Folder] | None) -> list[Name]:
@@ -249,16 +253,22 @@ def _carry_vectors(
     layout: Layout,
     by_key: Mapping[tuple[str, str], Name],
     names: Mapping[Name, Name],
+    dicom: Container[Name],
 ) -> None:
-    """Write the embedding files of each model anew, by new folder."""
+    """Write the embedding files of each model anew, by new folder.
+
+    `dicom` are the files known to be some: the key of another may be a video's own path, whose extension stays.
+    """
     for model in sorted({model for model, _ in vectors}):
         found: dict[str, list[tuple[str, Path, int]]] = {}  # new folder -> key, old file, row in it
         for (of, folder), path in vectors.items():
             if of == model:
                 for i, key in enumerate(read_vectors(path)[0]):
-                    to = names.get(by_key[folder, key])
+                    before = by_key[folder, key]
+                    to = names.get(before)
                     if to:
-                        found.setdefault(to.folder, []).append((to.key, path, i))
+                        anew = to.key if before in dicom else _bare(to.path) + Path(key).suffix
+                        found.setdefault(to.folder, []).append((anew, path, i))
         for folder, rows in found.items():
             matrices = {path: read_vectors(path)[1] for path in {path for _, path, _ in rows}}
             matrix = torch.from_numpy(np.stack([matrices[path][i].numpy() for _, path, i in rows]))
