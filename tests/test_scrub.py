@@ -35,7 +35,7 @@ def clips(work, folder=FOLDER):
 
 
 def test_damage_is_found_deleted_and_made_again(work):
-    assert scrub(work) == (0, "p10 at 256: 4 MP4 files: 4 as made\np11 at 256: 4 MP4 files: 4 as made\n")
+    assert scrub(work) == (0, "p10 at 256: 4 videos: 4 as made\np11 at 256: 4 MP4 files: 4 as made\n")
     rows, paths = clips(work)
     whole = [path.read_bytes() for path in paths]
     flip(paths[0])
@@ -51,7 +51,7 @@ def test_damage_is_found_deleted_and_made_again(work):
         f"{names[0]}: damaged",
         f"{names[1]}: damaged",
         f"{names[2]}: gone",
-        "p10 at 256: 4 MP4 files: 1 as made, 2 damaged, 1 gone",
+        "p10 at 256: 4 videos: 1 as made, 2 damaged, 1 gone",
     ]
     assert said.splitlines()[5:] == [
         "--delete deletes what is damaged; then --forcerun convert makes it again, and what is gone"
@@ -113,7 +113,7 @@ def test_rows_without_a_digest_are_counted_and_a_collection_of_mp4_is_left_alone
     table.write_text("".join("\t".join(cells) + "\n" for cells in lines))  # as version 0.1.0 wrote it
     flip(paths[0])
     status, said = scrub(work)
-    assert (status, said.splitlines()[0]) == (0, "p10 at 256: 4 MP4 files: 4 without digest")
+    assert (status, said.splitlines()[0]) == (0, "p10 at 256: 4 videos: 4 without digest")
 
     theirs = shutil.copytree(work / FOLDER, work / "theirs/p12")
     mine = work.parent / "config/theirs.yaml"

@@ -196,7 +196,7 @@ def verify(parser: argparse.ArgumentParser) -> Run:
 
 
 def scrub(parser: argparse.ArgumentParser) -> Run:
-    """Check every MP4 against the digest that its manifest has.
+    """Check every MP4 or video against the digest that its manifest has.
 
     echo-embeddings scrub --configfile my.yaml
     echo-embeddings scrub --configfile my.yaml --delete        # what is damaged

@@ -1,4 +1,4 @@
-"""Every MP4 against the digest that its manifest has: what disks and copies have damaged, no decoder tells."""
+"""Every video against the digest that its manifest has: what disks and copies have damaged, no decoder tells."""
 
 import collections
 import contextlib
@@ -23,7 +23,7 @@ UNMADE = "without manifest"  # a folder that no job has converted yet
 
 @dataclass(frozen=True)
 class Tree:
-    """The MP4 files of one folder at one size."""
+    """The videos of one folder: its MP4 files of one size, or those of a collection."""
 
     name: str
     table: Path  # the manifest
@@ -42,7 +42,7 @@ def trees(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) 
 
 
 def scrub(tree: Tree, say: Callable[[str], None], delete: bool = False) -> collections.Counter[str]:
-    """Read the MP4 files of a tree, one a core at a time; returns how many are what.
+    """Read the videos of a tree, one a core at a time; returns how many are what.
 
     What is `UNKNOWN` has the manifest's size, and was made before manifests had digests. With `delete` what is
     `DAMAGED` is deleted, and nothing else. `say` gets a line about each file that is not well, and one about all.
@@ -65,7 +65,7 @@ def scrub(tree: Tree, say: Callable[[str], None], delete: bool = False) -> colle
         finally:
             threads.shutdown(cancel_futures=True)
     found = ", ".join(f"{counts[outcome]:,} {outcome}" for outcome in OUTCOMES if counts[outcome])
-    say(f"{tree.name}: {len(rows):,} MP4 files" + (f": {found}" if found else ""))
+    say(f"{tree.name}: {len(rows):,} videos" + (f": {found}" if found else ""))
     return counts
 
 
@@ -88,7 +88,7 @@ def _outcome(tree: Tree, row: Row) -> tuple[str, str]:
 
 
 def advice(found: Mapping[str, int], theirs: bool, deleted: bool) -> str:
-    """What to do about it; nothing if all is well. `theirs` is a collection of MP4 files that is never changed."""
+    """What to do about it; nothing if all is well. `theirs` is a collection of videos that is never changed."""
     said = []
     if theirs and (found[DAMAGED] or found[GONE]):
         said.append("the collection is yours and never changed: get these files again, and run with --forcerun probe")
