@@ -35,7 +35,7 @@ def clips(work, folder=FOLDER):
 
 
 def test_damage_is_found_deleted_and_made_again(work):
-    assert scrub(work) == (0, "p10 at 256: 4 videos: 4 as made\np11 at 256: 4 MP4 files: 4 as made\n")
+    assert scrub(work) == (0, "p10 at 256: 4 videos: 4 as made\np11 at 256: 4 videos: 4 as made\n")
     rows, paths = clips(work)
     whole = [path.read_bytes() for path in paths]
     flip(paths[0])
