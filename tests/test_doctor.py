@@ -95,6 +95,25 @@ def test_the_disk_against_the_record_list(finished, tmp_path):
     assert re.search(rf"red    record list +{counts}", said)
 
 
+def test_the_tables_against_the_files(finished, tmp_path):
+    paths = [str(path.relative_to(finished / "dicom")) for path in sorted((finished / "dicom").rglob("*.dcm"))]
+    views = tmp_path / "views.csv"
+    change = {"tables": [{"file": str(views), "by": "path", "key": "video"}], "select": "view == 'A4C'"}
+    for rows, level in ((6, "green"), (5, "amber")):
+        views.write_text("video,view\n" + "".join(f"{path},A4C\n" for path in paths[:rows]))
+        assert re.search(rf"{level} +tables +.*for {rows} of 11 files", ask(finished, change))
+    views.write_text("video,view\nabc.avi,A4C\n")
+    (red,) = lines(ask(finished, change), "red")
+    assert f"config: tables.0: {views}: none of its 1 keys is that of a file: it has 'abc.avi', the files are" in red
+    said = ask(finished, change | {"select": None})  # nothing is lost but a column of the exports
+    assert re.search(r"amber  tables +tables.0 \(views.csv\) has a row for 0 of 11 files: fewer than half", said)
+    (red,) = lines(ask(finished, change | {"select": "veiw == 'A4C'"}), "red")
+    assert "config: select: no column 'veiw'; did you mean 'view'?" in red
+    views.unlink()
+    assert re.search(r"red +tables +tables.0: no file '.*views.csv' in", ask(finished, change))
+    assert re.search(r"amber +tables +tables.0: no file '.*views.csv' in", ask(finished, change | {"select": None}))
+
+
 def test_a_wrong_configuration_is_all_its_lines(finished):
     said = ask(finished, {"models": ["vitz"], "limit": -1})
     assert len(lines(said, "red")) == 2

@@ -1,5 +1,6 @@
 """Tables in: joins that never multiply rows, the selection, the record list against the disk."""
 
+import dataclasses
 import gzip
 from pathlib import Path
 
@@ -7,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.collection.folders import Folder, find_folders
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.tables import inventory, selection
-from echo_embeddings.tables.join import files_table, join_tables, selected_mask
+from echo_embeddings.tables.join import check_joins, files_table, join_tables, selected_mask
 
 FILES = [
     Row("p100/s1/1_0001.dcm", "p100/s1/1_0001.mp4", "converted", "", 40, kind="bmode", mtime_ns=2**62 + 1),
@@ -200,6 +201,51 @@ def test_values_that_are_no_dates_are_counted(files, write):
     joined, (join,) = join_tables(files, Tables(write("r.csv", records, of="record_list")))
     assert pd.isna(joined["acquisition_datetime"][0])
     assert join.notes == ("1 values of acquisition_datetime are no dates",)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            ("v.csv", "video,view\nabc.avi,A4C\nx,A2C\n", "path", "video"),
+            r"config: tables\.0: .*v\.csv: none of its 2 keys is that of a file: it has 'abc\.avi', the files are like "
+            r"'p100/s1/1_0001'; correct 'key' or 'by'$",
+        ),
+        (("v.csv", "study_id,view\ns77,A4C\n", "study", "study_id"), "it has 's77', the files are like '1'; correct"),
+        (("v.csv", "study_id,view\n", "study", "study_id"), r"v\.csv: it has no key, the files are like '1'"),
+        (("v.csv", "dicom_filepath,view\nz,A\n", *("path", "dicom_filepath", (), "record_list")), "take that of this"),
+    ],
+)
+def test_a_table_that_has_a_row_for_no_file_is_one_line(tmp_path, write, table, message):
+    folder = tmp_path / "dicom/p10"
+    (folder / "p100/s1").mkdir(parents=True)
+    folders = {"p10": Folder("p10", str(folder))}
+    made = write(*table)
+    known = Tables(made) if made.name == "record_list" else Tables(others=(made,))
+    known = dataclasses.replace(known, select="view == 'A4C'")
+    check_joins(folders, known)  # a collection without a file says nothing about a table
+    (folder / "p100/s1/1_0001.dcm").touch()
+    with pytest.raises(UserError, match=message) as error:
+        check_joins(folders, known)
+    assert "\n" not in str(error.value)
+    check_joins(folders, dataclasses.replace(known, select="kind == 'bmode'"))  # which does not use it
+
+
+def test_identifiers_that_no_path_says_are_what_a_table_lacks(tmp_path, write):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/IM1").touch()
+    people = write("people.csv", "subject_id,sex\n7,F\n", "patient", "subject_id")
+    with pytest.raises(UserError, match="it has '7', no file has a subject_id: their paths do not say it"):
+        check_joins({"site": Folder("site", str(tmp_path / "site"))}, Tables(None, None, (people,), "sex == 'F'"))
+
+
+def test_tables_join_a_collection_of_mp4(tmp_path, write):
+    """The path of a file is that of its MP4, which tables name with or without the ending."""
+    manifest.write(tmp_path / "m.tsv", [Row(f"p1/s2/{i}.mp4", f"p1/s2/{i}.mp4", "converted", "", 20) for i in range(2)])
+    views = write("views.csv", "dicom_filepath,view\np10/p1/s2/0.mp4,A4C\np1/s2/1,A2C\n")
+    joined, _ = join_tables(files_table({"p10": tmp_path / "m.tsv"}), Tables(others=(views,)))
+    assert joined["view"].tolist() == ["A4C", "A2C"]
+    assert joined["dicom_id"].tolist() == ["0", "1"]
 
 
 # --- the selection ----------------------------------------------------------------------------------
