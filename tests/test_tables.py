@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,45 @@ def test_lists_join_one_to_one_and_repeated_paths_are_named(files, write):
     assert (records.repeated, int(records.found.sum())) == (["files/p10/p100/s1/1_0002.dcm"], 4)
     assert (studies.repeated, int(studies.found.sum())) == ([], 3)
     assert "found for 4 of 5 files; 1 keys have more than one row" in str(records)
+
+
+@pytest.mark.parametrize(
+    ("rows", "used", "says"),
+    [
+        (
+            "s1,A4C,1\ns2,A2C,2\n1,PLAX,1\n",
+            {"view"},
+            "the rows of 's1' contradict each other: view is 'A4C' and 'PLAX'",
+        ),
+        (
+            "s1,A4C,1\n1,A4C,2\n1.0,A4C,3\n",
+            {"view", "ef"},
+            "the rows of 's1' contradict each other: ef is 1 and 2; keep",
+        ),
+        ("1,A4C,1\n1,,1\n2,A,2\n2,B,2\n", {"view"}, "view is 'A4C' and <NA>, and so do 1 other keys; keep one row"),
+        ("s1,A4C,1\n1,A4C,2\n", {"view"}, None),  # they differ in what nobody asks for
+        ("s1,A4C,1\n1,PLAX,1\n", set(), None),
+    ],
+)
+def test_rows_of_one_key_that_contradict_each_other_are_one_line(files, write, rows, used, says):
+    known = Tables(others=(write("m.csv", "study_id,view,ef\n" + rows, "study", "study_id"),))
+    if says is None:
+        joined, (join,) = join_tables(files, known, used)
+        assert (joined["view"][0], join.repeated) == ("A4C", ["1"])
+        return
+    with pytest.raises(UserError, match=rf"config: tables\.0: .*m\.csv: .*{re.escape(says)}") as error:
+        join_tables(files, known, used)
+    assert "\n" not in str(error.value)
+
+
+def test_identifiers_contradict_each_other_where_another_table_is_looked_up_by_them(files, write):
+    records = "dicom_filepath,study_id\nsite/x/IM0,71\nx/IM1,72\nx/IM1,73\n"
+    known = Tables(
+        write("r.csv", records, of="record_list"), write("s.csv", "study_id,ward\n1,A\n", "study", "study_id")
+    )
+    assert join_tables(files, known)[0]["ward"][0] == "A"
+    with pytest.raises(UserError, match="the rows of 'x/IM1' contradict each other: study_id is '72' and '73'"):
+        join_tables(files, known, {"ward"})
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

@@ -4,7 +4,7 @@ The rows are those of the manifests, one a file, whatever the tables hold: a tab
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Join:
 
     table: Table
     rows: int
-    repeated: list[str]  # keys with more than one row; the first row of each counts
+    repeated: list[str]  # keys with more than one row, which agree in what is used of them; the first row counts
     found: npt.NDArray[np.bool_]  # for each file, whether the table has it
     notes: tuple[str, ...] = ()
     key: str | None = None  # one of the table's, as it is written there
@@ -260,16 +260,19 @@ def identifier_columns(frame: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
-def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list[Join]]:
+def join_tables(frame: pd.DataFrame, tables: Tables, used: Iterable[str] = ()) -> tuple[pd.DataFrame, list[Join]]:
     """The files of `frame` (see `files_table`) with what the tables say of each, and how that went.
 
     With tables by study and patient alone, the rows may be anything that has a `subject_id` and a `study_id`.
 
     The number of rows and their order stay: of a key that a table has more than once the first row counts.
     `subject_id` and `study_id` that the path does not say come from the record list. Raises `UserError` on a
-    table that is broken.
+    table that is broken, or whose rows of one key differ in a column that is `used`.
     """
     selection.columns(tables)
+    used = set(used)
+    others = [table for table in tables.all if table.by != "path" and used & {*selection.taken(table)}]
+    used |= {KEY_COLUMNS[table.by] for table in others}  # they are looked up by these
     joins = []
     for table in tables.all:
         names = selection.taken(table)
@@ -283,6 +286,7 @@ def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list
         else:
             keys = _comparable(content[table.key])
             looked_up = [_comparable(frame[KEY_COLUMNS[table.by]])]
+        _check_repeated(table, content, keys, [name for name in (*names, *extra) if name in used - {table.key}])
         repeated = keys.duplicated()
         index = pd.Index(keys[~repeated].to_numpy(dtype=object))
         at = _places(index, looked_up)
@@ -294,6 +298,27 @@ def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list
         for name in extra:
             frame[name] = _filled(frame[name], found[name], content[name])
     return frame, joins
+
+
+def _check_repeated(table: Table, content: pd.DataFrame, keys: pd.Series, used: Sequence[str]) -> None:
+    """Raise `UserError` if two rows of one key differ in what is `used` of them: none of them is to be believed.
+
+    It is asked of the whole table, whatever files there are, so that every job says the same.
+    """
+    again = keys.duplicated(keep=False)
+    shown = content.loc[again, list(used)].map(lambda value: repr(value) if isinstance(value, str) else str(value))
+    for name in used:
+        pairs = shown[[name]].assign(key=keys[again]).drop_duplicates()
+        differ = pairs[pairs["key"].duplicated(keep=False)]
+        if not differ.empty:
+            first = differ.index[0]
+            one, other = differ.loc[differ["key"] == differ["key"].iloc[0], name].iloc[:2]
+            more = differ["key"].nunique() - 1
+            others = f", and so do {more:,} other keys" if more else ""
+            raise UserError(
+                f"config: {table.name}: {table.file}: the rows of {content.loc[first, table.key]!r} contradict each "
+                f"other: {name} is {one} and {other}{others}; keep one row of each key"
+            )
 
 
 def _first(values: pd.Series) -> str | None:
@@ -406,7 +431,7 @@ def _plain(values: pd.Series, with_text: bool) -> pd.Series:
 
 def check_joins(folders: Mapping[str, Folder], tables: Tables) -> None:
     """Raise `UserError` if a table that decides the selection has a row for no file of the `folders`."""
-    for one in join_tables(listed_files(folders), selection.used(tables))[1]:
+    for one in join_tables(listed_files(folders), selection.used(tables), selection.selecting(tables))[1]:
         if one.error:
             raise UserError(one.error)
 
@@ -416,7 +441,7 @@ def wanted_keys(manifests: Mapping[str, Path], tables: Tables) -> tuple[dict[str
 
     And how the tables that decide it went onto the folders' converted clips.
     """
-    frame, joins = join_tables(files_table(manifests), selection.used(tables))
+    frame, joins = join_tables(files_table(manifests), selection.used(tables), selection.selecting(tables))
     for one in joins:
         print(one, flush=True)
     converted = (frame["status"] == CONVERTED).to_numpy()

@@ -196,6 +196,11 @@ def columns(tables: Tables) -> dict[str, Table | None]:
     return known
 
 
+def selecting(tables: Tables) -> set[str]:
+    """The columns that decide the selection."""
+    return parse(tables.select) if tables.select else set()
+
+
 def used(tables: Tables) -> Tables:
     """Of the tables, those that decide the selection; all where some are not there to be asked.
 

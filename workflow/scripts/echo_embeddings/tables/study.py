@@ -27,7 +27,8 @@ def write(
     record list and study list too. `wanted` is export.columns, of which those apply that say something of a study.
     Raises `UserError` if a file is broken or no study is known.
     """
-    files = export.read(parts, known)
+    names = export.columns({*wanted, *IDENTITY}, known)
+    files = export.read(parts, known, {*names, *IDENTITY})
     studies = studies_table(files.table, known, everything)
     if studies.empty:
         raise UserError(
@@ -40,7 +41,7 @@ def write(
     studies, joins = join_tables(studies, by_study)
     for join in joins:
         print(f"studies: {join}", flush=True)
-    names = [name for name in export.columns({*wanted, *IDENTITY}, known) if name in studies.columns]
+    names = [name for name in names if name in studies.columns]
     content = export.to_arrow(studies[names].assign(n_clips=counts))
     mean = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
     export.write_parquet(path, content, mean, counts == 0)

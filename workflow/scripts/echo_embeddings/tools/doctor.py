@@ -230,7 +230,7 @@ def tables(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator
     level, joins = RED, list[Join]()
     try:
         if selecting.all:
-            joins = join_tables(files, selecting)[1]
+            joins = join_tables(files, selecting, selection.selecting(known))[1]
         level = AMBER
         if known != selecting:
             joins = join_tables(files, known)[1]
