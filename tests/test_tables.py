@@ -423,3 +423,24 @@ def test_an_incomplete_collection_is_an_error_where_it_must_be_complete(disk, tm
     (dicom_dir / "p10/p100/s9/9_0001.dcm").write_bytes(bytes(128) + b"DICM")
     inventory.check(record_list, chosen, summary, everything=False, require_complete=True)
     assert summary.exists()
+
+
+@pytest.mark.parametrize("name", ["embedding", "n_clips"])
+def test_a_column_called_like_one_of_the_exports_may_select_and_not_leave(files, write, name):
+    known = Tables(others=(write("t.csv", f"dicom_filepath,{name}\np100/s1/1_0001,3\n"),), select=f"{name} > 2")
+    selection.check(known, ["default"])
+    assert selected_mask(join_tables(files, known)[0], known.select).tolist() == [True, *[False] * 4]
+    for exported in ["default", name], ["all"]:
+        with pytest.raises(UserError, match=rf"t\.csv: the column '{name}' is called like one that the .*; rename it"):
+            selection.check(known, exported)
+
+
+@pytest.mark.parametrize("name", ["folder", "file_path", "subject_id", "status", "mp4_blake2b"])
+def test_a_column_called_like_one_that_a_clip_has_is_refused(files, write, name):
+    """Where it is asked for by name; tables may well have identifiers besides their key."""
+    text = f"dicom_filepath,{name}\np100/s1/1_0001,3\n"
+    with pytest.raises(UserError, match=f"the column '{name}' is known from the manifest; .* or rename it"):
+        selection.check(Tables(others=(write("t.csv", text, columns=(name,)),)), ["default"])
+    if name in selection.NOT_TAKEN:
+        selection.check(Tables(others=(write("t.csv", text),)), ["all"])
+        selection.check(Tables(write("t.csv", text, of="record_list")), ["all"])

@@ -20,9 +20,8 @@ from ..core.settings import Table, Tables
 from ..core.vectors import read_vectors
 from . import selection
 from .join import Join, files_table, identifier_columns, join_tables, selected_mask
-from .selection import ALL, DEFAULT, IDENTIFIERS
+from .selection import ALL, DEFAULT, EMBEDDING, IDENTIFIERS
 
-EMBEDDING = "embedding"
 FIRST = (
     *(*IDENTIFIERS, "file_path", "acquisition_datetime", "study_datetime"),
     *("note_id", "note_seq", "note_charttime"),
@@ -101,7 +100,7 @@ def read(parts: Mapping[str, Part], known: Tables, used: Collection[str]) -> Fil
 def columns(wanted: Collection[str], known: Tables) -> list[str]:
     """The names of the columns that leave, in order; `wanted` is export.columns. Raises `UserError` on others."""
     names = selection.columns(known)
-    selection.check_names("export.columns", set(wanted) - {ALL, DEFAULT}, names)
+    selection.check_export(wanted, names)
     lists = {known.record_list, known.study_list} - {None}
 
     def place(name: str) -> int:

@@ -13,6 +13,7 @@ from ..core.settings import Tables
 from . import export
 from .export import Part
 from .join import join_tables, studies_table
+from .selection import N_CLIPS
 
 IDENTITY = ["subject_id", "study_id"]
 
@@ -42,7 +43,7 @@ def write(
     for join in joins:
         print(f"studies: {join}", flush=True)
     names = [name for name in names if name in studies.columns]
-    content = export.to_arrow(studies[names].assign(n_clips=counts))
+    content = export.to_arrow(studies[names].assign(**{N_CLIPS: counts}))
     mean = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
     export.write_parquet(path, content, mean, counts == 0)
     print(f"{len(studies):,} studies, {int((counts == 0).sum()):,} of them without a clip", flush=True)
