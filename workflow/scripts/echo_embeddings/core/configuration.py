@@ -50,13 +50,12 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
 
 def _model_problems(config: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], file: Path) -> Iterator[str]:
     """The names of models against the registry read from `file`, and its recipes against those that there are."""
-    known = f"is not in {file}: {', '.join(models)}"
     for i, name in enumerate(config.get("models", [])):
         if name not in models:
-            yield f"config: models.{i}: {name!r} {known}"
+            yield f"config: models.{i}: {registry.unknown(name, models, file)}"
     for name in config.get("checkpoints", {}):
         if name not in models:
-            yield f"config: checkpoints: {name!r} {known}"
+            yield f"config: checkpoints: {registry.unknown(name, models, file)}"
     if "recipes" in config:
         recipes = [*RECIPES, *config["recipes"]]
         for name, entry in models.items():
