@@ -139,7 +139,7 @@ def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -
             f"{found.failed} of {tried} clips looked at cannot be read: more than {max_failed_fraction:.0%} of a folder"
         )
         fix = "repair or remove them, or raise convert.max_failed_fraction: a folder's job fails above it"
-        yield Finding(AMBER, "broken files", says, fix)
+        yield Finding(RED, "broken files", says, fix)
 
 
 def long_names(folders: Sequence[Folder], directory: str) -> Iterator[Finding]:
@@ -318,10 +318,13 @@ def disk(made: Sequence[Cost], directory: str) -> Finding:
 # --- all of it --------------------------------------------------------------------------------------
 
 
-def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
-    """Every check in turn, from the working directory; a check that cannot be made says why."""
+def examine(config: dict[str, Any], profile: Path | None = None) -> Iterator[Finding | Cost]:
+    """Every check in turn, from the working directory; a check that cannot be made says why.
+
+    `profile` is the file of the one that snakemake will be given.
+    """
     yield from machine.software()
-    yield from machine.cluster()
+    yield from machine.cluster(profile)
     yield machine.credentials()
     results = Path.cwd() / Layout().root
     yield machine.locks(results if results.is_dir() else Path.cwd())
