@@ -59,13 +59,13 @@ class EmbedPaths:
     features = property(lambda self: self.layout.features("tokens").parent)
 
 
-def run(paths, model=MODEL, max_failed_fraction=0.5, tables=None, pooling="mean", **changes):
+def run(paths, model=MODEL, max_failed_fraction=0.5, tables=None, pooling="mean", collection=None, **changes):
     """Embed the folder; returns its vectors. `changes` are those of the compute options."""
     options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=1, save_every=2)
     options = dataclasses.replace(options, **changes)
     embed_folder(
         "p10", model, paths.checkpoint, paths.tree, paths.layout, options,
-        max_failed_fraction=max_failed_fraction, pooling=pooling, tables=tables,
+        max_failed_fraction=max_failed_fraction, pooling=pooling, tables=tables, collection=collection,
     )  # fmt: skip
     return torch.load(paths.vectors)
 

@@ -13,7 +13,7 @@ from echo_embeddings.collection.folders import find_folders, list_files
 from echo_embeddings.core import configuration
 from echo_embeddings.tools import doctor, machine
 from testing import REPOSITORY
-from testing.commands import run_command
+from testing.commands import run_command, run_snakemake
 
 
 def ask(directory, change=None, environment=None):
@@ -59,8 +59,8 @@ def test_files_that_cannot_be_read_are_told_before_a_run(finished, tmp_path):
         (work / "dicom/p10" / name).touch()
     change = {"models_file": str(REPOSITORY / "config/demo-models.yaml")}
     said = ask(work, change | {"convert": {"max_failed_fraction": 0.1}})
-    (amber,) = [line for line in lines(said, "amber") if "broken files" in line]
-    assert "2 of 11 clips looked at cannot be read: more than 10% of a folder" in amber
+    (red,) = lines(said, "red")
+    assert "2 of 11 clips looked at cannot be read: more than 10% of a folder" in red
     assert "broken files" not in ask(work, change | {"convert": {"max_failed_fraction": 0.2}})
 
 
@@ -93,6 +93,25 @@ def test_the_disk_against_the_record_list(finished, tmp_path):
     assert re.search(rf"amber  record list +{counts}", said)
     said = ask(finished, {"record_list": str(tmp_path / "list.csv"), "require_complete": True})
     assert re.search(rf"red    record list +{counts}", said)
+
+
+def test_the_tables_against_the_files(finished, tmp_path):
+    paths = [str(path.relative_to(finished / "dicom")) for path in sorted((finished / "dicom").rglob("*.dcm"))]
+    views = tmp_path / "views.csv"
+    change = {"tables": [{"file": str(views), "by": "path", "key": "video"}], "select": "view == 'A4C'"}
+    for rows, level in ((6, "green"), (5, "amber")):
+        views.write_text("video,view\n" + "".join(f"{path},A4C\n" for path in paths[:rows]))
+        assert re.search(rf"{level} +tables +.*for {rows} of 11 files", ask(finished, change))
+    views.write_text("video,view\nabc.avi,A4C\n")
+    (red,) = lines(ask(finished, change), "red")
+    assert f"config: tables.0: {views}: none of its 1 keys is that of a file: it has 'abc.avi', the files are" in red
+    said = ask(finished, change | {"select": None})  # nothing is lost but a column of the exports
+    assert re.search(r"amber  tables +tables.0 \(views.csv\) has a row for 0 of 11 files: fewer than half", said)
+    (red,) = lines(ask(finished, change | {"select": "veiw == 'A4C'"}), "red")
+    assert "config: select: no column 'veiw'; did you mean 'view'?" in red
+    views.unlink()
+    assert re.search(r"red +tables +tables.0: no file '.*views.csv' in", ask(finished, change))
+    assert re.search(r"amber +tables +tables.0: no file '.*views.csv' in", ask(finished, change | {"select": None}))
 
 
 def test_a_wrong_configuration_is_all_its_lines(finished):
@@ -196,6 +215,44 @@ def test_the_profile_is_the_working_directorys_then_the_clones(cluster_says, tmp
     (tmp_path / "profiles/slurm/config.yaml").write_text("default-resources: [slurm_partition=mine]\n")
     (found,) = machine.cluster()
     assert (found.level, found.says) == (machine.GREEN, "has the profile's partitions: mine")
+
+
+def test_what_is_wrong_with_the_profile_of_a_run_is_red(cluster_says, tmp_path, monkeypatch):
+    profile = tmp_path / "config.yaml"
+    profile.write_text("executor: slurm\ndefault-resources: {slurm_partition: theirs}\n")
+    cluster_says("mine")
+    (found,) = machine.cluster(profile)
+    assert (found.level, found.says) == (machine.RED, f"{profile} names theirs; there are mine")
+    cluster_says(None)
+    (found,) = machine.cluster(profile)
+    assert found.level == machine.RED
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    (found,) = machine.cluster(profile)
+    assert (found.level, found.says) == (machine.RED, f"there is no sbatch, and {profile} gives the jobs to it")
+    profile.write_text("cores: 2\n")
+    (found,) = machine.cluster(profile)
+    assert found.level == machine.GREEN
+
+
+def test_the_configuration_that_a_profile_names(finished, tmp_path):
+    """As Snakemake takes it: beside the profile, and not besides --configfile."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/my.yaml").write_text(f"dicom_dir: {finished}/nowhere\n")
+    (tmp_path / "mine/config.yaml").write_text("cores: 1\nconfigfile: my.yaml\n")
+    profile = tmp_path / "mine/config.v9+.yaml"
+    shutil.copy(tmp_path / "mine/config.yaml", profile)
+    (tmp_path / "mine/config.yaml").write_text("cores: 1\n")
+    said = run_command("doctor", "--directory", finished, "--profile", tmp_path / "mine").stdout
+    assert f"config: dicom_dir: no directory '{finished}/nowhere' in" in said
+    planned = run_snakemake(finished, "-n", "--profile", str(tmp_path / "mine"))
+    assert f"config: dicom_dir: no directory '{finished}/nowhere' in" in planned.stdout
+    demo = REPOSITORY / "config/demo.yaml"
+    done = run_command("doctor", "--directory", finished, "--profile", tmp_path / "mine", "--configfile", demo)
+    assert done.stdout.endswith("ready to run\n")
+    profile.write_text(f"cores: 1\nconfigfile: [{demo}]\n")
+    assert "\nvit-tiny " in run_command("models", "--directory", finished, "--profile", profile).stdout
+    done = run_command("doctor", "--profile", tmp_path)
+    assert done.stderr.startswith(f"echo-embeddings: --profile: '{tmp_path}' in ")
 
 
 def test_credentials_are_found_and_not_told(tmp_path, monkeypatch):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from echo_embeddings.collection.folders import Folder
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.recipe import RECIPES, Recipe
-from echo_embeddings.core.settings import Tables
+from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.core.vectors import read_vectors
 from echo_embeddings.embed import inference, masks, preprocessing, sampling
 from echo_embeddings.encoders import checkpoint
@@ -138,6 +139,31 @@ def test_wrong_files_and_no_gpu_are_one_line(paths, tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="torch sees no GPU"):
             run(paths, device="cuda")
+
+
+def test_a_table_may_have_nothing_for_a_folder_and_not_for_all(paths, tmp_path):
+    """The verdict is over the files of the collection: its folders are looked at where the own one has no row."""
+    view, looked = tmp_path / "views.csv", []
+    table = Table(str(view), "path", "video", name="tables.0")
+    for folder, name in (("p10", "s0/clip.dcm"), ("p11", "s9/other.dcm")):
+        (tmp_path / "dicom" / folder / name).parent.mkdir(parents=True)
+        (tmp_path / "dicom" / folder / name).touch()
+
+    def embedded(*folders):
+        def collection():
+            looked.append(folders)
+            return {name: Folder(name, str(tmp_path / "dicom" / name)) for name in folders}
+
+        return run(paths, tables=Tables(None, None, (table,), "view == 'A4C'"), collection=collection)
+
+    view.write_text("video,view\np10/s1/clip.mp4,A4C\n")
+    assert list(embedded("p10")) == ["s1/clip.mp4"]
+    assert not looked
+    view.write_text("video,view\np11/s9/other.mp4,A4C\n")
+    assert embedded("p10", "p11") == {}
+    assert looked == [("p10", "p11")]
+    with pytest.raises(UserError, match=r"none of its 1 keys is that of a file: it has 'p11/s9/other\.mp4'"):
+        embedded("p10")
 
 
 def test_an_empty_folder_gives_an_empty_file(paths):

@@ -100,6 +100,15 @@ def test_every_reader_opens_it_and_finds_the_same(collection, monkeypatch, tmp_p
         assert np.array_equal(read, matrix)
 
 
+def test_rows_that_contradict_each_other_in_what_leaves_stop_an_export(collection):
+    key = "p100000/s100/100_0000.mp4"
+    (collection / "views.csv").write_text(f"dicom_filepath,view\np10/{key},A4C\nfiles/p10/{key},PLAX\n")
+    known = Tables(others=(Table(str(collection / "views.csv"), "path", "dicom_filepath", name="tables.0"),))
+    write(collection, known)  # by default no column of a table leaves
+    with pytest.raises(UserError, match="contradict each other: view is 'A4C' and 'PLAX'"):
+        write(collection, known, ("default", "view"))
+
+
 def test_the_lines_of_the_card_run(collection, monkeypatch, tmp_path):
     out = write(collection)
     text = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]

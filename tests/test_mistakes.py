@@ -6,6 +6,7 @@ import sys
 import pytest
 import yaml
 
+from echo_embeddings.core.layout import Layout
 from testing import REPOSITORY
 from testing.commands import run_demo, run_snakemake
 
@@ -86,3 +87,41 @@ def test_wrong_words_about_tables_stop_with_one_line(finished, text, line):
     assert "Traceback" not in result.stdout
     said = [one for one in result.stdout.splitlines() if not one.startswith("Config file ")]
     assert sum(one.startswith("config:") for one in said) == 1
+
+
+def test_the_rules_can_be_listed_and_checked_without_a_collection(tmp_path):
+    listed = run_snakemake(tmp_path, "--list-rules")
+    assert listed.returncode == 0, listed.stdout
+    assert {"convert", "embed", "merge", "qc_model"} <= set(listed.stdout.split())
+    assert run_snakemake(tmp_path, "--lint").returncode == 0
+    for target in ("all", "results/mp4/256/p10.manifest.tsv"):
+        planned = run_snakemake(tmp_path, "-n", target)
+        assert planned.returncode != 0
+        assert "\nconfig: dicom_dir: no directory 'resources/dicom' in " in planned.stdout
+        assert "Traceback" not in planned.stdout
+
+
+def test_a_target_of_a_model_that_is_not_there_is_one_line(finished):
+    target = "results/embeddings/vit-tny_embeddings_all.pt"
+    done = run_demo(finished, "-n", "--", target)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("target ")]
+    assert line.startswith(f"target {target}: the model 'vit-tny' is not in ")
+    assert line.endswith("; did you mean 'vit-tiny'?")
+    assert "MissingRule" not in done.stdout
+
+
+def test_the_model_in_the_name_of_a_result():
+    layout = Layout()
+    paths = (
+        layout.merged("a"),
+        layout.vectors("a", "p10"),
+        layout.card("a"),
+        layout.page("a"),
+        layout.matrix_keys("a"),
+    )
+    assert [layout.model_of(str(path)) for path in paths] == ["a"] * len(paths)
+    assert layout.model_of("./results/study/vit-tiny.parquet") == "vit-tiny"
+    assert layout.model_of(str(layout.feature_index("tokens", "b_embeddings_c", "p10"))) == "b_embeddings_c"
+    for path in ("all", "results/qc/index.html", "results/mp4/256/p10.manifest.tsv", "elsewhere/qc/a.html"):
+        assert layout.model_of(path) is None

@@ -6,6 +6,7 @@ import sys
 
 from echo_embeddings.core import registry
 from echo_embeddings.core.package import repository
+from echo_embeddings.embed import run_record
 from testing import REPOSITORY
 
 
@@ -47,3 +48,15 @@ print(*(finding.says for finding in machine.software()), sep="; ")
     first, second = done.stdout.splitlines()
     assert first.startswith(f"None None {installed}/echo_embeddings/core/models.yaml vitl vith vitg vitg-384 ")
     assert second.endswith(" as required")
+
+
+def test_the_commit_of_a_clone_that_another_user_owns(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "--message", "first"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own tests have it for this
+    refused = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert "dubious ownership" in refused.stderr
+    monkeypatch.setattr(run_record, "repository", lambda: tmp_path)
+    assert run_record._commit() == commit

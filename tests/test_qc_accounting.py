@@ -1,11 +1,12 @@
 """What the quality page says of files, folders, records and weights: counts add up, and what differs is named."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from echo_embeddings.core import manifest
-from echo_embeddings.core.settings import Tables
+from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.qc import Training, make_index
 from echo_embeddings.tables import inventory
 from testing.qc import Collection, check, levels
@@ -163,3 +164,18 @@ def test_clips_that_are_not_selected_are_counted_and_not_missed(collection: Coll
     assert levels(numbers)["Accounting"] == "good"
     numbers = collection.numbers(tables=Tables(select=f"file_path not in ['{lost}', '{collection.embedded[0]}']"))
     assert any("1 clip (" in problem and "not selected" in problem for problem in numbers["accounting"]["problems"])
+
+
+@pytest.mark.parametrize(("rows", "level", "part"), [(9, "warn", ": fewer than half."), (10, "good", ".")])
+def test_a_table_that_says_something_of_few_clips_is_told(
+    collection: Collection, tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int, level: str, part: str
+) -> None:
+    lines = [f"{key},A4C\n" for key in collection.embedded[:rows]]
+    (tmp_path / "views.csv").write_text("video,view\n" + "".join(lines))
+    collection.others = [manifest.Row(f"{i}.dcm", "", manifest.SKIPPED, "single frame") for i in range(9)]  # no clips
+    table = Table(str(tmp_path / "views.csv"), "path", "video", name="tables.0")
+    numbers, html = collection.page(tables=Tables(None, None, (table,), "view != 'PLAX'"))
+    sentence = f"Of the tables that select clips, tables.0 (views.csv) has a row for {rows} of 20 clips{part}"
+    assert sentence in [check["sentence"] for check in numbers["checks"] if check["level"] == level]
+    assert sentence in html
+    assert ("note: tables.0 (views.csv) has a row for" in capsys.readouterr().out) == (level == "warn")

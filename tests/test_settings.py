@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 
 import pytest
 import yaml
@@ -84,7 +85,9 @@ def changed(**changes):
         ({"convert__pixel_format": "yuv444p"}, "config: convert.pixel_format: 'yuv420p' was expected"),
         ({"convert__modalities": ["us"]}, "config: convert.modalities.0: 'us' does not match"),
         ({"models_file": ""}, "config: models_file: '' should be non-empty"),
-        ({"models_file": "absent.yaml"}, "config: models_file: cannot read absent.yaml: No such file or directory"),
+        ({"models_file": "absent.yaml"}, "config: models_file: no file 'absent.yaml' in /"),
+        ({"folders": yaml.safe_load("[2024-03-01]")}, "config: folders.0: 2024-03-01 is not text: write it in quotes"),
+        ({"folders": [10]}, "config: folders.0: 10 is not text: write it in quotes"),
     ],
 )
 def test_a_mistake_is_one_line(changes, line):
@@ -92,6 +95,14 @@ def test_a_mistake_is_one_line(changes, line):
         configuration.check(changed(**changes))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(line)
+
+
+def test_a_model_that_is_not_there_is_told_with_the_nearest():
+    for wrong, hint in (("vitz", "; did you mean 'vitl'?"), ("ViTG384", "; did you mean 'vitg-384'?")):
+        with pytest.raises(UserError, match=re.escape(hint) + "$"):
+            configuration.check(changed(models=[wrong]))
+    with pytest.raises(UserError, match=r"^config: models\.0: 'resnet50' is not in [^;]*$"):
+        configuration.check(changed(models=["resnet50"]))
 
 
 @pytest.mark.parametrize("place", ["~/echo", "$HOME/echo"])

@@ -1,19 +1,21 @@
 """Tables in: joins that never multiply rows, the selection, the record list against the disk."""
 
+import dataclasses
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.collection.folders import Folder, find_folders
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.tables import inventory, selection
-from echo_embeddings.tables.join import files_table, join_tables, selected_mask
+from echo_embeddings.tables.join import check_joins, files_table, join_tables, selected_mask
 
 FILES = [
     Row("p100/s1/1_0001.dcm", "p100/s1/1_0001.mp4", "converted", "", 40, kind="bmode", mtime_ns=2**62 + 1),
@@ -91,6 +93,45 @@ def test_lists_join_one_to_one_and_repeated_paths_are_named(files, write):
     assert (records.repeated, int(records.found.sum())) == (["files/p10/p100/s1/1_0002.dcm"], 4)
     assert (studies.repeated, int(studies.found.sum())) == ([], 3)
     assert "found for 4 of 5 files; 1 keys have more than one row" in str(records)
+
+
+@pytest.mark.parametrize(
+    ("rows", "used", "says"),
+    [
+        (
+            "s1,A4C,1\ns2,A2C,2\n1,PLAX,1\n",
+            {"view"},
+            "the rows of 's1' contradict each other: view is 'A4C' and 'PLAX'",
+        ),
+        (
+            "s1,A4C,1\n1,A4C,2\n1.0,A4C,3\n",
+            {"view", "ef"},
+            "the rows of 's1' contradict each other: ef is 1 and 2; keep",
+        ),
+        ("1,A4C,1\n1,,1\n2,A,2\n2,B,2\n", {"view"}, "view is 'A4C' and <NA>, and so do 1 other keys; keep one row"),
+        ("s1,A4C,1\n1,A4C,2\n", {"view"}, None),  # they differ in what nobody asks for
+        ("s1,A4C,1\n1,PLAX,1\n", set(), None),
+    ],
+)
+def test_rows_of_one_key_that_contradict_each_other_are_one_line(files, write, rows, used, says):
+    known = Tables(others=(write("m.csv", "study_id,view,ef\n" + rows, "study", "study_id"),))
+    if says is None:
+        joined, (join,) = join_tables(files, known, used)
+        assert (joined["view"][0], join.repeated) == ("A4C", ["1"])
+        return
+    with pytest.raises(UserError, match=rf"config: tables\.0: .*m\.csv: .*{re.escape(says)}") as error:
+        join_tables(files, known, used)
+    assert "\n" not in str(error.value)
+
+
+def test_identifiers_contradict_each_other_where_another_table_is_looked_up_by_them(files, write):
+    records = "dicom_filepath,study_id\nsite/x/IM0,71\nx/IM1,72\nx/IM1,73\n"
+    known = Tables(
+        write("r.csv", records, of="record_list"), write("s.csv", "study_id,ward\n1,A\n", "study", "study_id")
+    )
+    assert join_tables(files, known)[0]["ward"][0] == "A"
+    with pytest.raises(UserError, match="the rows of 'x/IM1' contradict each other: study_id is '72' and '73'"):
+        join_tables(files, known, {"ward"})
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -231,6 +272,51 @@ def test_values_that_are_no_dates_are_counted(files, write):
     assert join.notes == ("1 values of acquisition_datetime are no dates",)
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            ("v.csv", "video,view\nabc.avi,A4C\nx,A2C\n", "path", "video"),
+            r"config: tables\.0: .*v\.csv: none of its 2 keys is that of a file: it has 'abc\.avi', the files are like "
+            r"'p100/s1/1_0001'; correct 'key' or 'by'$",
+        ),
+        (("v.csv", "study_id,view\ns77,A4C\n", "study", "study_id"), "it has 's77', the files are like '1'; correct"),
+        (("v.csv", "study_id,view\n", "study", "study_id"), r"v\.csv: it has no key, the files are like '1'"),
+        (("v.csv", "dicom_filepath,view\nz,A\n", *("path", "dicom_filepath", (), "record_list")), "take that of this"),
+    ],
+)
+def test_a_table_that_has_a_row_for_no_file_is_one_line(tmp_path, write, table, message):
+    folder = tmp_path / "dicom/p10"
+    (folder / "p100/s1").mkdir(parents=True)
+    folders = {"p10": Folder("p10", str(folder))}
+    made = write(*table)
+    known = Tables(made) if made.name == "record_list" else Tables(others=(made,))
+    known = dataclasses.replace(known, select="view == 'A4C'")
+    check_joins(folders, known)  # a collection without a file says nothing about a table
+    (folder / "p100/s1/1_0001.dcm").touch()
+    with pytest.raises(UserError, match=message) as error:
+        check_joins(folders, known)
+    assert "\n" not in str(error.value)
+    check_joins(folders, dataclasses.replace(known, select="kind == 'bmode'"))  # which does not use it
+
+
+def test_identifiers_that_no_path_says_are_what_a_table_lacks(tmp_path, write):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/IM1").touch()
+    people = write("people.csv", "subject_id,sex\n7,F\n", "patient", "subject_id")
+    with pytest.raises(UserError, match="it has '7', no file has a subject_id: their paths do not say it"):
+        check_joins({"site": Folder("site", str(tmp_path / "site"))}, Tables(None, None, (people,), "sex == 'F'"))
+
+
+def test_tables_join_a_collection_of_mp4(tmp_path, write):
+    """The path of a file is that of its MP4, which tables name with or without the ending."""
+    manifest.write(tmp_path / "m.tsv", [Row(f"p1/s2/{i}.mp4", f"p1/s2/{i}.mp4", "converted", "", 20) for i in range(2)])
+    views = write("views.csv", "dicom_filepath,view\np10/p1/s2/0.mp4,A4C\np1/s2/1,A2C\n")
+    joined, _ = join_tables(files_table({"p10": tmp_path / "m.tsv"}), Tables(others=(views,)))
+    assert joined["view"].tolist() == ["A4C", "A2C"]
+    assert joined["dicom_id"].tolist() == ["0", "1"]
+
+
 # --- the selection ----------------------------------------------------------------------------------
 
 
@@ -366,3 +452,24 @@ def test_an_incomplete_collection_is_an_error_where_it_must_be_complete(disk, tm
     (dicom_dir / "p10/p100/s9/9_0001.dcm").write_bytes(bytes(128) + b"DICM")
     inventory.check(record_list, chosen, summary, everything=False, require_complete=True)
     assert summary.exists()
+
+
+@pytest.mark.parametrize("name", ["embedding", "n_clips"])
+def test_a_column_called_like_one_of_the_exports_may_select_and_not_leave(files, write, name):
+    known = Tables(others=(write("t.csv", f"dicom_filepath,{name}\np100/s1/1_0001,3\n"),), select=f"{name} > 2")
+    selection.check(known, ["default"])
+    assert selected_mask(join_tables(files, known)[0], known.select).tolist() == [True, *[False] * 4]
+    for exported in ["default", name], ["all"]:
+        with pytest.raises(UserError, match=rf"t\.csv: the column '{name}' is called like one that the .*; rename it"):
+            selection.check(known, exported)
+
+
+@pytest.mark.parametrize("name", ["folder", "file_path", "subject_id", "status", "mp4_blake2b"])
+def test_a_column_called_like_one_that_a_clip_has_is_refused(files, write, name):
+    """Where it is asked for by name; tables may well have identifiers besides their key."""
+    text = f"dicom_filepath,{name}\np100/s1/1_0001,3\n"
+    with pytest.raises(UserError, match=f"the column '{name}' is known from the manifest; .* or rename it"):
+        selection.check(Tables(others=(write("t.csv", text, columns=(name,)),)), ["default"])
+    if name in selection.NOT_TAKEN:
+        selection.check(Tables(others=(write("t.csv", text),)), ["all"])
+        selection.check(Tables(write("t.csv", text, of="record_list")), ["all"])

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 
 from echo_embeddings.collection.folders import collection_source, find_folder, find_folders
-from echo_embeddings.core import configuration, corrections, settings
+from echo_embeddings.core import configuration, corrections, registry, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.layout import Layout
@@ -14,9 +14,21 @@ from echo_embeddings.encoders.architectures import architecture
 from echo_embeddings.tables import selection
 from echo_embeddings.tools import estimate, slurm
 
+
+def check_configuration():
+    """The model registry; and why there is no collection, which stops only who asks for it: rules can be listed."""
+    try:
+        return configuration.check(config), ""
+    except UserError as error:
+        try:
+            return configuration.check(config, data=False), str(error)
+        except UserError:
+            raise error from None  # which says all that is wrong at once
+
+
 try:
     configuration.check_files(CONFIGFILES)
-    REGISTRY = configuration.check(config)
+    REGISTRY, NO_FOLDERS = check_configuration()
     TOP, KIND = collection_source(config)
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])
@@ -25,14 +37,18 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 RESULTS = Layout()
-FOLDERS, NO_FOLDERS = {}, ""
 try:
-    FOLDERS = find_folders(TOP, config["folders"], KIND)
+    FOLDERS = {} if NO_FOLDERS else find_folders(TOP, config["folders"], KIND)
 except UserError as error:
-    # Right before the target physionet has fetched them; whoever asks for more is told by the rule merge.
-    NO_FOLDERS = f"{error}; `snakemake physionet` fetches what physionet.include names"
-    if config["physionet"]["version"] is None:
-        raise WorkflowError(str(error))
+    # Right before the target physionet has fetched them.
+    fetch = "; `snakemake physionet` fetches what physionet.include names" if config["physionet"]["version"] else ""
+    NO_FOLDERS = f"{error}{fetch}"
+
+for target in TARGETS:
+    model = RESULTS.model_of(target)
+    if model and model not in REGISTRY:
+        unknown = registry.unknown(model, REGISTRY, registry.path(config["models_file"]))
+        raise WorkflowError(f"target {target}: the model {unknown}")
 
 
 wildcard_constraints:
@@ -55,6 +71,8 @@ def this_attempt(wildcards, attempt):
 @functools.cache  # Snakemake asks several times a job
 def survey(folder):
     """What the folder looks like now: its fingerprint and its number of files."""
+    if NO_FOLDERS:
+        stop(NO_FOLDERS)
     try:
         return find_folder(TOP, folder, KIND).survey()
     except UserError as error:

@@ -4,6 +4,7 @@
 import logging
 from pathlib import Path
 
+from snakemake.cli import get_argument_parser
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -20,6 +21,14 @@ PREFIXED = workflow.modifier.path_modifier is not None and (
 
 # False in a job, which reads the Snakefile too.
 MAIN_PROCESS = workflow.is_main_process
+
+# The targets of the command line, which Snakemake looks at only after this file; none in a job.
+TARGETS = []
+if MAIN_PROCESS:
+    try:
+        TARGETS = get_argument_parser().parse_known_args()[0].targets
+    except SystemExit:  # another program's command line, which uses Snakemake as a library
+        pass
 
 # What --cores says, None where jobs go to a cluster: `workflow.cores` stops there.
 CORES = workflow.resource_settings.cores

@@ -1,8 +1,9 @@
 """Rule embed: a folder's MP4 tree and a checkpoint to one vector a clip."""
 
+import functools
 from pathlib import Path
 
-from echo_embeddings.collection.folders import mp4_tree
+from echo_embeddings.collection.folders import collection_source, find_folders, mp4_tree
 from echo_embeddings.core import configuration, job, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
@@ -14,6 +15,7 @@ if __name__ == "__main__":
         folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
         layout = Layout()
+        top, kind = collection_source(snakemake.config)
         embed_folder(
             folder,
             model,
@@ -32,5 +34,6 @@ if __name__ == "__main__":
             max_failed_fraction=keys["max_failed_fraction"],
             pooling=keys["pool"],
             tables=settings.tables(snakemake.config),
+            collection=functools.partial(find_folders, top, snakemake.config["folders"], kind),
             terminal=terminal,
         )

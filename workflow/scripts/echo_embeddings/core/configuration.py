@@ -4,7 +4,9 @@ Everywhere else it is the nested dict that Snakemake calls `config`. Its keys, t
 config.schema.yaml; what the schema cannot say is checked here.
 """
 
+import importlib.metadata
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,13 +52,12 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
 
 def _model_problems(config: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], file: Path) -> Iterator[str]:
     """The names of models against the registry read from `file`, and its recipes against those that there are."""
-    known = f"is not in {file}: {', '.join(models)}"
     for i, name in enumerate(config.get("models", [])):
         if name not in models:
-            yield f"config: models.{i}: {name!r} {known}"
+            yield f"config: models.{i}: {registry.unknown(name, models, file)}"
     for name in config.get("checkpoints", {}):
         if name not in models:
-            yield f"config: checkpoints: {name!r} {known}"
+            yield f"config: checkpoints: {registry.unknown(name, models, file)}"
     if "recipes" in config:
         recipes = [*RECIPES, *config["recipes"]]
         for name, entry in models.items():
@@ -128,6 +129,43 @@ def read(directory: str, *paths: str) -> dict[str, Any]:
             raise UserError(f"config: {path} has no keys; write one a line, as `models: [vitl]`")
         _lay_over(config, content)
     return config
+
+
+def profile_file(profile: str) -> Path:
+    """The YAML file of a profile as given to snakemake: a file, a directory, or one where Snakemake keeps its own.
+
+    Raises `UserError` where there is none.
+    """
+    major = int(importlib.metadata.version("snakemake").split(".")[0])
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    for place in (Path(profile), home / "snakemake" / profile, Path("/etc/xdg/snakemake", profile)):
+        if place.is_file():
+            return place
+        matches = [re.fullmatch(r"(?:profile|config)(?:\.v(\d+)\+)?\.yaml", path.name) for path in place.glob("*.yaml")]
+        versions = {int(match[1] or 0): match[0] for match in matches if match and int(match[1] or 0) <= major}
+        if versions:
+            return place / versions[max(versions)]
+    raise UserError(
+        f"--profile: {profile!r} in {Path.cwd()} is no profile: there is no config.yaml or profile.yaml in it"
+    )
+
+
+def profile_of(file: Path) -> dict[str, Any]:
+    """What a profile says. Raises `UserError` if it is not YAML with keys."""
+    content = load(file, "--profile")
+    if not isinstance(content, dict):
+        raise UserError(f"--profile: {file} has no keys")
+    return content
+
+
+def configfiles_of(file: Path) -> list[str]:
+    """The configuration files that a profile names, as Snakemake takes them: one that lies beside it is that one."""
+    profile = profile_of(file)
+    named = profile.get("configfile", profile.get("configfiles")) or []
+    if isinstance(named, list):
+        return [str(name) for name in named]
+    path = os.path.expanduser(os.path.expandvars(str(named)))
+    return [str(file.parent / path) if (file.parent / path).exists() else path]
 
 
 def _lay_over(config: dict[str, Any], more: Mapping[str, Any]) -> None:

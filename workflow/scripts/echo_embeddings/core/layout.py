@@ -124,6 +124,22 @@ class Layout:
         """What became of each file under the names of a new record list."""
         return self.root / "rekey.tsv"
 
+    def model_of(self, path: str) -> str | None:
+        """The model in the name of a result for which there is a rule, known or not; None where it is none of these."""
+        model, any_ = "<model>", "<any>"
+        named = (
+            *(self.vectors(model, any_), self.feature_index(any_, model, any_), self.page(model)),
+            *(self.page_numbers(model), self.card(model), self.study_vectors(model)),
+            *(self.matrix(model), self.matrix_keys(model)),
+        )
+        if Path(path) in (self.index_page(), self.index_numbers()):
+            return None
+        for form in named:
+            pattern = re.escape(str(form)).replace(model, "([^/]+)").replace(any_, "[^/]+")
+            if match := re.fullmatch(pattern, str(Path(path))):
+                return match[1]
+        return None
+
     # --- what jobs remember, and say ---
 
     def state(self, stage: str, *parts: int | str) -> Path:

@@ -1,5 +1,7 @@
 """The model registry: name -> how to build the encoder and what feeds it (models.schema.yaml)."""
 
+import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,14 @@ def path(models_file: str | None) -> Path:
         return Path(models_file)
     clone = repository()
     return clone / "config/models.yaml" if clone else Path(__file__).with_name("models.yaml")
+
+
+def unknown(name: str, models: Collection[str], file: Path) -> str:
+    """That there is no model `name` among the `models` of the registry at `file`, and which one may be meant."""
+    lower = {model.lower(): model for model in models}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
+    return f"{name!r} is not in {file}: {', '.join(models)}{hint}"
 
 
 def read(file: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:

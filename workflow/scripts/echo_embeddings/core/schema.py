@@ -1,6 +1,7 @@
 """YAML files and what the schemas beside this module say of them: read, checked, completed with defaults."""
 
 import copy
+import datetime
 import difflib
 import functools
 import json
@@ -35,6 +36,8 @@ def load(path: Path, name: str) -> Any:
     """What the YAML file at `path` holds. Raises `UserError`, which begins with `name`, if it cannot be read."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Once)
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: no file {str(path)!r} in {Path.cwd()}") from error
     except OSError as error:
         raise UserError(f"{name}: cannot read {path}: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
@@ -77,6 +80,8 @@ _WORDS = {
 
 
 def _as_written(value: Any) -> str:
+    if isinstance(value, datetime.date):  # YAML makes one of 2024-03-01
+        return str(value)
     return json.dumps(value) if isinstance(value, bool | None) else repr(value)
 
 
@@ -99,7 +104,8 @@ def problems(schema: Mapping[str, Any], document: Any, name: str) -> list[str]:
         elif error.validator == "type":
             types = _types(error.schema)
             words = " or ".join(_WORDS[name] for name in types)
-            hint = ": write it in quotes" if isinstance(error.instance, int | float) and "string" in types else ""
+            scalar = isinstance(error.instance, int | float | datetime.date)
+            hint = ": write it in quotes" if scalar and "string" in types else ""
             lines.append(f"{where}{_as_written(error.instance)} is not {words}{hint}")
         else:
             described = error.validator == "pattern" and "description" in error.schema

@@ -9,7 +9,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -17,6 +17,7 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
+from ..collection.folders import Folder
 from ..convert import video
 from ..core import corrections, fingerprint, manifest
 from ..core.errors import UserError
@@ -68,15 +69,17 @@ def embed_folder(
     max_failed_fraction: float,
     pooling: str = "mean",
     tables: Tables | None = None,
+    collection: Callable[[], Mapping[str, Folder]] | None = None,
     terminal: TextIO | None = None,
 ) -> None:
     """Embed every clip that the manifest has as converted, that `tables` selects, and that has no vector yet.
 
     `tree` holds the MP4 files; the manifest and all results lie where `layout` says. `pooling`, one of
-    `pooling.POOLS`, says which features of a clip are kept besides its vector. A kill loses at most
+    `pooling.POOLS`, says which features of a clip are kept besides its vector. `collection` finds all folders of the
+    run: a table may have nothing for this one, and not for all of them. A kill loses at most
     `options.save_every` vectors, SIGTERM those that are being computed. Raises `UserError` if another run is at work
-    on the folder, there is no such device, the checkpoint does not fit, or more than `max_failed_fraction` of the
-    clips have no vector.
+    on the folder, there is no such device, the checkpoint does not fit, a table that selects has a row for no file of
+    the collection, or more than `max_failed_fraction` of the clips have no vector.
     """
     started = time.monotonic()
     torch.set_num_threads(options.threads)
@@ -85,7 +88,7 @@ def embed_folder(
         # Load: which clips there are, and what is computed already.
         table = layout.manifest(model.resolution, folder)
         converted = [row for row in manifest.read(table) if row.status == CONVERTED]
-        rows = _selected(folder, table, converted, tables)
+        rows = _selected(folder, table, converted, tables, collection)
         digest = checkpoint_digest(checkpoint, layout.checkpoint_digests())
         made_by = f"{model.fingerprint()} {digest}"
         _adopt_0_1_0(layout, model, folder, digest, made_by)
@@ -145,15 +148,23 @@ def _adopt_0_1_0(layout: Layout, model: Model, folder: str, digest: str, made_by
         fingerprint.adopt(directory, made_by, [f"{earlier} {digest}" for earlier in fingerprint.model_0_1_0(model)])
 
 
-def _selected(folder: str, table: Path, converted: list[Row], tables: Tables | None) -> list[Row]:
+def _selected(
+    folder: str,
+    table: Path,
+    converted: list[Row],
+    tables: Tables | None,
+    collection: Callable[[], Mapping[str, Folder]] | None,
+) -> list[Row]:
     """The clips that the configuration selects; `table` is their manifest."""
     if tables is None or not tables.select:
         return converted
     # pandas takes half a second to import, and most runs select nothing.
-    from ..tables.join import wanted_keys  # noqa: PLC0415
+    from ..tables.join import check_joins, wanted_keys  # noqa: PLC0415
 
-    keys = wanted_keys({folder: table}, tables)[folder]
-    rows = [row for row in converted if row.mp4 in keys]
+    keys, joins = wanted_keys({folder: table}, tables)
+    if collection and any(join.error for join in joins):  # only then: it takes a look into every directory
+        check_joins(collection(), tables)
+    rows = [row for row in converted if row.mp4 in keys[folder]]
     print(f"{folder}: {len(rows)} of {len(converted)} clips are selected: {tables.select}", flush=True)
     return rows
 

@@ -96,10 +96,11 @@ def _commit() -> str | None:
     clone = repository()
     if clone is None:
         return None
+    # The clone may be another user's, root's say, of which git says nothing unless told that it is safe. It is as safe
+    # as the code that runs here, which comes from there.
+    git = ["git", "-c", "safe.directory=*", "-C", os.fspath(clone)]
     try:
-        result = subprocess.run(
-            ["git", "-C", os.fspath(clone), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
+        result = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return result.stdout.strip()

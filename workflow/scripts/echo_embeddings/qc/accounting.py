@@ -1,6 +1,6 @@
 """Where every file went: counts from the manifests to the vectors, and what does not add up."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..core import manifest
 from ..tables.inventory import differences_of
+from ..tables.join import Join
 from .base import NAMED, Check, Naming, count, named
 from .tables import NO_FOLDER
 
@@ -47,6 +48,8 @@ class Accounting:
     losses: list[Loss]  # at most `SHOWN` a folder
     problems: list[str]  # a sentence for each sum that does not come out
     record_list: dict[str, list[str]] | None  # where one is given: how files differ from it -> at most `SHOWN` of them
+    tables: list[str]  # a sentence for each table that decides the selection: how many clips it has a row for
+    thin_tables: int  # of these, how many have one for fewer than half of them
 
     @property
     def total(self) -> dict[str, int]:
@@ -59,6 +62,7 @@ def account(
     files: pd.DataFrame,
     runs: Mapping[str, Mapping[str, Any] | None],
     record_list: Path | None,
+    joins: Sequence[Join],
     naming: Naming,
 ) -> Accounting:
     """Follow every file from the manifests' `files` (see `tables.read_files`) to the `clips` that have vectors.
@@ -93,7 +97,15 @@ def account(
     table = table.fillna(0)
     table.loc[len(table)] = {"folder": TOTAL, **table[columns].sum()}
     table = table.astype(dict.fromkeys(columns, int))
-    return Accounting(table, _reasons(files), _losses(files, naming), problems, _differing(record_list, naming))
+    return Accounting(
+        table,
+        _reasons(files),
+        _losses(files, naming),
+        problems,
+        _differing(record_list, naming),
+        [join.coverage("clips") for join in joins],
+        sum(join.is_thin for join in joins),
+    )
 
 
 def _count_folder(
@@ -202,4 +214,7 @@ def judge(accounting: Accounting) -> list[Check]:
         for what, names in accounting.record_list.items():
             sentence += f" {what.capitalize()}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else '.'}"
         checks.append(Check("Record list", "warn" if off else "good", sentence, "files"))
+    if accounting.tables:
+        sentence = f"Of the tables that select clips, {'; '.join(accounting.tables)}."
+        checks.append(Check("Tables", "warn" if accounting.thin_tables else "good", sentence, "files"))
     return checks

@@ -96,9 +96,9 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
     keys, tensor = read_vectors(embeddings)
     matrix: Floats = tensor.numpy()
     origin = provenance.read(folders, options.training)
-    files = tables.read_files(folders, options.prefix_folder, options.tables)
+    files, joins = tables.read_files(folders, options.prefix_folder, options.tables)
     clips = tables.clips(keys, files)
-    counts = accounting.account(clips, files, origin.runs, options.record_list, naming)
+    counts = accounting.account(clips, files, origin.runs, options.record_list, joins, naming)
 
     names, codes = np.unique(clips["folder"].to_numpy(dtype=str), return_inverse=True)
     rows, totals = moments.measure(matrix, codes, len(names))

@@ -12,7 +12,7 @@ from ..core.errors import UserError
 from ..core.layout import Layout
 from ..core.names import one_line
 from ..core.settings import Tables
-from ..tables.join import read_manifest, wanted_keys
+from ..tables.join import Join, read_manifest, wanted_keys
 
 NO_FOLDER = "(in no manifest)"
 UNKNOWN = "unknown"
@@ -44,16 +44,21 @@ def folder_files(layout: Layout, model: str, size: int | str, trees: Mapping[str
     }
 
 
-def read_files(folders: Mapping[str, FolderFiles], prefix_folder: bool, selecting: Tables) -> pd.DataFrame:
-    """Every file of every folder, one row each.
+def read_files(
+    folders: Mapping[str, FolderFiles], prefix_folder: bool, selecting: Tables
+) -> tuple[pd.DataFrame, list[Join]]:
+    """Every file of every folder, one row each; and how the tables that decide the selection went onto the clips.
 
     Columns: `folder`, those of `USED`, `key` (as in the merged file: empty unless converted), `left_out`
     (converted, and not selected) and `embed_reason` (why it was not embedded, NaN where it is not listed as failed).
     """
     manifests = {folder: files.manifest for folder, files in folders.items()}
-    wanted = wanted_keys(manifests, selecting) if selecting.select else {}
+    wanted, joins = wanted_keys(manifests, selecting) if selecting.select else ({}, [])
+    for join in joins:
+        if join.is_thin:
+            print(f"note: {join.coverage('clips')}", flush=True)
     tables = [_read_folder(folder, files, prefix_folder, wanted.get(folder)) for folder, files in folders.items()]
-    return pd.concat(tables, ignore_index=True) if tables else _empty()
+    return pd.concat(tables, ignore_index=True) if tables else _empty(), joins
 
 
 def _empty() -> pd.DataFrame:

@@ -11,7 +11,7 @@ from ..core.files import atomic_write
 from ..core.settings import Tables
 from ..core.state import read_run_record
 from . import selection
-from .export import EMBEDDING, Exported, Part
+from .export import Exported, Part
 
 COLUMNS = {
     "subject_id": "the patient, from the path (p10002221)",
@@ -20,7 +20,7 @@ COLUMNS = {
     "file_path": "the clip's key in the embedding files: its MP4, relative to its folder",
     "dicom_filepath": "the DICOM, spelled as in the record list",
     "folder": "the folder of the collection",
-    EMBEDDING: "the vector: mean over all tokens of the frozen encoder",
+    selection.EMBEDDING: "the vector: mean over all tokens of the frozen encoder",
 }
 PHYSIONET = (
     "MIMIC-IV-Echo is under the PhysioNet Credentialed Health Data License 1.5.0 and its data use agreement. What is "

@@ -20,9 +20,8 @@ from ..core.settings import Table, Tables
 from ..core.vectors import read_vectors
 from . import selection
 from .join import Join, files_table, identifier_columns, join_tables, selected_mask
-from .selection import ALL, DEFAULT, IDENTIFIERS
+from .selection import ALL, DEFAULT, EMBEDDING, IDENTIFIERS
 
-EMBEDDING = "embedding"
 FIRST = (
     *(*IDENTIFIERS, "file_path", "acquisition_datetime", "study_datetime"),
     *("note_id", "note_seq", "note_charttime"),
@@ -85,10 +84,13 @@ class Files:
         return found
 
 
-def read(parts: Mapping[str, Part], known: Tables) -> Files:
-    """What manifests and tables say of all files. Raises `UserError` if one is broken."""
+def read(parts: Mapping[str, Part], known: Tables, used: Collection[str]) -> Files:
+    """What manifests and tables say of all files, of which the columns `used` leave.
+
+    Raises `UserError` if one is broken, or a table contradicts itself.
+    """
     files = files_table({folder: part.manifest for folder, part in parts.items()})
-    files, joins = join_tables(files, known)
+    files, joins = join_tables(files, known, {*used, *selection.selecting(known)})
     converted = (files["status"] == CONVERTED).to_numpy()
     chosen = selected_mask(files, known.select) & converted
     for join in joins:
@@ -99,7 +101,7 @@ def read(parts: Mapping[str, Part], known: Tables) -> Files:
 def columns(wanted: Collection[str], known: Tables) -> list[str]:
     """The names of the columns that leave, in order; `wanted` is export.columns. Raises `UserError` on others."""
     names = selection.columns(known)
-    selection.check_names("export.columns", set(wanted) - {ALL, DEFAULT}, names)
+    selection.check_export(wanted, names)
     lists = {known.record_list, known.study_list} - {None}
 
     def place(name: str) -> int:
@@ -169,8 +171,9 @@ def write_shards(
     Files of an earlier export in the same directory that are none of `shards` are deleted: a reader of the directory
     would take them for a part. Raises `UserError` if a file is broken or no column of a name is known.
     """
-    files = read(parts, known)
     names = columns(wanted, known)
+    # Identifiers stand there by default, as the paths have them.
+    files = read(parts, known, {name for name in names if name not in IDENTIFIERS or {name, ALL} & {*wanted}})
     content = to_arrow(without_identifiers(files.table, wanted)[names])
     taken, rows = [], {}
     for (folder, part), shard in zip(parts.items(), shards, strict=True):

@@ -4,15 +4,15 @@ The rows are those of the manifests, one a file, whatever the tables hold: a tab
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..collection.folders import VIDEOS
+from ..collection.folders import VIDEOS, Folder, list_files
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.manifest import CONVERTED
@@ -34,9 +34,37 @@ class Join:
 
     table: Table
     rows: int
-    repeated: list[str]  # keys with more than one row; the first row of each counts
+    repeated: list[str]  # keys with more than one row, which agree in what is used of them; the first row counts
     found: npt.NDArray[np.bool_]  # for each file, whether the table has it
     notes: tuple[str, ...] = ()
+    key: str | None = None  # one of the table's, as it is written there
+    like: str | None = None  # what it might be: that of one of the files
+
+    @property
+    def error(self) -> str | None:
+        """Why there is nothing to select by, where the table has a row for none of the files."""
+        if self.found.any() or not len(self.found):
+            return None
+        known = (
+            f"none of its {self.rows:,} keys is that of a file: it has {self.key!r}" if self.rows else "it has no key"
+        )
+        if self.like:
+            theirs = f"the files are like {self.like!r}"
+        else:
+            theirs = f"no file has a {KEY_COLUMNS[self.table.by]}: their paths do not say it, nor does a record_list"
+        fix = "correct 'key' or 'by'" if self.table.name.startswith("tables") else "take that of this collection"
+        return f"config: {self.table.name}: {self.table.file}: {known}, {theirs}; {fix}"
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether the table has a row for fewer than half of the files."""
+        return 2 * int(self.found.sum()) < len(self.found)
+
+    def coverage(self, what: str) -> str:
+        """For how many of the files, called `what`, the table has a row."""
+        part = ": fewer than half" if self.is_thin else ""
+        found, every = int(self.found.sum()), len(self.found)
+        return f"{self.table.name} ({Path(self.table.file).name}) has a row for {found:,} of {every:,} {what}{part}"
 
     def __str__(self) -> str:
         text = (
@@ -221,6 +249,22 @@ def files_table(manifests: Mapping[str, Path]) -> pd.DataFrame:
     return frame
 
 
+def listed_files(folders: Mapping[str, Folder]) -> pd.DataFrame:
+    """Every file of the folders as it lies on the disk, with what of `files_table` its path says.
+
+    For what is asked of the collection before all of it is converted; manifests also lack what `limit` leaves out.
+    """
+    paths = {name: [encode_name(path) for path in list_files(folder)] for name, folder in folders.items()}
+    frame = pd.DataFrame(
+        {
+            "folder": [name for name, found in paths.items() for _ in found],
+            "path": [path for found in paths.values() for path in found],
+        },
+        dtype="string",
+    )
+    return frame.assign(**identifier_columns(frame))
+
+
 def identifier_columns(frame: pd.DataFrame) -> dict[str, pd.Series]:
     """`subject_id`, `study_id` and `dicom_id` of files, by `folder` and `path`: missing where these do not say them."""
     parts = (frame["folder"] + "/" + stem(frame["path"])).str.extract(MIMIC_PATH)
@@ -230,16 +274,19 @@ def identifier_columns(frame: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
-def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list[Join]]:
+def join_tables(frame: pd.DataFrame, tables: Tables, used: Iterable[str] = ()) -> tuple[pd.DataFrame, list[Join]]:
     """The files of `frame` (see `files_table`) with what the tables say of each, and how that went.
 
     With tables by study and patient alone, the rows may be anything that has a `subject_id` and a `study_id`.
 
     The number of rows and their order stay: of a key that a table has more than once the first row counts.
     `subject_id` and `study_id` that the path does not say come from the record list. Raises `UserError` on a
-    table that is broken.
+    table that is broken, or whose rows of one key differ in a column that is `used`.
     """
     selection.columns(tables)
+    used = set(used)
+    others = [table for table in tables.all if table.by != "path" and used & {*selection.taken(table)}]
+    used |= {KEY_COLUMNS[table.by] for table in others}  # they are looked up by these
     joins = []
     for table in tables.all:
         names = selection.taken(table)
@@ -253,16 +300,44 @@ def join_tables(frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, list
         else:
             keys = _comparable(content[table.key])
             looked_up = [_comparable(frame[KEY_COLUMNS[table.by]])]
+        _check_repeated(table, content, keys, [name for name in (*names, *extra) if name in used - {table.key}])
         repeated = keys.duplicated()
         index = pd.Index(keys[~repeated].to_numpy(dtype=object))
         at = _places(index, looked_up)
         found = content[~repeated].reset_index(drop=True).reindex(pd.Index(at)).set_axis(frame.index)
         twice = sorted(set(content.loc[repeated, table.key]))
-        joins.append(Join(table, len(content), twice, at >= 0, tuple(notes)))
+        key, like = (_first(names) for names in (content[table.key], looked_up[-1]))
+        joins.append(Join(table, len(content), twice, at >= 0, tuple(notes), key, like))
         frame = pd.concat([frame, found[names]], axis=1)
         for name in extra:
             frame[name] = _filled(frame[name], found[name], content[name])
     return frame, joins
+
+
+def _check_repeated(table: Table, content: pd.DataFrame, keys: pd.Series, used: Sequence[str]) -> None:
+    """Raise `UserError` if two rows of one key differ in what is `used` of them: none of them is to be believed.
+
+    It is asked of the whole table, whatever files there are, so that every job says the same.
+    """
+    again = keys.duplicated(keep=False)
+    shown = content.loc[again, list(used)].map(lambda value: repr(value) if isinstance(value, str) else str(value))
+    for name in used:
+        pairs = shown[[name]].assign(key=keys[again]).drop_duplicates()
+        differ = pairs[pairs["key"].duplicated(keep=False)]
+        if not differ.empty:
+            first = differ.index[0]
+            one, other = differ.loc[differ["key"] == differ["key"].iloc[0], name].iloc[:2]
+            more = differ["key"].nunique() - 1
+            others = f", and so do {more:,} other keys" if more else ""
+            raise UserError(
+                f"config: {table.name}: {table.file}: the rows of {content.loc[first, table.key]!r} contradict each "
+                f"other: {name} is {one} and {other}{others}; keep one row of each key"
+            )
+
+
+def _first(values: pd.Series) -> str | None:
+    there = values.dropna()
+    return None if there.empty else str(there.iloc[0])
 
 
 def _places(index: pd.Index, keys: Iterable[pd.Series]) -> npt.NDArray[np.intp]:
@@ -368,11 +443,23 @@ def _plain(values: pd.Series, with_text: bool) -> pd.Series:
     return values if kinds.is_datetime64_any_dtype(values) else values.astype(object).where(values.notna(), np.nan)
 
 
-def wanted_keys(manifests: Mapping[str, Path], tables: Tables) -> dict[str, set[str]]:
-    """Of each folder, the keys of those of its converted clips that the configuration selects."""
-    frame, joins = join_tables(files_table(manifests), selection.used(tables))
+def check_joins(folders: Mapping[str, Folder], tables: Tables) -> None:
+    """Raise `UserError` if a table that decides the selection has a row for no file of the `folders`."""
+    for one in join_tables(listed_files(folders), selection.used(tables), selection.selecting(tables))[1]:
+        if one.error:
+            raise UserError(one.error)
+
+
+def wanted_keys(manifests: Mapping[str, Path], tables: Tables) -> tuple[dict[str, set[str]], list[Join]]:
+    """Of each folder, the keys of those of its converted clips that the configuration selects.
+
+    And how the tables that decide it went onto the folders' converted clips.
+    """
+    frame, joins = join_tables(files_table(manifests), selection.used(tables), selection.selecting(tables))
     for one in joins:
         print(one, flush=True)
-    chosen = frame[selected_mask(frame, tables.select) & (frame["status"] == CONVERTED).to_numpy()]
+    converted = (frame["status"] == CONVERTED).to_numpy()
+    chosen = frame[selected_mask(frame, tables.select) & converted]
     keys: dict[str, set[str]] = {folder: set() for folder in manifests}
-    return keys | {str(folder): set(group) for folder, group in chosen.groupby("folder")["mp4"]}
+    keys |= {str(folder): set(group) for folder, group in chosen.groupby("folder")["mp4"]}
+    return keys, [replace(join, found=join.found[converted]) for join in joins]

@@ -9,7 +9,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +26,7 @@ NOT_TAKEN = {*OF_A_CLIP, "dicom_filepath"}  # of a table: they say which row it 
 # far below it. 256 MB of the shortest rows take 2 GB of memory.
 UNPACKED, RATIO = 2**28, 100
 ALL, DEFAULT = "all", "default"  # in export.columns
+EMBEDDING, N_CLIPS = "embedding", "n_clips"  # columns that the exports make themselves
 
 _UNNAMED = r"|__index_level_\d+__"  # a column of Parquet
 _BACKTICKS = re.compile(r"`([^`]*)`")
@@ -196,6 +197,11 @@ def columns(tables: Tables) -> dict[str, Table | None]:
     return known
 
 
+def selecting(tables: Tables) -> set[str]:
+    """The columns that decide the selection."""
+    return parse(tables.select) if tables.select else set()
+
+
 def used(tables: Tables) -> Tables:
     """Of the tables, those that decide the selection; all where some are not there to be asked.
 
@@ -232,7 +238,22 @@ def check(tables: Tables, export: Sequence[str]) -> None:
             parse(tables.select)
         return
     used(tables)
-    check_names("export.columns", set(export) - {ALL, DEFAULT}, columns(tables))
+    check_export(export, columns(tables))
+
+
+def check_export(export: Collection[str], known: Mapping[str, Table | None]) -> None:
+    """Raise `UserError` if export.columns names a column that is not known, or lets one leave that is made there.
+
+    A table may have such a column for anything else, for `select` say.
+    """
+    check_names("export.columns", set(export) - {ALL, DEFAULT}, known)
+    for name in (EMBEDDING, N_CLIPS):
+        table = known.get(name)
+        if table and {name, ALL} & set(export):
+            raise UserError(
+                f"config: {table.name}: {table.file}: the column {name!r} is called like one that the exports make; "
+                "rename it, or leave it out of 'columns' or of export.columns"
+            )
 
 
 def check_names(key: str, names: Iterable[str], known: Iterable[str]) -> None:

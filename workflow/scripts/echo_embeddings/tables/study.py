@@ -13,6 +13,7 @@ from ..core.settings import Tables
 from . import export
 from .export import Part
 from .join import join_tables, studies_table
+from .selection import N_CLIPS
 
 IDENTITY = ["subject_id", "study_id"]
 
@@ -27,7 +28,8 @@ def write(
     record list and study list too. `wanted` is export.columns, of which those apply that say something of a study.
     Raises `UserError` if a file is broken or no study is known.
     """
-    files = export.read(parts, known)
+    names = export.columns({*wanted, *IDENTITY}, known)
+    files = export.read(parts, known, {*names, *IDENTITY})
     studies = studies_table(files.table, known, everything)
     if studies.empty:
         raise UserError(
@@ -40,8 +42,8 @@ def write(
     studies, joins = join_tables(studies, by_study)
     for join in joins:
         print(f"studies: {join}", flush=True)
-    names = [name for name in export.columns({*wanted, *IDENTITY}, known) if name in studies.columns]
-    content = export.to_arrow(studies[names].assign(n_clips=counts))
+    names = [name for name in names if name in studies.columns]
+    content = export.to_arrow(studies[names].assign(**{N_CLIPS: counts}))
     mean = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
     export.write_parquet(path, content, mean, counts == 0)
     print(f"{len(studies):,} studies, {int((counts == 0).sum()):,} of them without a clip", flush=True)

@@ -90,13 +90,24 @@ def _configured(parser: argparse.ArgumentParser) -> None:
     """Add the options by which Snakemake is told of the configuration; `_configuration` reads it."""
     parser.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help="as given to snakemake")
     parser.add_argument(
+        "--profile",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="as given to snakemake: a profile may name a configfile",
+    )
+    parser.add_argument(
         "--directory", default=".", metavar="DIR", help="as given to snakemake: where it runs (the current directory)"
     )
 
 
 def _configuration(arguments: argparse.Namespace) -> dict[str, Any]:
     """The configuration that Snakemake would read, not checked yet; goes to its working directory."""
-    config = configuration.read(arguments.directory, *arguments.configfile)
+    files = arguments.configfile
+    for profile in arguments.profile if not files else ():  # as with Snakemake, the last one that names some counts
+        files = configuration.configfiles_of(configuration.profile_file(profile)) or files
+    config = configuration.read(arguments.directory, *files)
     os.chdir(arguments.directory)
     return config
 
@@ -108,6 +119,7 @@ def doctor(parser: argparse.ArgumentParser) -> Run:
     """Check that everything is there that a run needs, and estimate its cost.
 
     echo-embeddings doctor --configfile my.yaml
+    echo-embeddings doctor --configfile my.yaml --profile profiles/slurm
     """
     _configured(parser)
 
@@ -115,7 +127,8 @@ def doctor(parser: argparse.ArgumentParser) -> Run:
         from .doctor import examine, page
         from .machine import RED, Finding
 
-        found = list(examine(_configuration(arguments)))
+        profile = configuration.profile_file(arguments.profile[-1]).absolute() if arguments.profile else None
+        found = list(examine(_configuration(arguments), profile))
         print(page(found, colour=sys.stdout.isatty()))
         return any(isinstance(one, Finding) and one.level == RED for one in found)
 

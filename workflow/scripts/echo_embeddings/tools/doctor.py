@@ -26,7 +26,8 @@ from ..core.names import encode_name
 from ..dicom.header import Skip, Unreadable, check_clip, read_header
 from ..encoders import checkpoint
 from ..encoders.architectures import architecture
-from ..tables import inventory
+from ..tables import inventory, selection
+from ..tables.join import Join, join_tables, listed_files
 from . import estimate, machine, models
 from .machine import AMBER, GREEN, RED, Finding
 
@@ -139,7 +140,7 @@ def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -
             f"{found.failed} of {tried} clips looked at cannot be read: more than {max_failed_fraction:.0%} of a folder"
         )
         fix = "repair or remove them, or raise convert.max_failed_fraction: a folder's job fails above it"
-        yield Finding(AMBER, "broken files", says, fix)
+        yield Finding(RED, "broken files", says, fix)
 
 
 def long_names(folders: Sequence[Folder], directory: str) -> Iterator[Finding]:
@@ -209,6 +210,43 @@ def complete(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterat
     level = RED if config["require_complete"] else AMBER
     fix = f"fetch what is missing; names: snakemake {Layout().record_list_summary()}, and differences.tsv beside it"
     yield Finding(level if absent or unlisted else GREEN, "record list", says, fix)
+
+
+def tables(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator[Finding]:
+    """The selection, and the tables against the files: those that decide it must fit, the others matter to exports."""
+    known = settings.tables(config)
+    try:
+        selection.check(known, config["export"]["columns"])
+        selecting = selection.used(known)
+    except UserError as error:
+        yield Finding(RED, "tables", str(error))  # which says what to do
+        return
+    for table in selection.absent(known):
+        if table.name != "record_list":  # `complete` has said it of that one
+            level = RED if table in selecting.all else AMBER
+            yield Finding(level, "tables", f"{table.name}: no file {table.file!r} in {Path.cwd()}", "correct its path")
+    if selection.absent(known):
+        return
+    files = listed_files(folders)
+    level, joins = RED, list[Join]()
+    try:
+        if selecting.all:
+            joins = join_tables(files, selecting, selection.selecting(known))[1]
+        level = AMBER
+        if known != selecting:
+            joins = join_tables(files, known)[1]
+    except UserError as error:
+        yield Finding(level, "tables", str(error))
+    for join in joins:
+        if join.error and join.table in selecting.all:
+            yield Finding(RED, "tables", join.error)
+        elif join.is_thin:
+            fix = (
+                "correct 'key' or 'by'; all is well if the table is about a part of the collection, or about clips only"
+            )
+            yield Finding(AMBER, "tables", join.coverage("files"), fix)
+        else:
+            yield Finding(GREEN, "tables", str(join))
 
 
 def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -281,10 +319,13 @@ def disk(made: Sequence[Cost], directory: str) -> Finding:
 # --- all of it --------------------------------------------------------------------------------------
 
 
-def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
-    """Every check in turn, from the working directory; a check that cannot be made says why."""
+def examine(config: dict[str, Any], profile: Path | None = None) -> Iterator[Finding | Cost]:
+    """Every check in turn, from the working directory; a check that cannot be made says why.
+
+    `profile` is the file of the one that snakemake will be given.
+    """
     yield from machine.software()
-    yield from machine.cluster()
+    yield from machine.cluster(profile)
     yield machine.credentials()
     results = Path.cwd() / Layout().root
     yield machine.locks(results if results.is_dir() else Path.cwd())
@@ -307,6 +348,7 @@ def examine(config: dict[str, Any]) -> Iterator[Finding | Cost]:
         yield Finding(RED, kind.name, str(error))  # which says what to do
         return
     yield from complete(config, by_name)
+    yield from tables(config, by_name)
     yield from files(found, len(folders), kind, config["convert"]["max_failed_fraction"])
     if kind is not VIDEO:
         yield from long_names(folders, ".")

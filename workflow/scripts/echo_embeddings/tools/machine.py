@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from packaging.requirements import Requirement
 
 from ..convert import video
-from ..core import settings
+from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.locks import file_lock, reach
 from ..core.names import one_line
@@ -68,7 +67,7 @@ def software() -> Iterator[Finding]:
     if missing:
         yield Finding(RED, "packages", f"missing: {', '.join(missing)}", fix)
     elif other:
-        yield Finding(AMBER, "packages", f"tested with others: {', '.join(other)}", fix)
+        yield Finding(AMBER if clone else RED, "packages", f"tested with others: {', '.join(other)}", fix)
     else:
         yield Finding(GREEN, "packages", f"all {len(wanted)} as {said}")
 
@@ -103,7 +102,9 @@ def cards(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Fi
         needed = estimate.card_bytes(model, architecture(model.constructor, model.family))
         if needed > smallest:
             says = f"{name} takes about {needed / 1e9:.0f} GB, a card here has {smallest / 1e9:.0f}"
-            yield Finding(AMBER, "GPU memory", says, "take a smaller model, or embed: {precision: bf16}")
+            # The jobs of a cluster get the cards of its nodes.
+            level = AMBER if shutil.which("sbatch") else RED
+            yield Finding(level, "GPU memory", says, "take a smaller model, or embed: {precision: bf16}")
         else:
             yield Finding(GREEN, "GPU memory", f"{name} takes {needed / 1e9:.1f} of {smallest / 1e9:.0f} GB and more")
 
@@ -122,8 +123,15 @@ def _why_no_card() -> str:
     )
 
 
-def cluster() -> Iterator[Finding]:
-    """SLURM, and the partitions that the profile names."""
+def cluster(given: Path | None = None) -> Iterator[Finding]:
+    """SLURM, and the partitions that the profile names: the file that is `given`, or else that of profiles/slurm.
+
+    What is wrong with a profile that is given makes its run fail; without one a run may be meant that needs no SLURM.
+    """
+    wrong = RED if given and configuration.profile_of(given).get("executor") == "slurm" else AMBER
+    if not shutil.which("sbatch") and wrong == RED:
+        yield Finding(RED, "SLURM", f"there is no sbatch, and {given} gives the jobs to it", "go where it is")
+        return
     if not shutil.which("sbatch"):
         yield Finding(GREEN, "SLURM", "none here: run without --profile, or on a node of the cluster")
         return
@@ -131,19 +139,23 @@ def cluster() -> Iterator[Finding]:
         listed = subprocess.run(["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, check=True)
     except subprocess.CalledProcessError as error:
         says = f"sinfo does not answer: {one_line(error.stderr.strip().rpartition(chr(10))[2])}"
-        yield Finding(AMBER, "SLURM", says, "run this on a node of the cluster")
+        yield Finding(wrong, "SLURM", says, "run this on a node of the cluster")
         return
-    places = [top / "profiles/slurm/config.yaml" for top in (Path.cwd(), repository()) if top]
+    places = [given] if given else [top / "profiles/slurm/config.yaml" for top in (Path.cwd(), repository()) if top]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         yield Finding(AMBER, "SLURM", f"no {places[0]}", "copy profiles/slurm of the workflow's repository here")
         return
-    profile = yaml.safe_load(path.read_text())
-    wanted = dict(part.split("=", 1) for part in profile["default-resources"]).get("slurm_partition")
-    named = {wanted, *(rule.get("slurm_partition") for rule in profile.get("set-resources", {}).values())} - {None}
+    profile = configuration.profile_of(path)
+    resources = profile.get("default-resources") or {}
+    if not isinstance(resources, dict):
+        resources = dict(part.split("=", 1) for part in resources)
+    rules = (profile.get("set-resources") or {}).values()
+    named = {resources.get("slurm_partition"), *(rule.get("slurm_partition") for rule in rules)} - {None}
     if absent := sorted(str(name) for name in named - set(listed.stdout.split())):
-        says = f"profiles/slurm names {', '.join(absent)}; there are {', '.join(sorted(set(listed.stdout.split())))}"
-        yield Finding(AMBER, "SLURM", says, "change slurm_partition in a copy of profiles/slurm; see docs/slurm.md")
+        name = given or "profiles/slurm"
+        says = f"{name} names {', '.join(absent)}; there are {', '.join(sorted(set(listed.stdout.split())))}"
+        yield Finding(wrong, "SLURM", says, "change slurm_partition in a copy of profiles/slurm; see docs/slurm.md")
     else:
         yield Finding(GREEN, "SLURM", f"has the profile's partitions: {', '.join(sorted(map(str, named)))}")
 
