@@ -81,3 +81,12 @@ def test_an_incomplete_collection_stops_before_the_merge(listed):
     differences = pd.read_csv(listed / "results/record_list/differences.tsv", sep="\t")
     assert differences["what"].tolist() == ["listed, not on the disk", "on the disk, not listed"]
     assert not re.search(r"^rule merge:", result.stdout, re.MULTILINE)
+
+
+def test_a_table_that_fits_no_file_stops_the_run(listed):
+    (listed / "views.csv").write_text("video,view\nabc.avi,A4C\n")
+    target = "results/embeddings/vit-tiny_embeddings_p10.pt"
+    result = run_demo(listed, "--", target, change=TABLES)
+    assert result.returncode != 0
+    assert "config: tables.0: views.csv: none of its 1 keys is that of a file: it has 'abc.avi'" in result.stdout
+    assert "Traceback" not in result.stdout
