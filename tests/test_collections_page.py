@@ -96,7 +96,7 @@ def joined(text):
         probe.probe_folder(folder, Layout(), 64, limit=0, workers=1, timeout=60, max_failed_fraction=0)
         manifests[name] = Layout().manifest(64, name)
     frame, _ = join.join_tables(join.files_table(manifests), tables)
-    return frame[frame["status"] == CONVERTED], join.wanted_keys(manifests, tables)
+    return frame[frame["status"] == CONVERTED], join.wanted_keys(manifests, tables)[0]
 
 
 def test_echonet_dynamic(there):

@@ -37,8 +37,10 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 RESULTS = Layout()
+FOLDERS = {}
 try:
-    FOLDERS = {} if NO_FOLDERS else find_folders(TOP, config["folders"], KIND)
+    if not NO_FOLDERS:
+        FOLDERS = find_folders(TOP, config["folders"], KIND)
 except UserError as error:
     # Right before the target physionet has fetched them.
     fetch = "; `snakemake physionet` fetches what physionet.include names" if config["physionet"]["version"] else ""

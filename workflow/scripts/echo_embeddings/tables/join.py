@@ -306,8 +306,8 @@ def join_tables(frame: pd.DataFrame, tables: Tables, used: Iterable[str] = ()) -
         at = _places(index, looked_up)
         found = content[~repeated].reset_index(drop=True).reindex(pd.Index(at)).set_axis(frame.index)
         twice = sorted(set(content.loc[repeated, table.key]))
-        key, like = (_first(names) for names in (content[table.key], looked_up[-1]))
-        joins.append(Join(table, len(content), twice, at >= 0, tuple(notes), key, like))
+        like = next(filter(None, map(_first, reversed(looked_up))), None)  # the shortest that a file has
+        joins.append(Join(table, len(content), twice, at >= 0, tuple(notes), _first(content[table.key]), like))
         frame = pd.concat([frame, found[names]], axis=1)
         for name in extra:
             frame[name] = _filled(frame[name], found[name], content[name])
