@@ -58,7 +58,7 @@ def rows_done(top: Path) -> int:
     return journal.read_text().count("\n") if journal.exists() else 0
 
 
-@pytest.mark.parametrize(("clips", "kills"), [(CLIPS, 4), pytest.param(28, 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("clips", "kills"), [(8, 4), pytest.param(28, 20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment(tmp_path, clips, kills):
     """Kills are spread over the run, one in each part of it, from its start to its last clips."""
     folder = folder_of(tmp_path / "dicom", clips)

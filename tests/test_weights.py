@@ -55,6 +55,7 @@ def identity(path):
     return status.st_ino, status.st_mtime_ns
 
 
+@pytest.mark.slow
 def test_only_an_absent_one_is_fetched_and_one_that_is_there_is_never_touched(work, server, content):
     dry = run_demo(work, "-n", VECTORS)
     assert dry.returncode == 0, dry.stdout
