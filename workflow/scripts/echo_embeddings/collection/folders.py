@@ -101,16 +101,15 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def leads_nowhere(path: str | os.DirEntry[str]) -> bool:
+def leads_nowhere(link: Path | os.DirEntry[str]) -> bool:
     """Whether it is a link to what is not there: a file that git-annex has not fetched yet, say."""
-    entry = Path(path) if isinstance(path, str) else path  # which knows by now if it is a link, and where it leads
-    if entry.is_symlink():
-        try:
-            entry.stat()
-        except FileNotFoundError:
-            return True
-        except OSError:  # a link that leads to itself
-            return False
+    try:
+        if link.is_symlink():
+            link.stat()  # which an entry that was looked at remembers
+    except FileNotFoundError:
+        return True
+    except OSError:  # a link that leads to itself
+        return False
     return False
 
 

@@ -253,10 +253,10 @@ def _kept(journal: Journal, folder: Folder, tree: Path, path: str) -> Row | None
     row = journal.row(encode_name(path))
     if row is None or row.status == FAILED:
         return None
-    source = os.path.join(folder.path, path)
+    source = Path(folder.path, path)
     try:
         if not leads_nowhere(source):
-            status = os.stat(source)
+            status = source.stat()
             if (status.st_size, status.st_mtime_ns) != (row.bytes, row.mtime_ns):
                 return None
         if row.status == CONVERTED and (tree / row.mp4).stat().st_size != row.mp4_bytes:
