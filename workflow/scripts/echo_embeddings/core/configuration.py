@@ -14,6 +14,7 @@ from typing import Any
 from . import registry
 from .errors import UserError
 from .package import repository
+from .pattern import PathPattern
 from .recipe import RECIPES
 from .schema import completed, load, problems, schema, unquoted
 
@@ -94,6 +95,11 @@ def _input_problems(config: Mapping[str, Any], data: bool) -> Iterator[str]:
         )
     if config.get("require_complete") and "record_list" in config and not record_list:
         yield "config: require_complete: set record_list too, which says what complete is"
+    if layout := config.get("layout"):
+        try:
+            PathPattern(layout)
+        except UserError as error:
+            yield str(error)
     for i, folder in enumerate(config.get("folders", [])):
         if "/" in folder:
             yield f"config: folders.{i}: {folder!r} has a '/': point dicom_dir one level deeper"
