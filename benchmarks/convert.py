@@ -124,7 +124,7 @@ def digest(paths: list[str], rounds: int = 20) -> None:
 FOLDER_JOB = """
 import os, sys
 from pathlib import Path
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert.folder import convert_folder
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.layout import Layout

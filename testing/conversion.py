@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import folder as conversion
 from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout

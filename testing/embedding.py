@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
@@ -64,7 +65,7 @@ def run(paths, model=MODEL, max_failed_fraction=0.5, tables=None, pooling="mean"
     options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=1, save_every=2)
     options = dataclasses.replace(options, **changes)
     embed_folder(
-        "p10", model, paths.checkpoint, paths.tree, paths.layout, options,
+        Folder("p10", str(paths.tree)), model, paths.checkpoint, paths.tree, paths.layout, options,
         max_failed_fraction=max_failed_fraction, pooling=pooling, tables=tables, collection=collection,
     )  # fmt: skip
     return torch.load(paths.vectors)

@@ -6,10 +6,13 @@ import subprocess
 
 import pytest
 
-from echo_embeddings.collection.folders import Folder, find_folders, list_files, mp4_name
+from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.collection.kinds import mp4_name
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.dicom.header import Skip, read_header
 from echo_embeddings.dicom.mark import has_dicom_mark
+from testing.conversion import convert_folder, paths_in
 
 DICOM = bytes(128) + b"DICM"
 
@@ -51,7 +54,7 @@ def test_dicom_directly_in_dicom_dir_form_one_folder(tmp_path):
     put(top / "p10/b.dcm")
     found = find_folders(str(top), [])
     assert list(found) == ["p10", "flat"]
-    assert list_files(found["flat"]) == ["a.dcm"]
+    assert found["flat"].files() == ["a.dcm"]
     before = found["flat"].survey().fingerprint, found["p10"].survey().fingerprint
     put(top / "p10/c.dcm")
     put(top / "p12/c.dcm")
@@ -103,8 +106,11 @@ def test_archives_of_dicom_are_refused_with_the_line_that_unpacks_them(tmp_path,
     put(tmp_path / "p11/x")
     put(tmp_path / place / "s1/one.dcm")
     pack(tmp_path / place, kind)
+    found = find_folders(str(tmp_path), [])
+    name = "p10" if "/" in place else tmp_path.name
+    assert sorted(found) == sorted([name, "p11"])
     with pytest.raises(UserError, match="DICOM in an archive; unpack it, and others like it: ") as refused:
-        find_folders(str(tmp_path), [])
+        convert_folder(found[name], paths_in(tmp_path.with_name("results")))
     line = str(refused.value).rpartition(": ")[2]
     (made,) = tmp_path.rglob("a study.*")
     assert line == command.format(f"'{made}'", made.parent)
@@ -132,7 +138,9 @@ def test_other_archives_and_what_looks_like_one_are_files_like_any_other(tmp_pat
     content = (tmp_path / "tables.zip").read_bytes()
     put(tmp_path / "notes/cut.zip", content[:30])
     put(tmp_path / "notes/damaged.zip", content.replace(b"subject_id", b"subject_if"))
-    assert list(find_folders(str(tmp_path), [])) == ["p11"]
+    # Its job, which looks into them, finds nothing.
+    found = find_folders(str(tmp_path), ["notes", "p11"])
+    assert {row.reason for row in convert_folder(found["notes"], paths_in(tmp_path / "r")).values()} == {"not DICOM"}
 
 
 def test_fingerprint_sees_files_come_and_go_at_any_depth_and_no_other_folder(tmp_path):
@@ -182,7 +190,7 @@ def test_files_in_byte_order_with_odd_ones_and_without_endless_loops(tmp_path):
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(top / "socket"))
     server.close()
-    found = list_files(Folder("p10", str(top)))
+    found = Folder("p10", str(top)).files()
     expected = [b"a b.dcm", b"a/1", b"b/2", b"broken", b"caf\xe9", b"fifo", b"itself", b"socket"]
     assert [os.fsencode(f) for f in found] == expected
     assert not has_dicom_mark(str(top / "fifo"))
@@ -203,4 +211,4 @@ def test_a_linked_folder_is_followed(tmp_path):
     put(tmp_path / "elsewhere/x/1")
     (tmp_path / "dicom").mkdir()
     os.symlink("../elsewhere", tmp_path / "dicom/p10")
-    assert list_files(find_folders(str(tmp_path / "dicom"), [])["p10"]) == ["x/1"]
+    assert find_folders(str(tmp_path / "dicom"), [])["p10"].files() == ["x/1"]

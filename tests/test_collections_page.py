@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 
-from echo_embeddings.collection.folders import VIDEO, collection_source, find_folders
+from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.collection.kinds import VIDEO
+from echo_embeddings.collection.source import Collection
 from echo_embeddings.convert import probe
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.errors import UserError
@@ -90,9 +92,8 @@ def joined(text):
     configuration.check(config)
     tables = settings.tables(config)
     selection.check(tables, config["export"]["columns"])
-    top, kind = collection_source(config)
     manifests = {}
-    for name, folder in find_folders(top, config["folders"], kind).items():
+    for name, folder in Collection.of(config).units().items():
         probe.probe_folder(folder, Layout(), 64, limit=0, workers=1, timeout=60, max_failed_fraction=0)
         manifests[name] = Layout().manifest(64, name)
     frame, _ = join.join_tables(join.files_table(manifests), tables)

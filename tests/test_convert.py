@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from pydicom.pixels import pixel_array
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import folder as convert_module
 from echo_embeddings.convert.folder import _small_frames, convert_file
 from echo_embeddings.core import manifest

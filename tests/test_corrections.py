@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.core.manifest import Row
 from testing.conversion import SETTINGS, convert_folder, paths_in
 from testing.dicoms import FRAMES, NATIVE, cine, drawn, save, subsampled

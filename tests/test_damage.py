@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.core import progress, state
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.settings import Table
@@ -96,13 +96,13 @@ def test_a_damaged_shard(six_clips, computed, capsys, content):
 def test_a_shard_with_a_few_bytes_changed_is_read_or_set_aside(tmp_path_factory, data):
     top = tmp_path_factory.mktemp("shards")
     vectors = {f"k{i}": torch.full((4,), float(i)) for i in range(3)}
-    Shards(top, "f").add(vectors, dict.fromkeys(vectors, "identity"))
-    (path,) = top.glob("*.pt")
+    Shards(top, Folder("p10", "."), "f").add(vectors, dict.fromkeys(vectors, "identity"))
+    (path,) = top.rglob("*.pt")
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
-    found = Shards(top, "f").vectors(dict.fromkeys(vectors, "identity"))
+    found = Shards(top, Folder("p10", "."), "f").vectors(dict.fromkeys(vectors, "identity"))
     assert all(vector.shape == (4,) and vector.isfinite().all() for vector in found.values())
     assert path.exists() or path.with_name(f"{path.name}.damaged").exists()
     shutil.rmtree(top)
@@ -111,7 +111,7 @@ def test_a_shard_with_a_few_bytes_changed_is_read_or_set_aside(tmp_path_factory,
 @pytest.mark.parametrize("content", FEATURES.values(), ids=FEATURES)
 def test_a_damaged_file_of_features(six_clips, computed, capsys, content):
     run(six_clips, pooling="time", batch_size=2, save_every=2)
-    directory = six_clips.layout.feature_files("time", "tiny", "p10")
+    directory = six_clips.layout.feature_files("time", "tiny") / "p10"
     index = six_clips.layout.feature_index("time", "tiny", "p10")
     file = sorted(directory.glob("*.safetensors"))[0]
     held = index.read_text().count(file.name)

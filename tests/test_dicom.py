@@ -13,7 +13,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_color_lut, pixel_array
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import (
     Clip,

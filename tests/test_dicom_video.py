@@ -15,7 +15,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import video
 from echo_embeddings.dicom.frames import decode_frames
 from testing.conversion import convert_folder, paths_in

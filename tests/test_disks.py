@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert.journal import Journal
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
@@ -32,7 +32,7 @@ SAME = dict.fromkeys(KEYS, "identity")
 
 
 def write_journal(top: Path) -> None:
-    with Journal(top / "rows.jsonl", Folder("p10", "."), SETTINGS, {row.path for row in ROWS}) as journal:
+    with Journal(top, Folder("p10", "."), SETTINGS, {row.path for row in ROWS}) as journal:
         for row in ROWS:
             journal.add(row)
 
@@ -52,8 +52,8 @@ WRITERS = {
     "vectors.pt": lambda top: write_vectors(top / "vectors.pt", KEYS, MATRIX),
     "all.npy": write_matrix,
     "x.parquet": write_parquet,
-    ".pt": lambda top: Shards(top, "f").add(CLIPS, SAME),
-    ".safetensors": lambda top: Features(top, "f").add(CLIPS, SAME),
+    ".pt": lambda top: Shards(top, Folder("p10", "."), "f").add(CLIPS, SAME),
+    ".safetensors": lambda top: Features(top, Folder("p10", "."), "f").add(CLIPS, SAME),
 }
 
 
@@ -65,7 +65,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, name):
         assert caught.value.errno in FULL
         assert caught.value.filename.startswith(str(tmp_path / "disk"))
         assert caught.value.filename.endswith(name)
-        left = [path.name for path in (tmp_path / "disk").iterdir()]
+        left = [path.name for path in (tmp_path / "disk").rglob("*") if path.is_file()]
         assert left in ([], ["rows.jsonl"], ["all.keys.tsv"])
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from echo_embeddings.collection.folders import find_folders, list_files
+from echo_embeddings.collection.folders import find_folders
 from echo_embeddings.core import configuration
 from echo_embeddings.tools import doctor, machine
 from testing import REPOSITORY
@@ -293,7 +293,7 @@ def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir,
     shutil.copytree(collection_dir / "p11", tmp_path / "p11")
     folders = list(find_folders(str(tmp_path), []).values())
     found = doctor.sample(folders, ("US",))
-    total = sum(len(list_files(folder)) for folder in folders)
+    total = sum(len(folder.files()) for folder in folders)
     assert (found.files, found.looked_at) == (total, sum(found.outcomes.values()))
     assert found.looked_at < total
     assert found.looked_at <= doctor.SAMPLE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError

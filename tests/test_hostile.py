@@ -15,7 +15,7 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest

@@ -14,7 +14,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from echo_embeddings.collection.folders import Folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import folder as conversion
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest, workers

@@ -11,7 +11,9 @@ import pytest
 from snakemake.io import PeriodicityDetector
 from snakemake.pathvars import PATHVAR_REGEX
 
-from echo_embeddings.collection.folders import Folder, find_folders, mp4_name
+from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.collection.kinds import mp4_name
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError

@@ -11,7 +11,8 @@ import pytest
 import torch
 from pydicom.data import get_testdata_file
 
-from echo_embeddings.collection.folders import VIDEO, find_folder, find_folders
+from echo_embeddings.collection.folders import find_folder, find_folders
+from echo_embeddings.collection.kinds import VIDEO
 from echo_embeddings.convert import probe
 from echo_embeddings.core import configuration, manifest
 from echo_embeddings.core.errors import UserError

@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_named_and_left_and_so_is_a_folder_at_work(work):
     arguments = ("scrub", "--directory", work, "--configfile", REPOSITORY / "config/demo.yaml", "--delete")
     with exclusive_lock(work / "results/state/convert/256/p10", "p10"):
         done = run_command(*arguments)
-        assert "p10 at 256: another run is at work on this folder" in done.stderr
+        assert "p10: another run is at work on this folder" in done.stderr
     assert paths[1].exists()
     (work / "results/mp4/256/p11.manifest.tsv").unlink()
     done = run_command(*arguments)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from echo_embeddings.collection.folders import Folder, find_folders
+from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.manifest import Row

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from echo_embeddings.collection.folders import find_folder
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert.folder import convert_folder
 from echo_embeddings.core import configuration, corrections, fingerprint, manifest, settings
 from echo_embeddings.core.corrections import Correction
@@ -83,8 +84,9 @@ def embedded(name="tiny", pool="mean", folder="p10", **changes):
     model = dataclasses.replace(settings.model(config, registry, name), **changes)
     layout = Layout()
     options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
+    tree = layout.mp4(32, folder)
     embed_folder(
-        folder, model, Path("weights/tiny.pt"), layout.mp4(32, folder), layout, options,
+        Folder(folder, str(tree)), model, Path("weights/tiny.pt"), tree, layout, options,
         max_failed_fraction=0, pooling=pool,
     )  # fmt: skip
     counts = json.loads(layout.run_record(name, folder).read_text())["counts"]

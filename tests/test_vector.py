@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
@@ -65,7 +66,7 @@ def test_the_stage_gives_the_vectors_of_the_oracle(videos, encoder, reference, w
     constructor, _ = encoder
     model = Model("drawn", constructor, 256, ARCHITECTURES[constructor].embed_dim, "encoder", 16, precision)
     options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=10)
-    embed_folder("p10", model, weights, path.parent, layout, options, max_failed_fraction=0)
+    embed_folder(Folder("p10", str(path.parent)), model, weights, path.parent, layout, options, max_failed_fraction=0)
     vector = torch.load(layout.vectors("drawn", "p10"))[path.name]
     assert vector.dtype == torch.float32
     assert relative(vector, reference["large"]) < bound

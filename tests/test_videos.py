@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from echo_embeddings.collection.folders import VIDEO, find_folders
+from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.collection.kinds import VIDEO
 from echo_embeddings.convert import probe, video
 from echo_embeddings.core import corrections, manifest
 from echo_embeddings.core.layout import Layout

@@ -5,7 +5,7 @@ import re
 import sys
 from dataclasses import asdict
 
-from echo_embeddings.collection.folders import collection_source, find_folder, find_folders
+from echo_embeddings.collection.source import Collection
 from echo_embeddings.core import configuration, corrections, registry, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
@@ -29,7 +29,7 @@ def check_configuration():
 try:
     configuration.check_files(CONFIGFILES)
     REGISTRY, NO_FOLDERS = check_configuration()
-    TOP, KIND = collection_source(config)
+    COLLECTION = Collection.of(config)
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])
     SELECTING = selection.used(TABLES)
@@ -40,7 +40,7 @@ RESULTS = Layout()
 FOLDERS = {}
 try:
     if not NO_FOLDERS:
-        FOLDERS = find_folders(TOP, config["folders"], KIND)
+        FOLDERS = COLLECTION.units()
 except UserError as error:
     # Right before the target physionet has fetched them.
     fetch = "; `snakemake physionet` fetches what physionet.include names" if config["physionet"]["version"] else ""
@@ -70,13 +70,21 @@ def this_attempt(wildcards, attempt):
     return attempt
 
 
+@functools.cache
+def surveys():
+    """What all units look like now, by one walk through the collection; a job looks at its own alone."""
+    return COLLECTION.surveys()
+
+
 @functools.cache  # Snakemake asks several times a job
 def survey(folder):
-    """What the folder looks like now: its fingerprint and its number of files."""
+    """What the folder or unit looks like now: its fingerprint and its number of files."""
     if NO_FOLDERS:
         stop(NO_FOLDERS)
     try:
-        return find_folder(TOP, folder, KIND).survey()
+        if COLLECTION.division and MAIN_PROCESS:
+            return surveys()[folder]
+        return (FOLDERS.get(folder) or COLLECTION.unit(folder)).survey()
     except UserError as error:
         stop(error)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from echo_embeddings.collection.folders import find_folders
+from echo_embeddings.collection.source import Collection
 from echo_embeddings.core import job, settings
 from echo_embeddings.tables import inventory
 
@@ -11,7 +11,7 @@ if __name__ == "__main__":
         config = snakemake.config
         inventory.check(
             settings.tables(config).record_list,
-            find_folders(config["dicom_dir"], config["folders"]),
+            Collection.of(config).units(),
             Path(snakemake.output[0]),
             everything=not config["folders"],
             require_complete=snakemake.params.require_complete,

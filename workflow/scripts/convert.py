@@ -1,6 +1,6 @@
 """Rule convert: a folder of DICOM to a tree of MP4 files and its manifest."""
 
-from echo_embeddings.collection.folders import find_folder
+from echo_embeddings.collection.source import Collection
 from echo_embeddings.convert.folder import convert_folder
 from echo_embeddings.core import job, settings
 from echo_embeddings.core.layout import Layout
@@ -9,7 +9,7 @@ if __name__ == "__main__":
     with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         keys = snakemake.config["convert"]
         convert_folder(
-            find_folder(snakemake.config["dicom_dir"], snakemake.wildcards.folder),
+            Collection.of(snakemake.config).unit(snakemake.wildcards.folder),
             Layout(),
             settings.convert_settings(snakemake.config, int(snakemake.wildcards.size)),
             limit=snakemake.params.limit,

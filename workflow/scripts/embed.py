@@ -1,9 +1,8 @@
 """Rule embed: a folder's MP4 tree and a checkpoint to one vector a clip."""
 
-import functools
 from pathlib import Path
 
-from echo_embeddings.collection.folders import collection_source, find_folders, mp4_tree
+from echo_embeddings.collection.source import Collection
 from echo_embeddings.core import configuration, job, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
@@ -12,15 +11,15 @@ if __name__ == "__main__":
     with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
         registry = configuration.check(snakemake.config)
         model = settings.model(snakemake.config, registry, snakemake.wildcards.model)
-        folder = snakemake.wildcards.folder
         keys = snakemake.config["embed"]
         layout = Layout()
-        top, kind = collection_source(snakemake.config)
+        collection = Collection.of(snakemake.config)
+        unit = collection.unit(snakemake.wildcards.folder)
         embed_folder(
-            folder,
+            unit,
             model,
             Path(snakemake.input.checkpoint),
-            mp4_tree(snakemake.config, layout, model.resolution, folder),
+            collection.tree(unit, layout, model.resolution),
             layout,
             ComputeOptions(
                 device=keys["device"],
@@ -34,6 +33,6 @@ if __name__ == "__main__":
             max_failed_fraction=keys["max_failed_fraction"],
             pooling=keys["pool"],
             tables=settings.tables(snakemake.config),
-            collection=functools.partial(find_folders, top, snakemake.config["folders"], kind),
+            collection=collection.units,
             terminal=terminal,
         )

@@ -1,6 +1,6 @@
 """Rule probe: the manifest of a folder of videos that are there already."""
 
-from echo_embeddings.collection.folders import VIDEO, find_folder
+from echo_embeddings.collection.source import Collection
 from echo_embeddings.convert import probe
 from echo_embeddings.core import job
 from echo_embeddings.core.layout import Layout
@@ -10,7 +10,7 @@ if __name__ == "__main__":
         size, folder = snakemake.wildcards.size, snakemake.wildcards.folder
         keys = snakemake.config["convert"]
         probe.probe_folder(
-            find_folder(snakemake.params.mp4_dir, folder, VIDEO),
+            Collection.of(snakemake.config).unit(folder),
             Layout(),
             int(size),
             limit=snakemake.params.limit,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from echo_embeddings import qc
-from echo_embeddings.collection.folders import mp4_tree
+from echo_embeddings.collection.source import Collection
 from echo_embeddings.core import job, settings
 from echo_embeddings.core.layout import Layout
 
@@ -11,7 +11,8 @@ if __name__ == "__main__":
     with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         model, params = snakemake.wildcards.model, snakemake.params
         layout = Layout()
-        trees = {folder: mp4_tree(snakemake.config, layout, params.size, folder) for folder in params.folders}
+        collection = Collection.of(snakemake.config)
+        trees = {name: collection.tree(collection.unit(name), layout, params.size) for name in params.folders}
         record_list = snakemake.input.get("record_list")
         qc.make_model_page(
             model,

@@ -19,19 +19,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..collection.folders import Folder, leads_nowhere, list_files, mp4_name
+from ..collection.kinds import mp4_name
+from ..collection.units import Unit
+from ..collection.walk import leads_nowhere
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.files import PART, blake2b_of, naming, part_of
 from ..core.layout import Layout
-from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
 from ..core.names import decode_name, encode_name
 from ..core.progress import Progress
 from ..core.settings import ConvertSettings
 from ..core.workers import Failure, at_work
+from ..dicom.archives import unpack_command
 from ..dicom.frames import decode_frames
-from ..dicom.header import Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
+from ..dicom.header import ARCHIVE, Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
 from ..dicom.mark import has_dicom_mark
 from . import video
 from .journal import Journal
@@ -45,11 +47,11 @@ FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states
 # --- one file ---------------------------------------------------------------------------------------
 
 
-def convert_file(source: str, path: str, target: Path, settings: ConvertSettings) -> Row:
+def convert_file(source: str, path: str, target: Path, settings: ConvertSettings, mark: str = "") -> Row:
     """Convert the file at `source` to the MP4 `target` if it is a clip; returns its row.
 
-    `path` is its name in the manifest. Whatever is wrong with the file ends in the row's reason. Raises
-    `OSError` for what is wrong with the output (a full disk, say).
+    `path` is its name in the manifest, `mark` stands in the names of files in the making. Whatever is wrong with the
+    file ends in the row's reason. Raises `OSError` for what is wrong with the output (a full disk, say).
     """
     try:
         status = os.stat(source)
@@ -61,7 +63,7 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
         facts.update(describe_header(dataset))
         clip = check_clip(source, dataset, offset, settings.modalities)
         fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
-        facts |= _write_mp4(clip, target, settings, float(fps))
+        facts |= _write_mp4(clip, target, settings, float(fps), mark)
     except Skip as reason:
         return Row(path, "", SKIPPED, str(reason), **facts)
     except (Unreadable, video.VideoError) as reason:
@@ -75,13 +77,13 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
     return Row(path, key, CONVERTED, "", **facts)
 
 
-def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float) -> dict[str, Any]:
+def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float, mark: str) -> dict[str, Any]:
     """Write the clip to the file `target`, whole or not at all; returns what the manifest says of it, by column."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
     # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
-    part = part_of(target, os.getpid())
+    part = part_of(target, os.getpid(), end=mark + PART)
     try:
         frames = video.write(part, _small_frames(clip, settings.size, target.parent), settings, fps)
         facts = {"frames": frames, "mp4_bytes": part.stat().st_size, "mp4_blake2b": blake2b_of(part)}
@@ -124,7 +126,7 @@ def _small_frames(clip: Clip, size: int, directory: Path) -> Iterator[NDArray[np
 
 
 def convert_folder(
-    folder: Folder,
+    folder: Unit,
     layout: Layout,
     settings: ConvertSettings,
     *,
@@ -138,18 +140,21 @@ def convert_folder(
 
     `limit` > 0 looks at the files up to and including the first `limit` multi-frame ones only. `timeout`
     is in seconds a file, `terminal` is for a live line. Raises `UserError` if another run has the folder,
-    ffmpeg does not take the settings, or more than `max_failed_fraction` of the clips failed: failed /
-    (converted + failed). Raises `OSError` if the disk is full.
+    ffmpeg does not take the settings, there is no clip and DICOM in an archive, or more than `max_failed_fraction` of
+    the clips failed: failed / (converted + failed). Raises `OSError` if the disk is full.
     """
     started = time.monotonic()
-    tree = layout.mp4(settings.size, folder.name)
-    state = layout.state("convert", settings.size, folder.name)
-    with exclusive_lock(state, folder.name):
-        _sweep(tree)
-        listed = list_files(folder)
+    tree = folder.tree(layout, settings.size)
+    top = layout.state("convert", settings.size)
+    state = top / folder.name
+    with folder.locked(top):
+        _sweep(folder, tree)
+        listed = folder.files()
         chosen = _first_clips(folder, listed, limit) if limit else listed
-        journal = Journal(state / "rows.jsonl", folder, settings, {encode_name(path) for path in listed})
+        journal = Journal(top, folder, settings, {encode_name(path) for path in listed})
         rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
+        carried = journal.carry((encode_name(path) for path in chosen if path not in rows), tree)
+        rows |= {path: row for path in map(decode_name, carried) if (row := _kept(journal, folder, tree, path))}
         collisions = _collisions(folder, chosen)
         rows |= {
             path: _failed(folder, path, f"name collision with {encode_name(other)}")
@@ -157,7 +162,7 @@ def convert_folder(
         }
         todo = [path for path in chosen if path not in rows]
         print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
-        _prune(tree, listed, ())  # now too: an old MP4 may be where a new one needs a directory
+        _prune(folder, tree, listed, ())  # now too: an old MP4 may be where a new one needs a directory
         before = len(chosen) - len(todo)
         with (
             journal,
@@ -173,13 +178,14 @@ def convert_folder(
         manifest.write(state / "manifest.tsv", made)
         _summarize(folder.name, made, time.monotonic() - started)
         _judge(folder.name, made, state / "manifest.tsv", max_failed_fraction)
-        _prune(tree, listed, made)  # a job that fails, as where a disk is away, deletes nothing
+        _refuse_archives(folder, made)
+        _prune(folder, tree, listed, made)  # a job that fails, as where a disk is away, deletes nothing
         table = layout.manifest(settings.size, folder.name)
         manifest.write(table, made)
         manifest.write_digest(table, layout.manifest_digest(settings.size, folder.name))
 
 
-def _first_clips(folder: Folder, listed: list[str], limit: int) -> list[str]:
+def _first_clips(folder: Unit, listed: list[str], limit: int) -> list[str]:
     """The files up to the `limit`-th multi-frame one."""
     clips = 0
     for i, path in enumerate(listed):
@@ -193,7 +199,7 @@ def _first_clips(folder: Folder, listed: list[str], limit: int) -> list[str]:
     return listed
 
 
-def _collisions(folder: Folder, listed: Iterable[str]) -> dict[str, str]:
+def _collisions(folder: Unit, listed: Iterable[str]) -> dict[str, str]:
     """Of the DICOM files that would give one MP4 name, or need it for a directory: each with another of them."""
     by_name, below = collections.defaultdict(list), collections.defaultdict(list)
     for path in listed:
@@ -219,7 +225,7 @@ def _has_mark(path: str) -> bool:
         return False
 
 
-def _failed(folder: Folder, path: str, reason: str) -> Row:
+def _failed(folder: Unit, path: str, reason: str) -> Row:
     """The row of a file that no worker could report on."""
     try:
         status = os.stat(os.path.join(folder.path, path))
@@ -229,23 +235,27 @@ def _failed(folder: Folder, path: str, reason: str) -> Row:
 
 
 def _convert_all(
-    folder: Folder, tree: Path, paths: list[str], settings: ConvertSettings, number: int, timeout: float
+    folder: Unit, tree: Path, paths: list[str], settings: ConvertSettings, number: int, timeout: float
 ) -> Iterator[tuple[str, Row]]:
     """Convert files in `number` worker processes that can be killed; yield each with its row as it is done.
 
     A file that takes longer than `timeout` seconds or ends its worker is a failed row.
     """
-    tasks = [(os.path.join(folder.path, path), encode_name(path), tree / mp4_name(path), settings) for path in paths]
+    keys = [mp4_name(path) for path in paths]
+    tasks = [
+        (os.path.join(folder.path, path), encode_name(path), tree / key, settings, _mark(folder.bucket(key)))
+        for path, key in zip(paths, keys, strict=True)
+    ]
     try:
         with at_work(convert_file, tasks, number, timeout, limit="convert.timeout") as results:
             for (_, name, *_), made in results:
                 path = decode_name(name)
                 yield path, _failed(folder, path, made) if isinstance(made, Failure) else made
     finally:
-        _sweep(tree)
+        _sweep(folder, tree)
 
 
-def _kept(journal: Journal, folder: Folder, tree: Path, path: str) -> Row | None:
+def _kept(journal: Journal, folder: Unit, tree: Path, path: str) -> Row | None:
     """The row made before, if the file and its MP4 are still what they were; failures are tried again.
 
     A file that a link does not lead to any more is not there now, and may be again: what was made of it stays.
@@ -266,24 +276,37 @@ def _kept(journal: Journal, folder: Folder, tree: Path, path: str) -> Row | None
     return row
 
 
-def _sweep(tree: Path) -> None:
+def _mark(bucket: str) -> str:
+    """What names of files in the making end with, by which other units know that they are not theirs."""
+    return f".{bucket.rpartition('/')[2]}" if "/" in bucket else ""
+
+
+def _sweep(folder: Unit, tree: Path) -> None:
     """Delete what a killed run left half-written."""
-    for part in tree.rglob("*" + PART):
-        if part.is_file():
-            part.unlink(missing_ok=True)
+    own = tuple(_mark(bucket) + PART for bucket in folder.buckets)
+    for directory, names, alone in folder.made(tree):
+        for name in names:
+            if name.endswith(PART if alone else own):
+                (directory / name).unlink(missing_ok=True)
 
 
-def _prune(tree: Path, listed: Iterable[str], rows: Iterable[Row]) -> None:
+def _prune(folder: Unit, tree: Path, listed: Iterable[str], rows: Iterable[Row]) -> None:
     """Delete every MP4 whose DICOM is gone or is no clip any more, and empty directories.
 
     MP4 files of DICOM beyond `limit` stay.
     """
     wanted = {mp4_name(path) for path in listed}
     wanted -= {mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
-    for path in tree.rglob("*.mp4"):
-        if path.is_file() and path.relative_to(tree).as_posix() not in wanted:
-            path.unlink()
-    for directory, _, _ in os.walk(tree, topdown=False):
+    directories = []
+    for directory, names, alone in folder.made(tree):
+        for name in names:
+            path = directory / name
+            key = path.relative_to(tree).as_posix()
+            if name.endswith(".mp4") and key not in wanted and folder.has(key):
+                path.unlink()
+        if alone:
+            directories.append(directory)
+    for directory in reversed(directories):
         with contextlib.suppress(OSError):  # it is not empty
             os.rmdir(directory)
 
@@ -303,6 +326,14 @@ def _summarize(name: str, rows: list[Row], seconds: float) -> None:
         f"{written:.2f} GB out), {counts[SKIPPED]} skipped, {counts[FAILED]} failed in {seconds:.0f} s",
         flush=True,
     )
+
+
+def _refuse_archives(folder: Unit, rows: list[Row]) -> None:
+    """Raise `UserError` if all DICOM there is lies in archives."""
+    packed = [row.path for row in rows if row.reason == ARCHIVE]
+    if packed and all(row.status == SKIPPED for row in rows):
+        path = os.path.join(folder.path, decode_name(packed[0]))
+        raise UserError(f"{path}: DICOM in an archive; unpack it, and others like it: {unpack_command(path)}")
 
 
 def _judge(name: str, rows: list[Row], saved: Path, max_failed_fraction: float) -> None:

@@ -3,41 +3,50 @@
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
-from ..collection.folders import Folder
+from ..collection.kinds import mp4_name
+from ..collection.units import Unit
 from ..core import corrections, fingerprint, manifest, state
-from ..core.files import atomic_write, naming
+from ..core.files import atomic_write, link, naming
 from ..core.manifest import Row
 from ..core.names import decode_name
 from ..core.settings import ConvertSettings
 
+JOURNAL = "rows.jsonl"  # its name in a job's state directory
+
 
 class Journal:
-    """One JSON object a line, added as it is made.
+    """One JSON object a line, added as it is made; a file for each bucket.
 
     Each row is kept with the fingerprint of the settings that it was made under, and with the corrections that
     apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts.
     """
 
-    def __init__(self, path: Path, folder: Folder, settings: ConvertSettings, listed: set[str]) -> None:
-        """Read the journal at `path` of `folder`, forget files that are not in `listed`, and open it for more."""
-        self._path, self._folder = path, folder
-        self._settings, self._fingerprint = settings, settings.fingerprint()
-        earlier = fingerprint.convert_0_1_0(settings)
+    def __init__(self, top: Path, folder: Unit, settings: ConvertSettings, listed: set[str]) -> None:
+        """Read that of each bucket of `folder`, below `top`; forget files that are not `listed`; and open them."""
+        self._top = top
+        self._folder, self._settings, self._fingerprint = folder, settings, settings.fingerprint()
+        self._earlier = dict.fromkeys(fingerprint.convert_0_1_0(settings), self._fingerprint)
         self._records: dict[str, dict[str, Any]] = {}
-        found, damage = records(path)
-        for record in found:
-            if record["settings"] in earlier:
-                record["settings"] = self._fingerprint
-            if record["row"]["path"] in listed:
-                self._records[record["row"]["path"]] = record
-        if damage:
-            state.set_aside(path, damage, copy=True)
-        with atomic_write(path) as part:
-            part.write_text("".join(json.dumps(r) + "\n" for r in self._records.values()), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        self._files: dict[str, TextIO] = {}
+        for bucket in folder.buckets:
+            path = top / bucket / JOURNAL
+            found, damage = records(path)
+            kept: dict[str, dict[str, Any]] = {}
+            for record in found:
+                record["settings"] = self._earlier.get(record["settings"], record["settings"])
+                name = record["row"]["path"]
+                if name in listed or not folder.has(_key(name)):
+                    kept[name] = record
+            if damage:
+                state.set_aside(path, damage, copy=True)
+            with atomic_write(path) as part:
+                part.write_text("".join(json.dumps(record) + "\n" for record in kept.values()), encoding="utf-8")
+            self._records |= kept
+            self._files[bucket] = path.open("a", encoding="utf-8")
 
     def row(self, path: str) -> Row | None:
         """The row of the file, if it was made under these settings."""
@@ -45,13 +54,40 @@ class Journal:
         row = Row(**record["row"]) if record else None
         return row if record and row and record["settings"] == self._made_under(row) else None
 
+    def carry(self, paths: Iterable[str], tree: Path) -> set[str]:
+        """Take over what was made of files where each folder was a unit; returns of which, and their MP4 are in `tree`.
+
+        `paths` are the manifest's names of the files.
+        """
+        wanted: dict[str, dict[str, str]] = {}  # folder -> name there -> name here
+        for path in paths:
+            if known := self._folder.in_folder(path):
+                wanted.setdefault(known[0], {})[known[1]] = path
+        carried = set()
+        for folder, names in wanted.items():
+            for record in records(self._top / folder / JOURNAL)[0]:
+                path = names.get(record["row"]["path"], "")
+                if path:
+                    mp4 = record["row"]["mp4"]
+                    key = _key(path) if mp4 else ""
+                    old, new = tree / folder / mp4, tree / key
+                    if old != new and old.is_file() and not new.exists():
+                        link(old, new)
+                    self._append(record["settings"], Row(**record["row"] | {"path": path, "mp4": key}))
+                    carried.add(path)
+        return carried
+
     def add(self, row: Row) -> None:
         """Append a row; from here on it survives whatever becomes of this process. Raises `OSError`: a full disk."""
-        record = {"settings": self._made_under(row), "row": dataclasses.asdict(row)}
+        self._append(self._made_under(row), row)
+
+    def _append(self, made_under: str, row: Row) -> None:
+        record = {"settings": self._earlier.get(made_under, made_under), "row": dataclasses.asdict(row)}
         self._records[row.path] = record
-        with naming(self._path):
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+        file = self._files[self._folder.bucket(_key(row.path))]
+        with naming(file.name):
+            file.write(json.dumps(record) + "\n")
+            file.flush()
 
     def _made_under(self, row: Row) -> str:
         source = os.path.join(self._folder.path, decode_name(row.path))
@@ -61,8 +97,14 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with naming(self._path):
-            self._file.close()
+        for file in self._files.values():
+            with naming(file.name):
+                file.close()
+
+
+def _key(path: str) -> str:
+    """The key of a clip by its path in the manifest."""
+    return mp4_name(decode_name(path))
 
 
 def records(path: Path) -> tuple[list[dict[str, Any]], str]:

@@ -12,12 +12,12 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..collection.folders import Folder, is_video, list_files
+from ..collection.kinds import is_video
+from ..collection.units import Unit
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.files import blake2b_of
 from ..core.layout import Layout
-from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, DEINTERLACED, FAILED, SKIPPED, Row
 from ..core.names import encode_name
 from ..core.progress import Progress
@@ -90,7 +90,7 @@ def suspicion(frames: NDArray[np.uint8]) -> str | None:
 
 
 def probe_folder(
-    folder: Folder,
+    folder: Unit,
     layout: Layout,
     size: int,
     *,
@@ -106,11 +106,12 @@ def probe_folder(
     the folder, or more than `max_failed_fraction` of the files cannot be read; the manifest in the job's state
     directory says which.
     """
-    state = layout.state("convert", size, folder.name)
-    with exclusive_lock(state, folder.name):
+    top = layout.state("convert", size)
+    state = top / folder.name
+    with folder.locked(top):
         rows = []
         clips = 0
-        paths = list_files(folder)
+        paths = folder.files()
         with Progress(folder.name, len(paths), "files", terminal, state=state, before=0) as progress:
             for row in _probe_all(folder.path, paths, workers, timeout):
                 rows.append(row)

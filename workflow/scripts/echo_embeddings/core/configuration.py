@@ -95,6 +95,8 @@ def _input_problems(config: Mapping[str, Any], data: bool) -> Iterator[str]:
         )
     if config.get("require_complete") and "record_list" in config and not record_list:
         yield "config: require_complete: set record_list too, which says what complete is"
+    if config.get("units", "folders") != "folders" and config.get("merge", {}).get("prefix_folder"):
+        yield "config: merge.prefix_folder: keys begin with the folder where units is a number; leave it out"
     if layout := config.get("layout"):
         try:
             PathPattern(layout)

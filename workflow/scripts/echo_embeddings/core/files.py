@@ -13,13 +13,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # error numbers of a disk without room
 PART = ".part"  # how the name of a file in the making ends
 
 
-def part_of(path: Path, *more: object) -> Path:
+def part_of(path: Path, *more: object, end: str = PART) -> Path:
     """Where the file `path` is made, beside it: under a short name, since its own may be as long as names can be.
 
-    The name has 21 bytes and is the same each time, for each `more`.
+    The name has 16 bytes before its `end` and is the same each time, for each `more`.
     """
     digest = hashlib.sha256(b"\0".join(map(os.fsencode, (path.name, *map(str, more)))))
-    return path.with_name(digest.hexdigest()[:16] + PART)
+    return path.with_name(digest.hexdigest()[:16] + end)
 
 
 @contextlib.contextmanager
@@ -53,6 +53,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give the file `source` the second name `target`, or copy it to another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        shutil.copy2(source, target)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -19,8 +19,8 @@ class Layout:
 
     # --- MP4 files ---
 
-    def mp4(self, size: int | str, folder: str) -> Path:
-        """The tree of a folder's MP4 files; no rule declares it."""
+    def mp4(self, size: int | str, folder: str = "") -> Path:
+        """The tree of a folder's MP4 files, or of those of all units; no rule declares it."""
         return self.root / "mp4" / str(size) / folder
 
     def manifest(self, size: int | str, folder: str) -> Path:
@@ -66,9 +66,9 @@ class Layout:
         """What `embed.pool` keeps besides vectors, of all models."""
         return self.root / "features" / pool
 
-    def feature_files(self, pool: str, model: str, folder: str) -> Path:
-        """The directory of a folder's features; no rule declares what lies in it."""
-        return self.features(pool) / model / folder
+    def feature_files(self, pool: str, model: str) -> Path:
+        """The directory of a model's features, with one for each bucket; no rule declares what lies in it."""
+        return self.features(pool) / model
 
     def feature_index(self, pool: str, model: str, folder: str) -> Path:
         """Which file of `feature_files` holds which clip."""

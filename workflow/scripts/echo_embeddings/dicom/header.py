@@ -25,6 +25,7 @@ _PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # its tag in little an
 
 HEART_RATE_MAX = 400  # beats a minute; more is no heart rate
 FRAME_PIXELS_MAX = 2**26  # no ultrasound frame has more; a header that says so is not believed
+ARCHIVE = "an archive of DICOM: unpack it"  # why a file is skipped
 INTEGER_MAX = 2**31 - 1  # no number of a header that is told has more
 HEADER_MAX = 2**26  # bytes of a deflated header; a file of 64 KB can inflate to that
 
@@ -108,7 +109,7 @@ def read_header(path: str) -> tuple[pydicom.Dataset, int | None]:
     if status.st_size == 0:
         raise Unreadable("empty file")
     if not has_dicom_mark(path):
-        raise Skip("an archive of DICOM: unpack it" if unpack_command(path) else "not DICOM")
+        raise Skip(ARCHIVE if unpack_command(path) else "not DICOM")
     with open_data_set(path, HEADER_MAX) as (file, deflated):
         dataset = pydicom.dcmread(file, stop_before_pixels=True, force=deflated)
         if deflated:

@@ -4,6 +4,7 @@ Work in progress is kept in shards that no rule declares: a job that is killed a
 only what is missing, and a vector is used again only if everything that makes it is the same.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -17,13 +18,12 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from ..collection.folders import Folder
+from ..collection.units import Unit
 from ..convert import video
 from ..core import corrections, fingerprint, manifest
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
-from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, Row
 from ..core.progress import Progress
 from ..core.recipe import Recipe
@@ -38,7 +38,7 @@ from .inference import Extractor
 from .pooling import POOLS, Pooled
 from .reader import Reader
 from .saving import Unsaved, largest_batch
-from .shards import Shards
+from .shards import Shards, carry
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ComputeOptions:
 
 
 def embed_folder(
-    folder: str,
+    unit: Unit,
     model: Model,
     checkpoint: Path,
     tree: Path,
@@ -69,12 +69,12 @@ def embed_folder(
     max_failed_fraction: float,
     pooling: str = "mean",
     tables: Tables | None = None,
-    collection: Callable[[], Mapping[str, Folder]] | None = None,
+    collection: Callable[[], Mapping[str, Unit]] | None = None,
     terminal: TextIO | None = None,
 ) -> None:
     """Embed every clip that the manifest has as converted, that `tables` selects, and that has no vector yet.
 
-    `tree` holds the MP4 files; the manifest and all results lie where `layout` says. `pooling`, one of
+    `tree` holds the MP4 files of `unit`; the manifest and all results lie where `layout` says. `pooling`, one of
     `pooling.POOLS`, says which features of a clip are kept besides its vector. `collection` finds all folders of the
     run: a table may have nothing for this one, and not for all of them. A kill loses at most
     `options.save_every` vectors, SIGTERM those that are being computed. Raises `UserError` if another run is at work
@@ -83,18 +83,19 @@ def embed_folder(
     """
     started = time.monotonic()
     torch.set_num_threads(options.threads)
+    folder = unit.name
     state = layout.state("embed", model.name, folder)
-    with exclusive_lock(state, folder):
+    with unit.locked(layout.state("embed", model.name)):
         # Load: which clips there are, and what is computed already.
         table = layout.manifest(model.resolution, folder)
         converted = [row for row in manifest.read(table) if row.status == CONVERTED]
-        rows = _selected(folder, table, converted, tables, collection)
+        # By bucket, so that what is saved at a time lies in few of them.
+        rows = sorted(_selected(folder, table, converted, tables, collection), key=lambda row: unit.bucket(row.mp4))
         digest = checkpoint_digest(checkpoint, layout.checkpoint_digests())
         made_by = f"{model.fingerprint()} {digest}"
-        _adopt_0_1_0(layout, model, folder, digest, made_by)
-        shards = Shards(state, made_by)
-        features = Features(layout.feature_files(pooling, model.name, folder), made_by) if pooling != "mean" else None
         identities = {row.mp4: identity(tree, row, model.recipe) for row in rows}
+        shards = _shards(layout, model, unit, tree, rows, identities, digest)
+        features = Features(layout.feature_files(pooling, model.name), unit, made_by) if pooling != "mean" else None
         done = set(shards.vectors(identities))
         if features:
             done &= features.have(identities)
@@ -134,18 +135,50 @@ def embed_folder(
         record = layout.run_record(model.name, folder)
         sizes = run_record.sizes((row for row in rows if row.mp4 in vectors), model)
         run_record.write(record, model, checkpoint, digest, sizes, counts, seconds, speed, kept)
-        update_indices(layout, model.name, folder, made_by, identities, features)
+        update_indices(layout, model.name, unit, made_by, identities, features)
         keys = sorted(vectors)
         matrix = torch.stack([vectors[key] for key in keys]) if keys else torch.empty(0, 0)
         write_vectors(layout.vectors(model.name, folder), keys, matrix)
         print(f"{folder}: {len(vectors)} vectors, {len(failed)} failed, in {seconds:.0f} s", flush=True)
 
 
-def _adopt_0_1_0(layout: Layout, model: Model, folder: str, digest: str, made_by: str) -> None:
-    """Take over the vectors and features of version 0.1.0 that are what would be made now."""
-    features = (layout.feature_files(pool, model.name, folder) for pool in POOLS if pool != "mean")
-    for directory in (layout.state("embed", model.name, folder), *features):
-        fingerprint.adopt(directory, made_by, [f"{earlier} {digest}" for earlier in fingerprint.model_0_1_0(model)])
+def _shards(
+    layout: Layout, model: Model, unit: Unit, tree: Path, rows: Sequence[Row], ids: Mapping[str, str], digest: str
+) -> Shards:
+    """What has been computed of the unit, by version 0.1.0 too, and where each folder was a unit."""
+    state, made_by = layout.state("embed", model.name), f"{model.fingerprint()} {digest}"
+    earlier = [f"{one} {digest}" for one in fingerprint.model_0_1_0(model)]
+    tops = [state, *(layout.feature_files(pool, model.name) for pool in POOLS if pool != "mean")]
+
+    def read() -> Shards:
+        for directory in (top / bucket for top in tops for bucket in unit.buckets):
+            fingerprint.adopt(directory, made_by, earlier)
+        return Shards(state, unit, made_by)
+
+    shards = read()
+    done = shards.vectors(ids)
+    missing = [row for row in rows if row.mp4 not in done]
+    return read() if _carry(state, unit, tree, missing, model.recipe, [made_by, *earlier]) else shards
+
+
+def _carry(state: Path, unit: Unit, tree: Path, rows: Iterable[Row], recipe: Recipe, made_by: Iterable[str]) -> int:
+    """Take over the vectors of clips that were computed where each folder was a unit; returns how many."""
+    under: dict[str, dict[tuple[str, str], tuple[Path, str, str]]] = {}
+    for row in rows:
+        if known := unit.in_folder(row.mp4):
+            folder, key = known
+            there = dataclasses.replace(row, path=(unit.in_folder(row.path) or known)[1], mp4=key)
+            was, is_now = (
+                corrections.split(identity(where, one, recipe))[0]
+                for where, one in ((tree / row.mp4.removesuffix(key), there), (tree, row))
+            )
+            under.setdefault(folder, {})[key, was] = (state / unit.bucket(row.mp4), row.mp4, is_now)
+    return sum(
+        carry(path, clips)
+        for folder, clips in under.items()
+        for prefix in map(fingerprint.prefix, made_by)
+        for path in sorted((state / folder).glob(f"{prefix}-*.pt"))
+    )
 
 
 def _selected(
@@ -153,7 +186,7 @@ def _selected(
     table: Path,
     converted: list[Row],
     tables: Tables | None,
-    collection: Callable[[], Mapping[str, Folder]] | None,
+    collection: Callable[[], Mapping[str, Unit]] | None,
 ) -> list[Row]:
     """The clips that the configuration selects; `table` is their manifest."""
     if tables is None or not tables.select:

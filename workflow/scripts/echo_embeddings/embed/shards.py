@@ -2,12 +2,13 @@
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..collection.units import Unit
 from ..core import corrections, state
 from ..core.files import PART
 from ..core.fingerprint import prefix
@@ -15,26 +16,28 @@ from ..core.vectors import save_tensors
 
 
 class Shards:
-    """Vectors in files of the state directory; each file appears whole or not at all.
+    """Vectors in files of a state directory for each bucket; each file appears whole or not at all.
 
     Only those made under one fingerprint are read. The others stay: going back to an earlier setting, or to
     clips that `limit` leaves out for a while, costs nothing.
     """
 
-    def __init__(self, directory: Path, fingerprint: str) -> None:
-        """Read the files in the state directory; one that is damaged is set aside."""
-        self._directory = directory
+    def __init__(self, top: Path, unit: Unit, fingerprint: str) -> None:
+        """Read the files of each bucket of `unit`, below `top`; one that is damaged is set aside."""
+        self._top, self._bucket = top, unit.bucket
         self._prefix = prefix(fingerprint)
         self._made: dict[str, tuple[str, Tensor]] = {}  # key -> identity of the clip, vector
-        for part in directory.glob(f"*{PART}"):  # of a run that was killed; this one holds the folder's lock
-            part.unlink()
-        self._paths = sorted(directory.glob(f"{self._prefix}-*.pt"))
-        for path in list(self._paths):
-            shard = state.load(path, _read)
-            if shard is None:
-                self._paths.remove(path)
-            else:
-                self._made |= {key: (identity, vector) for key, identity, vector in zip(*shard, strict=True)}
+        self._paths: dict[str, list[Path]] = {}
+        for bucket in unit.buckets:
+            for part in (top / bucket).glob(f"*{PART}"):  # of a run that was killed; this one holds the lock
+                part.unlink()
+            paths = self._paths[bucket] = sorted((top / bucket).glob(f"{self._prefix}-*.pt"))
+            for path in list(paths):
+                shard = state.load(path, _read)
+                if shard is None:
+                    paths.remove(path)
+                else:
+                    self._made |= {key: (identity, vector) for key, identity, vector in zip(*shard, strict=True)}
 
     def vectors(self, identities: Mapping[str, str]) -> dict[str, Tensor]:
         """The vectors that were made of the clips as they are now, float32 [embed_dim] by key."""
@@ -45,30 +48,40 @@ class Shards:
         }
 
     def add(self, fresh: Mapping[str, Tensor], identities: Mapping[str, str]) -> None:
-        """Save vectors, float32 [embed_dim] by key, in a new shard, but for those that are there already."""
+        """Save vectors, float32 [embed_dim] by key, in new shards, but for those that are there already."""
         there = self.vectors({key: identities[key] for key in fresh})
         made = {key: (identities[key], vector) for key, vector in fresh.items() if key not in there}
-        if made:
-            self._made |= made
-            self._write(made)
+        self._made |= made
+        for bucket, keys in grouped(made, self._bucket).items():
+            self._write(bucket, {key: made[key] for key in keys})
 
-    def _write(self, made: Mapping[str, tuple[str, Tensor]]) -> None:
-        path = self._directory / f"{self._prefix}-{time.time_ns():020d}.pt"
+    def _write(self, bucket: str, made: Mapping[str, tuple[str, Tensor]]) -> None:
+        path = self._top / bucket / f"{self._prefix}-{time.time_ns():020d}.pt"
         content = {
             "keys": list(made),
             "identities": [identity for identity, _ in made.values()],
             "vectors": torch.stack([vector for _, vector in made.values()]),
         }
         save_tensors(content, path)
-        self._paths.append(path)
+        self._paths[bucket].append(path)
 
     def compact(self) -> None:
-        """Put all shards into one."""
-        if len(self._paths) > 1:
-            old, self._paths = self._paths, []
-            self._write(self._made)
-            for path in old:
-                path.unlink()
+        """Put all shards of a bucket into one."""
+        for bucket, keys in grouped(self._made, self._bucket).items():
+            old = self._paths[bucket]
+            if len(old) > 1:
+                self._paths[bucket] = []
+                self._write(bucket, {key: self._made[key] for key in keys})
+                for path in old:
+                    path.unlink()
+
+
+def grouped(keys: Iterable[str], bucket: Callable[[str], str]) -> dict[str, list[str]]:
+    """The keys of each bucket."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        found.setdefault(bucket(key), []).append(key)
+    return found
 
 
 def _read(path: Path, mmap: bool = False) -> tuple[list[str], list[str], Tensor]:

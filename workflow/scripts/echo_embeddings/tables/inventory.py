@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..collection.folders import Folder, list_files
+from ..collection.units import Unit
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.names import decode_name, encode_name
@@ -25,7 +25,7 @@ def differences_of(summary: Path) -> Path:
 
 
 def check(
-    record_list: Table, folders: Mapping[str, Folder], summary: Path, *, everything: bool, require_complete: bool
+    record_list: Table, folders: Mapping[str, Unit], summary: Path, *, everything: bool, require_complete: bool
 ) -> None:
     """Compare the record list with the files of the folders, and write counts by folder at `summary`, and names.
 
@@ -62,13 +62,13 @@ def check(
         counts.to_csv(part, sep="\t")
 
 
-def compare(record_list: Table, folders: Mapping[str, Folder], everything: bool) -> tuple[pd.DataFrame, pd.Series]:
+def compare(record_list: Table, folders: Mapping[str, Unit], everything: bool) -> tuple[pd.DataFrame, pd.Series]:
     """The files that differ (columns `folder`, `path`, `what`), and how many are listed, by folder."""
     content, _ = read_table(record_list, [])
     paths = content[record_list.key].dropna()
     rows = pd.DataFrame({"path": paths, "key": clip_names(paths, folders)})
     found = pd.DataFrame(
-        [(name, encode_name(path)) for name, folder in folders.items() for path in list_files(folder)],
+        [(name, encode_name(path)) for name, folder in folders.items() for path in folder.files()],
         columns=["folder", "path"],
     )
     stems = stem(found["path"])
@@ -97,7 +97,7 @@ def compare(record_list: Table, folders: Mapping[str, Folder], everything: bool)
     return differences[["folder", "path", "what"]], once["folder"].value_counts()
 
 
-def _is_dicom(folder: Folder, path: str) -> bool:
+def _is_dicom(folder: Unit, path: str) -> bool:
     try:
         return has_dicom_mark(os.path.join(folder.path, decode_name(path)))
     except OSError:  # its row in the manifest says why

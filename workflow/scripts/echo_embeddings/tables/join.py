@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..collection.folders import VIDEOS, Folder, list_files
+from ..collection.kinds import VIDEOS
+from ..collection.units import Unit
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.manifest import CONVERTED
@@ -249,12 +250,12 @@ def files_table(manifests: Mapping[str, Path]) -> pd.DataFrame:
     return frame
 
 
-def listed_files(folders: Mapping[str, Folder]) -> pd.DataFrame:
+def listed_files(folders: Mapping[str, Unit]) -> pd.DataFrame:
     """Every file of the folders as it lies on the disk, with what of `files_table` its path says.
 
     For what is asked of the collection before all of it is converted; manifests also lack what `limit` leaves out.
     """
-    paths = {name: [encode_name(path) for path in list_files(folder)] for name, folder in folders.items()}
+    paths = {name: [encode_name(path) for path in folder.files()] for name, folder in folders.items()}
     frame = pd.DataFrame(
         {
             "folder": [name for name, found in paths.items() for _ in found],
@@ -443,7 +444,7 @@ def _plain(values: pd.Series, with_text: bool) -> pd.Series:
     return values if kinds.is_datetime64_any_dtype(values) else values.astype(object).where(values.notna(), np.nan)
 
 
-def check_joins(folders: Mapping[str, Folder], tables: Tables) -> None:
+def check_joins(folders: Mapping[str, Unit], tables: Tables) -> None:
     """Raise `UserError` if a table that decides the selection has a row for no file of the `folders`."""
     for one in join_tables(listed_files(folders), selection.used(tables), selection.selecting(tables))[1]:
         if one.error:

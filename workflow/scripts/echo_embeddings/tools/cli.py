@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..collection.folders import collection_source, find_folders
+from ..collection.source import Collection
 from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.layout import Layout
@@ -154,8 +154,7 @@ def status(parser: argparse.ArgumentParser) -> Run:
 
         def check() -> Iterator[Line]:
             """The table's lines, as things are now."""
-            top, kind = collection_source(config)
-            return collect(Layout(), find_folders(top, config["folders"], kind), config["models"], registry)
+            return collect(Layout(), Collection.of(config).units(), config["models"], registry)
 
         if arguments.watch is None:
             print(table(check()))

@@ -4,6 +4,7 @@ Each check says what it found, green, amber or red, and what to do about it. Non
 """
 
 import collections
+import contextlib
 import itertools
 import os
 import statistics
@@ -15,7 +16,10 @@ from typing import Any
 import torch
 from pydicom import uid
 
-from ..collection.folders import VIDEO, Folder, Kind, collection_source, find_folders, list_files, mp4_name
+from ..collection.folders import ARCHIVES
+from ..collection.kinds import DICOM, VIDEO, Kind
+from ..collection.source import Collection
+from ..collection.units import Unit
 from ..convert import probe
 from ..core import configuration, settings
 from ..core.errors import UserError
@@ -23,6 +27,7 @@ from ..core.files import free_bytes
 from ..core.layout import Layout
 from ..core.manifest import CONVERTED, FAILED
 from ..core.names import encode_name
+from ..dicom.archives import unpack_command
 from ..dicom.header import Skip, Unreadable, check_clip, read_header
 from ..encoders import checkpoint
 from ..encoders.architectures import architecture
@@ -67,19 +72,19 @@ class Cost:
 # --- the collection and the models ------------------------------------------------------------------
 
 
-def _choose(folders: Sequence[Folder], number: int) -> tuple[int, list[str]]:
+def _choose(folders: Sequence[Unit], number: int) -> tuple[int, list[str]]:
     """How many files there are, and the paths of up to `number`, spread evenly over the folders and over each."""
     each = max(1, number // len(folders))
     files = 0
     chosen: list[str] = []
     for folder in folders:
-        found = list_files(folder, full=True)
+        found = folder.files(full=True)
         files += len(found)
         chosen += found[:: max(1, len(found) // each)][:each]
     return files, chosen
 
 
-def sample_videos(folders: Sequence[Folder]) -> Sample:
+def sample_videos(folders: Sequence[Unit]) -> Sample:
     """Look into up to `SAMPLE_VIDEOS` files as `probe` does."""
     files, chosen = _choose(folders, SAMPLE_VIDEOS)
     rows = [probe.probe_file(*os.path.split(path)) for path in chosen]
@@ -92,7 +97,7 @@ def sample_videos(folders: Sequence[Folder]) -> Sample:
     return Sample(files, len(rows), len(frames), failed, average, size, outcomes, kinds)
 
 
-def sample(folders: Sequence[Folder], modalities: tuple[str, ...]) -> Sample:
+def sample(folders: Sequence[Unit], modalities: tuple[str, ...]) -> Sample:
     """Look at the headers of up to `SAMPLE` files."""
     files, chosen = _choose(folders, SAMPLE)
     outcomes: collections.Counter[str] = collections.Counter()
@@ -143,30 +148,45 @@ def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -
         yield Finding(RED, "broken files", says, fix)
 
 
-def long_names(folders: Sequence[Folder], directory: str) -> Iterator[Finding]:
+def archives(units: Sequence[Unit]) -> Iterator[Finding]:
+    """Archives in which DICOM lies; a unit's job fails where that is all it has."""
+    for unit in units:
+        paths = unit.files(full=True)
+        packed = [path for path in paths if path.lower().endswith(ARCHIVES)]
+        for path in packed[:SHOWN]:
+            with contextlib.suppress(OSError):  # its row in the manifest says why
+                if command := unpack_command(path):
+                    level = RED if len(packed) == len(paths) else AMBER
+                    yield Finding(
+                        level, "archives", f"{path}: DICOM in an archive is not read", f"unpack it: {command}"
+                    )
+                    break
+
+
+def long_names(folders: Sequence[Unit], directory: str) -> Iterator[Finding]:
     """Files whose MP4 could not be called after them where `directory` lies."""
     longest = os.pathconf(directory, "PC_NAME_MAX")
     found = [
         os.path.join(folder.name, encode_name(path))
         for folder in folders
-        for path in list_files(folder)
-        if max(map(len, os.fsencode(mp4_name(path)).split(b"/"))) > longest
+        for path in folder.files()
+        if max(map(len, os.fsencode(DICOM.clip_key(path)).split(b"/"))) > longest
     ]
     if found:
         says = f"{len(found):,} would have an MP4 whose name is longer than {longest} bytes, as {found[0]}"
         yield Finding(AMBER, "names", says, "rename those that are clips: they fail, each with a row in the manifest")
 
 
-def shared_keys(config: Mapping[str, Any], folders: Sequence[Folder], kind: Kind) -> Iterator[Finding]:
+def shared_keys(config: Mapping[str, Any], folders: Sequence[Unit], kind: Kind) -> Iterator[Finding]:
     """Clips of two folders that share a key, which `merge` refuses after all of them were embedded."""
-    if config["merge"]["prefix_folder"]:
+    if config["merge"]["prefix_folder"] or config["units"] != "folders":
         return
     modalities = tuple(config["convert"]["modalities"])
-    first: dict[str, tuple[Folder, str]] = {}
+    first: dict[str, tuple[Unit, str]] = {}
     left = SAMPLE
     for folder in folders:
-        for path in list_files(folder):
-            key = path if kind is VIDEO else mp4_name(path)
+        for path in folder.files():
+            key = kind.clip_key(path)
             other, twin = first.setdefault(key, (folder, path))
             if other is folder:
                 continue
@@ -194,7 +214,7 @@ def _is_clip(path: str, modalities: tuple[str, ...]) -> bool:
     return True
 
 
-def complete(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator[Finding]:
+def complete(config: Mapping[str, Any], folders: Mapping[str, Unit]) -> Iterator[Finding]:
     """The disk against the record list, where one is given."""
     record_list = settings.tables(config).record_list
     if record_list is None:
@@ -212,7 +232,7 @@ def complete(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterat
     yield Finding(level if absent or unlisted else GREEN, "record list", says, fix)
 
 
-def tables(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator[Finding]:
+def tables(config: Mapping[str, Any], folders: Mapping[str, Unit]) -> Iterator[Finding]:
     """The selection, and the tables against the files: those that decide it must fit, the others matter to exports."""
     known = settings.tables(config)
     try:
@@ -339,9 +359,10 @@ def examine(config: dict[str, Any], profile: Path | None = None) -> Iterator[Fin
     yield machine.encoder_of_video(config)
     yield from machine.cards(config, registry)
     yield from weights(config, registry)
-    top, kind = collection_source(config)
+    collection = Collection.of(config)
+    kind = collection.kind
     try:
-        by_name = find_folders(top, config["folders"], kind)
+        by_name = collection.units()
         folders = list(by_name.values())
         found = sample_videos(folders) if kind is VIDEO else sample(folders, tuple(config["convert"]["modalities"]))
     except UserError as error:
@@ -351,6 +372,7 @@ def examine(config: dict[str, Any], profile: Path | None = None) -> Iterator[Fin
     yield from tables(config, by_name)
     yield from files(found, len(folders), kind, config["convert"]["max_failed_fraction"])
     if kind is not VIDEO:
+        yield from archives(folders)
         yield from long_names(folders, ".")
     yield from shared_keys(config, folders, kind)
     made = costs(config, registry, found, len(folders))

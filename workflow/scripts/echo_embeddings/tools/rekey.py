@@ -6,11 +6,9 @@ results are read and never changed; what is carried over lies in a directory of 
 
 import collections
 import dataclasses
-import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..collection.folders import Folder, find_folders, mp4_name
+from ..collection.folders import find_folders
+from ..collection.kinds import mp4_name
+from ..collection.units import Folder
 from ..convert import journal
 from ..core import corrections, state
 from ..core.errors import UserError
-from ..core.files import atomic_write
+from ..core.files import atomic_write, link
 from ..core.layout import Layout
 from ..core.manifest import CONVERTED, Row
 from ..core.names import decode_name, one_line
@@ -76,6 +76,8 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
         raise UserError(f"rekey: {after.root} is there already; give a directory without results")
     if not before.embeddings().is_dir():
         raise UserError(f"rekey: no {before.embeddings()}; give the directory in which the workflow ran")
+    if units := next(before.state("convert").glob("*/buckets"), None):
+        raise UserError(f"rekey: {units}: results of `units: N` cannot be carried to other names yet")
     journals = {
         (path.parents[1].name, path.parent.name): _journal(path)
         for path in sorted(before.state("convert").glob("*/*/rows.jsonl"))
@@ -235,16 +237,10 @@ def _carry_state(
 
 
 def _link(source: Path, target: Path, size: int | None) -> bool:
-    """Link an MP4 under its new name, or copy it to another file system; False if it is not what its row says."""
+    """Link an MP4 under its new name; False if it is not what its row says."""
     if not source.is_file() or source.stat().st_size != size:
         return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
-            raise
-        shutil.copy2(source, target)
+    link(source, target)
     return True
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..collection.folders import collection_source, find_folders, mp4_tree
+from ..collection.source import Collection
+from ..collection.units import Unit
 from ..core import manifest
 from ..core.files import blake2b_of
 from ..core.layout import Layout
-from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, Row
 
 OUTCOMES = AS_MADE, DAMAGED, GONE, UNREADABLE, UNKNOWN = "as made", "damaged", "gone", "unreadable", "without digest"
@@ -23,22 +23,30 @@ UNMADE = "without manifest"  # a folder that no job has converted yet
 
 @dataclass(frozen=True)
 class Tree:
-    """The videos of one folder: its MP4 files of one size, or those of a collection."""
+    """The videos of one unit: its MP4 files of one size, or those of a collection."""
 
-    name: str
-    table: Path  # the manifest
+    unit: Unit
+    size: int
     directory: Path
-    state: Path  # whose lock a job has that changes them
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.unit.name} at {self.size}"
+
+    @property
+    def table(self) -> Path:
+        """The manifest."""
+        return Layout().manifest(self.size, self.unit.name)
 
 
 def trees(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) -> Iterator[Tree]:
     """Those that the models of the configuration read."""
-    top, kind = collection_source(config)
-    layout = Layout()
+    collection = Collection.of(config)
+    units = collection.units().values()
     for size in sorted({registry[model]["resolution"] for model in config["models"]}):
-        for folder in find_folders(top, config["folders"], kind):
-            place = mp4_tree(config, layout, size, folder), layout.state("convert", size, folder)
-            yield Tree(f"{folder} at {size}", layout.manifest(size, folder), *place)
+        for unit in units:
+            yield Tree(unit, size, collection.tree(unit, Layout(), size))
 
 
 def scrub(tree: Tree, say: Callable[[str], None], delete: bool = False) -> collections.Counter[str]:
@@ -52,7 +60,7 @@ def scrub(tree: Tree, say: Callable[[str], None], delete: bool = False) -> colle
         say(f"{tree.name}: no manifest yet")
         return collections.Counter([UNMADE])
     counts = collections.Counter[str]()
-    with exclusive_lock(tree.state, tree.name) if delete else contextlib.nullcontext():
+    with tree.unit.locked(Layout().state("convert", tree.size)) if delete else contextlib.nullcontext():
         rows = [row for row in manifest.read(tree.table) if row.status == CONVERTED]
         threads = ThreadPoolExecutor(os.cpu_count())
         try:

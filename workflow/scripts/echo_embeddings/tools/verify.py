@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydicom.data import get_testdata_file
 
+from ..collection.units import Folder
 from ..convert.folder import convert_file
 from ..core import manifest, settings
 from ..core.errors import UserError
@@ -59,7 +60,7 @@ def vector(model: Model, checkpoint: Path, config: Mapping[str, Any], device: st
         )
         manifest.write(layout.manifest(model.resolution, FOLDER), [made])
         options = ComputeOptions(device, batch_size=1, auto=False, num_workers=0, threads=threads, save_every=10)
-        embed_folder(FOLDER, model, checkpoint, tree, layout, options, max_failed_fraction=0)
+        embed_folder(Folder(FOLDER, str(tree)), model, checkpoint, tree, layout, options, max_failed_fraction=0)
         record = json.loads(layout.run_record(model.name, FOLDER).read_text())
         vector = torch.load(layout.vectors(model.name, FOLDER))[made.mp4]
         return str(record["checkpoint_sha256"]), vector

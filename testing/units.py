@@ -1,0 +1,81 @@
+"""Small collections, and what the jobs of all their units do with them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from pydicom.uid import ExplicitVRLittleEndian
+
+from echo_embeddings.collection.kinds import VIDEO
+from echo_embeddings.collection.source import Collection
+from echo_embeddings.collection.units import Unit
+from echo_embeddings.convert.folder import convert_folder
+from echo_embeddings.convert.probe import probe_folder
+from echo_embeddings.core import configuration, settings
+from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.settings import Model
+from echo_embeddings.embed.folder import ComputeOptions, embed_folder
+
+from .dicoms import cine, drawn, save
+
+SIZE = 32
+MODEL = Model("tiny", "vit_tiny", SIZE, 192, "encoder", 16, "fp32")
+
+
+def write_clips(top: Path, names: list[str]) -> None:
+    """A clip of 2 frames at each of the paths below `top`: of a few kinds, so that vectors differ."""
+    made: dict[int, Path] = {}
+    for i, name in enumerate(names):
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        seed = i % 7
+        if seed in made:
+            shutil.copyfile(made[seed], path)
+        else:
+            made[seed] = save(path, cine(drawn(2, 24, 24, seed=seed), "MONOCHROME2"), ExplicitVRLittleEndian)
+
+
+def collection_of(**keys: object) -> Collection:
+    """That of the default configuration with these keys."""
+    config = configuration.defaults() | keys
+    configuration.check(config)
+    return Collection.of(config)
+
+
+def run(collection: Collection, weights: Path, layout: Layout, limit: int = 0) -> tuple[int, int]:
+    """Convert and embed every unit in this process; returns how many clips were converted, and embedded, anew."""
+    before, computed = mp4s(layout), 0
+    for unit in collection.units().values():
+        convert(collection, unit, layout, limit)
+        compute = ComputeOptions("cpu", batch_size=16, auto=False, num_workers=0, threads=1, save_every=100)
+        tree = collection.tree(unit, layout, SIZE)
+        embed_folder(unit, MODEL, weights, tree, layout, compute, max_failed_fraction=1.0)
+        counts = json.loads(layout.run_record("tiny", unit.name).read_text())["counts"]
+        computed += counts["embedded"] - counts["reused"]
+    return len(set(mp4s(layout).values()) - set(before.values())), computed
+
+
+def convert(collection: Collection, unit: Unit, layout: Layout, limit: int = 0) -> None:
+    """Convert a unit, or look through its videos."""
+    options = {"limit": limit, "workers": 1, "timeout": 60, "max_failed_fraction": 1.0}
+    if collection.kind is VIDEO:
+        probe_folder(unit, layout, SIZE, **options)
+    else:
+        convert_folder(unit, layout, settings.convert_settings(configuration.defaults(), SIZE), **options)
+
+
+def mp4s(layout: Layout) -> dict[str, tuple[int, int]]:
+    """Each MP4, by its path in the tree: which file it is, under whatever name, and when it was written (ns)."""
+    tree = layout.mp4(SIZE)
+    found = {path.relative_to(tree).as_posix(): path.stat() for path in tree.rglob("*.mp4")}
+    return {name: (status.st_ino, status.st_mtime_ns) for name, status in found.items()}
+
+
+def vectors_of(collection: Collection, layout: Layout) -> dict[str, torch.Tensor]:
+    """The vectors of all units, by their paths below the collection's directory."""
+    found = {}
+    for name in collection.units():
+        prefix = "" if collection.division else f"{name}/"
+        found |= {prefix + key: vector for key, vector in torch.load(layout.vectors("tiny", name)).items()}
+    return found
