@@ -83,7 +83,7 @@ def survey(folder):
         stop(NO_FOLDERS)
     try:
         if COLLECTION.division and MAIN_PROCESS:
-            return surveys()[folder]
+            return surveys()[COLLECTION.unit(folder).name]
         return (FOLDERS.get(folder) or COLLECTION.unit(folder)).survey()
     except UserError as error:
         stop(error)

@@ -39,6 +39,9 @@ from .machine import AMBER, GREEN, RED, Finding
 SAMPLE = 200  # files whose header is read
 SAMPLE_VIDEOS = 40  # videos that are read
 SHOWN = 5  # reasons and the like
+MANY_FOLDERS = 100
+FILES_OF_A_JOB = 10_000  # from here on a folder that holds `NEARLY_ALL` of them is better divided
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,11 @@ def sample(folders: Sequence[Unit], modalities: tuple[str, ...]) -> Sample:
     return Sample(files, len(chosen), len(frames), failed, average, size, outcomes, syntaxes)
 
 
-def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -> Iterator[Finding]:
+def files(found: Sample, units: str, kind: Kind, max_failed_fraction: float) -> Iterator[Finding]:
     """What the collection seems to hold."""
     share = found.looked_at / max(1, found.files)
     gigabytes = found.bytes / max(share, 1e-9) / 1e9
-    says = f"{folders} folders, {found.files:,} files, about {gigabytes:,.1f} GB and {found.all_clips:,} clips"
+    says = f"{units}, {found.files:,} files, about {gigabytes:,.1f} GB and {found.all_clips:,} clips"
     if not found.clips:
         fix = f"see {kind.key}" if kind is VIDEO else "see convert.modalities"
         yield Finding(RED, kind.name, f"{says}: none of {found.looked_at} looked at is a clip", fix)
@@ -146,6 +149,22 @@ def files(found: Sample, folders: int, kind: Kind, max_failed_fraction: float) -
         )
         fix = "repair or remove them, or raise convert.max_failed_fraction: a folder's job fails above it"
         yield Finding(RED, "broken files", says, fix)
+
+
+def division(collection: Collection) -> Iterator[Finding]:
+    """Whether there are too many folders for a job each, or one that is too much for a job."""
+    if collection.division:
+        return
+    files = {name: survey.files for name, survey in collection.surveys().items()}
+    largest, total = max(files, key=lambda name: files[name]), sum(files.values())
+    fix = f"units: {estimate.units(total)} divides the collection into so many jobs; docs/collections.md says how"
+    if len(files) > MANY_FOLDERS:
+        seconds = estimate.START_SECONDS
+        says = f"{len(files):,} folders are as many jobs of each stage, each of which takes {seconds} s to start"
+        yield Finding(AMBER, "units", says, fix)
+    elif total > FILES_OF_A_JOB and files[largest] > NEARLY_ALL * total:
+        says = f"{largest} holds {files[largest]:,} of {total:,} files, which one job converts and one card embeds"
+        yield Finding(AMBER, "units", says, fix)
 
 
 def archives(units: Sequence[Unit]) -> Iterator[Finding]:
@@ -305,13 +324,18 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
         clips = min(clips, config["limit"] * folders)
     device = config["embed"]["device"]
     machines = max(1, torch.cuda.device_count()) if device == "cuda" else 1
+
+    def hours(seconds: float) -> float:
+        """Of a stage's work, and the start of each of its jobs."""
+        return (seconds + folders * estimate.START_SECONDS) / 3600
+
     made = []
     sizes = set() if config["mp4_dir"] else {registry[name]["resolution"] for name in config["models"]}
     for edge in sorted(sizes):
         hundreds = round(clips * found.frames / 100)
         seconds = estimate.convert_seconds(hundreds, cores)
         made.append(
-            Cost(f"convert {edge}", seconds / 3600, estimate.mp4_bytes(round(clips * found.frames), edge) / 1e9)
+            Cost(f"convert {edge}", hours(seconds), estimate.mp4_bytes(round(clips * found.frames), edge) / 1e9)
         )
     for name in config["models"]:
         model = settings.model(config, registry, name)
@@ -320,7 +344,7 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
         )
         vectors = estimate.vector_bytes(clips, model.embed_dim)
         features = estimate.feature_bytes(clips, model, config["embed"]["pool"])
-        made.append(Cost(f"embed {name}", seconds / machines / 3600, (vectors + features) / 1e9))
+        made.append(Cost(f"embed {name}", hours(seconds) / machines, (vectors + features) / 1e9))
     return made
 
 
@@ -368,9 +392,11 @@ def examine(config: dict[str, Any], profile: Path | None = None) -> Iterator[Fin
     except UserError as error:
         yield Finding(RED, kind.name, str(error))  # which says what to do
         return
+    yield from division(collection)
     yield from complete(config, by_name)
     yield from tables(config, by_name)
-    yield from files(found, len(folders), kind, config["convert"]["max_failed_fraction"])
+    units = f"{len(folders):,} {'units' if collection.division else 'folders'}"
+    yield from files(found, units, kind, config["convert"]["max_failed_fraction"])
     if kind is not VIDEO:
         yield from archives(folders)
         yield from long_names(folders, ".")

@@ -14,6 +14,7 @@ from ..encoders.architectures import PATCH, TUBELET, Architecture
 
 CAUTION = 3
 START_MINUTES = 30  # a slow network disk: 16 GB of checkpoint read once, libraries loaded, directories listed
+START_SECONDS = 12  # until a job is at work: Snakemake reads the workflow, Python the libraries
 CONVERT_SECONDS = 0.5  # CPU seconds a clip of 100 frames; docs/benchmarks.md
 FRAME_BYTES = 6000  # of an MP4 frame of 256 x 256 pixels
 CUDA_BYTES = 1.5e9
@@ -40,6 +41,11 @@ def convert_seconds(clips: int, workers: int) -> float:
 def convert_minutes(files: int, workers: int) -> int:
     """Time of converting a folder, as if every file were a clip."""
     return START_MINUTES + math.ceil(CAUTION * convert_seconds(files, workers) / 60)
+
+
+def units(files: int) -> int:
+    """Into how many units to divide a collection: jobs of at most 10,000 files, and enough for a few cards."""
+    return min(256, max(16, 1 << math.ceil(files / 10_000).bit_length()))
 
 
 def mp4_bytes(frames: int, size: int) -> int:
