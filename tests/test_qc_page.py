@@ -13,7 +13,7 @@ import pytest
 
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
-from echo_embeddings.qc import make_index
+from echo_embeddings.qc.index import make_index
 from testing.qc import DIM, Collection, Links, levels
 
 
