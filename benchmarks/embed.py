@@ -260,7 +260,7 @@ def main() -> None:
         startup(model, arguments.device, 2 if arguments.quick else 4)
     else:
         theirs = entry["batch_size"] if arguments.device == "cuda" else 2
-        clips = 12 if arguments.quick else arguments.clips
+        clips = 4 if arguments.quick else arguments.clips
         run(model, arguments.device, clips, arguments.workers, entry["batch_size"], theirs)
 
 

@@ -23,11 +23,13 @@ JOB = """
 import json, resource, sys, time
 started = time.perf_counter()
 from pathlib import Path
-from echo_embeddings import qc
+from echo_embeddings.qc.page import make_model_page
+from echo_embeddings.qc.report import Options
+from echo_embeddings.qc.tables import FolderFiles
 
 merged, page = map(Path, sys.argv[1:3])
-folders = {name: qc.FolderFiles(*map(Path, files)) for name, files in json.loads(sys.argv[3]).items()}
-qc.make_model_page("vitl", merged, folders, page, qc.Options())
+folders = {name: FolderFiles(*map(Path, files)) for name, files in json.loads(sys.argv[3]).items()}
+make_model_page("vitl", merged, folders, page, Options())
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss)
 """

@@ -13,7 +13,7 @@ import torch
 
 from echo_embeddings.core import manifest
 from echo_embeddings.core.vectors import write_vectors
-from echo_embeddings.qc import FolderFiles
+from echo_embeddings.qc.tables import FolderFiles
 
 DIRECTIONS = 48
 STUDIES, CLIPS = 2, 20  # of a patient, of a study

@@ -11,10 +11,10 @@ import torch
 
 from echo_embeddings.core import manifest
 from echo_embeddings.core.vectors import write_vectors
-from echo_embeddings.qc import FolderFiles, Options, make_model_page
 from echo_embeddings.qc.base import Check
-from echo_embeddings.qc.page import numbers_of
-from echo_embeddings.qc.report import Report, measure
+from echo_embeddings.qc.page import make_model_page, numbers_of
+from echo_embeddings.qc.report import Options, Report, measure
+from echo_embeddings.qc.tables import FolderFiles
 
 Matrix = npt.NDArray[np.float32]
 

@@ -15,6 +15,8 @@ import pytest
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of one would wait for the others'
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# More threads than free cores, as those of a job beside this process: one that waits must not spin for others' cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 

@@ -9,6 +9,7 @@ from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.convert.probe import probe_file
 from echo_embeddings.core.workers import at_work
 from echo_embeddings.embed.reader import share
+from echo_embeddings.qc.index import make_index
 from testing import REPOSITORY, tasks
 
 PACKAGE = REPOSITORY / "workflow/scripts/echo_embeddings"
@@ -61,3 +62,9 @@ def test_processes_that_decode_do_not_wait_for_torch(function):
     """It takes longer to import than all that they need."""
     with at_work(tasks.imported, [("cv2", function), ("torch", function)], 1, 600, limit="seconds") as results:
         assert {task[0]: made for task, made in results} == {"cv2": True, "torch": False}
+
+
+def test_the_index_does_not_wait_for_what_the_pages_need():
+    looked_for = [(name, make_index) for name in ("jinja2", "torch", "sklearn", "scipy", "matplotlib")]
+    with at_work(tasks.imported, looked_for, 1, 600, limit="seconds") as results:
+        assert [task[0] for task, made in results if made] == ["jinja2"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from echo_embeddings.qc import make_index
+from echo_embeddings.qc.index import make_index
 from testing.commands import run_command, run_demo
 
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -13,11 +13,12 @@ from echo_embeddings.collection.folders import find_folders
 from echo_embeddings.collection.kinds import VIDEO
 from echo_embeddings.collection.source import Collection
 from echo_embeddings.convert import probe
-from echo_embeddings.core import configuration, settings
+from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import CONVERTED
-from echo_embeddings.tables import join, selection
+from echo_embeddings.core.vectors import merge_vectors, write_vectors
+from echo_embeddings.tables import export, join, selection
 from echo_embeddings.tools import demo, doctor
 from testing import REPOSITORY
 from testing.commands import run_snakemake
@@ -130,8 +131,41 @@ def test_camus_is_no_collection_of_videos(there, tmp_path):
         find_folders(str(tmp_path / "CAMUS"), [], VIDEO)
 
 
+KEYS = {
+    "EchoNet-Dynamic": {f"{name}.avi" for name in DYNAMIC},
+    "EchoNet-Pediatric": {f"{view}/Videos/{name}.avi" for view, names in PEDIATRIC.items() for name in names},
+}
+
+
+@pytest.mark.parametrize("heading", list(KEYS))
+def test_a_run_is_planned_and_drawn_vectors_are_merged_and_exported_with_labels(there, tmp_path, heading):
+    """As a whole run does, but for the encoder and the pages."""
+    text, *_ = there(heading)
+    (tmp_path / "theirs.yaml").write_text(text)
+    planned = run_snakemake(tmp_path / "work", "--configfile", str(tmp_path / "theirs.yaml"), "-n", "all", "export")
+    assert planned.returncode == 0, planned.stdout
+    assert {"probe", "embed", "merge", "export_parquet"} <= set(re.findall(r"rule (\w+):", planned.stdout))
+    joined(text)
+    config = yaml.safe_load(text)
+    configuration.check(config)
+    layout = Layout()
+    folders = list(find_folders(config["mp4_dir"], config["folders"], VIDEO))
+    parts = export.parts(layout, "vitl", "64", folders)
+    for part in parts.values():
+        keys = [row.mp4 for row in manifest.read(part.manifest) if row.mp4]
+        write_vectors(part.vectors, keys, torch.randn(len(keys), 4))
+    vectors = {folder: part.vectors for folder, part in parts.items()}
+    merge_vectors(vectors, layout.merged("vitl"), 4, config["merge"]["prefix_folder"])
+    assert torch.load(layout.merged("vitl")).keys() == KEYS[heading]
+    shards = [layout.parquet("vitl") / f"{i}.parquet" for i in range(len(parts))]
+    export.write_shards(parts, shards, settings.tables(config), config["export"]["columns"], 4)
+    table = pd.concat(map(pd.read_parquet, shards))
+    assert len(table) == len(KEYS[heading])
+    assert table["EF"].notna().all()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("heading", ["EchoNet-Dynamic", "EchoNet-Pediatric"])
+@pytest.mark.parametrize("heading", list(KEYS))
 def test_a_whole_run(there, tmp_path, heading):
     """From the page's configuration to vectors, pages and exported labels; only the model is the demo's."""
     text, *_ = there(heading)
@@ -145,9 +179,7 @@ def test_a_whole_run(there, tmp_path, heading):
     files = [str(tmp_path / name) for name in ("theirs.yaml", "tiny.yaml")]
     done = run_snakemake(work, "--configfile", *files, "--cores", "2", "all", "export")
     assert done.returncode == 0, done.stdout
-    dynamic = {f"{name}.avi" for name in DYNAMIC}
-    pediatric = {f"{view}/Videos/{name}.avi" for view, names in PEDIATRIC.items() for name in names}
-    keys = dynamic if heading == "EchoNet-Dynamic" else pediatric
+    keys = KEYS[heading]
     assert torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt").keys() == keys
     table = pd.concat(map(pd.read_parquet, sorted((work / "results/parquet/vit-tiny").glob("*.parquet"))))
     assert len(table) == len(keys)

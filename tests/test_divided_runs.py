@@ -25,7 +25,8 @@ def configure(work, weights, **keys):
     """A working directory for the collection beside it."""
     work.mkdir()
     config = {
-        "dicom_dir": "../dicom", "checkpoints": {"tiny": str(weights)}, "models": ["tiny"], "models_file": "models.yaml",
+        "dicom_dir": "../dicom", "checkpoints": {"tiny": str(weights)},
+        "models": ["tiny"], "models_file": "models.yaml",
         "convert": {"workers": 2}, "embed": {"device": "cpu", "num_workers": 0, "precision": "fp32", "save_every": 20},
     }  # fmt: skip
     model = {"constructor": "vit_tiny", "resolution": 32, "embed_dim": 192, "batch_size": 16, "entry": "encoder"}

@@ -20,7 +20,7 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Clip, read_header
 from testing import REPOSITORY, sectors
-from testing.commands import pending, run_demo
+from testing.commands import run_demo
 
 
 def rows_as_frames(path, still):
@@ -107,12 +107,6 @@ def test_a_file_that_cannot_be_read_to_its_end(tree, monkeypatch):
     assert row.bytes == (tree / "a/one.mp4").stat().st_size
 
 
-def test_the_workflow_plans_to_look_at_a_tree_that_is_there(finished):
-    planned = pending(finished, change=f"mp4_dir: {finished}/results/mp4/256\n")
-    assert {"probe 256 p10", "probe 256 p11"} <= planned
-    assert not any(job.startswith("convert") for job in planned)
-
-
 def test_limit_and_too_many_failures(tree, tmp_path):
     assert [row.mp4 for row in run(tree, tmp_path, limit=1).values() if row.mp4] == ["a/one.mp4"]
     with pytest.raises(UserError, match=r"p10: 3 of 6 videos cannot be read, .* reasons are in .*manifest\.tsv"):
@@ -130,9 +124,9 @@ def test_folders_of_mp4(tree, tmp_path):
         configuration.check(configuration.defaults() | {"mp4_dir": "nowhere"})
 
 
-@pytest.mark.slow
-def test_the_workflow_embeds_a_tree_that_is_there(finished, tmp_path):
-    """The demo's own MP4 as somebody else's: the same vectors, and no conversion."""
+@pytest.fixture
+def theirs(finished, tmp_path):
+    """Embeds the demo's own MP4, as somebody else's; returns the working directory and the vectors of p11."""
     work = tmp_path / "work"
     work.mkdir()
     shutil.copytree(finished / "results/mp4/256", tmp_path / "theirs", ignore=shutil.ignore_patterns("*.manifest.*"))
@@ -140,12 +134,30 @@ def test_the_workflow_embeds_a_tree_that_is_there(finished, tmp_path):
     (tmp_path / "config").mkdir()
     shutil.copy(REPOSITORY / "config/demo-models.yaml", tmp_path / "config")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "theirs").rglob("*")}
-    result = run_demo(work, change=f"mp4_dir: {tmp_path}/theirs\nfolders: [p11]\n")
-    assert result.returncode == 0, result.stdout
-    assert "rule probe:" in result.stdout
-    assert "rule convert:" not in result.stdout
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "theirs").rglob("*")} == before
-    ours, first = (torch.load(top / "results/embeddings/vit-tiny_embeddings_p11.pt") for top in (work, finished))
+
+    def embed(*targets, change):
+        result = run_demo(work, "--", *targets, change=f"mp4_dir: {tmp_path}/theirs\n{change}")
+        assert result.returncode == 0, result.stdout
+        assert "rule probe:" in result.stdout
+        assert "rule convert:" not in result.stdout
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "theirs").rglob("*")} == before
+        ours, first = (torch.load(top / "results/embeddings/vit-tiny_embeddings_p11.pt") for top in (work, finished))
+        assert all(np.allclose(ours[key], first[key], atol=1e-6) for key in ours)
+        return work, ours, first
+
+    return embed
+
+
+def test_the_workflow_embeds_a_clip_of_a_tree_that_is_there(theirs):
+    """The same vector, and no conversion."""
+    tables = [f"results/mp4/256/{folder}.manifest.tsv" for folder in ("p10", "p11")]
+    work, ours, _ = theirs("results/embeddings/vit-tiny_embeddings_p11.pt", *tables, change="limit: 1\n")
+    assert len(ours) == 1
+    assert all((work / table).is_file() for table in tables)
+
+
+@pytest.mark.slow
+def test_the_workflow_embeds_a_tree_that_is_there(theirs):
+    work, ours, first = theirs("all", change="folders: [p11]\n")
     assert ours.keys() == first.keys()
-    assert all(np.allclose(ours[key], first[key], atol=1e-6) for key in ours)
     assert (work / "results/qc/vit-tiny.html").exists()

@@ -7,7 +7,8 @@ import pytest
 
 from echo_embeddings.core import manifest
 from echo_embeddings.core.settings import Table, Tables
-from echo_embeddings.qc import Training, make_index
+from echo_embeddings.qc.index import make_index
+from echo_embeddings.qc.provenance import Training
 from echo_embeddings.tables import inventory
 from testing.qc import Collection, check, levels
 

@@ -13,16 +13,13 @@ import pytest
 
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
-from echo_embeddings.qc import make_index
+from echo_embeddings.qc.index import make_index
 from testing.qc import DIM, Collection, Links, levels
 
 
 @pytest.mark.parametrize(
     ("clips", "dim"),
-    [
-        *((0, DIM), (1, DIM), (3, DIM), (1, 1), (40, 1)),
-        *(pytest.param(*shape, marks=pytest.mark.slow) for shape in ((2, DIM), (2, 1), (2, 2), (40, 3))),
-    ],
+    [(0, DIM), (1, DIM), (2, DIM), (3, DIM), (1, 1), (2, 1), (2, 2), (40, 1), (40, 3)],
 )
 def test_few_vectors_and_dimensions_give_a_page(tmp_path: Path, clips: int, dim: int) -> None:
     numbers, html = Collection(tmp_path, clips, dim).page()

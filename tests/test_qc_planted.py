@@ -12,19 +12,10 @@ from sklearn.metrics import roc_auc_score
 
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.vectors import read_vectors, write_vectors
-from echo_embeddings.qc import (
-    Options,
-    agreement,
-    base,
-    components,
-    make_comparison,
-    make_index,
-    make_model_page,
-    moments,
-    near,
-    similarity,
-)
-from echo_embeddings.qc.report import Report, measure
+from echo_embeddings.qc import agreement, base, components, moments, near, similarity
+from echo_embeddings.qc.index import make_index
+from echo_embeddings.qc.page import make_comparison, make_model_page
+from echo_embeddings.qc.report import Options, Report, measure
 from testing import planted
 
 CLIPS, DIM, PAIRS = 4800, 64, 150

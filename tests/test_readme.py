@@ -3,8 +3,11 @@
 The models' names stand for the demo's small encoder, its collection for MIMIC-IV-Echo; nothing else is changed.
 """
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,8 +18,10 @@ import pytest
 import torch
 import yaml
 from packaging.specifiers import SpecifierSet
+from snakemake.cli import parse_args
 
 from echo_embeddings.core import manifest
+from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.tools import cli
 from testing import REPOSITORY
 from testing.commands import copy_repository, environment, run_snakemake
@@ -59,10 +64,11 @@ def small_models(resources: str) -> str:
     return yaml.safe_dump({"vitl": entry, "vith": entry, "vitg-384": {**entry, "resolution": 384}})
 
 
-@pytest.fixture(scope="module")
-def clone(finished, tmp_path_factory) -> Path:
+@pytest.fixture
+def clone(finished, tmp_path) -> Path:
     """A clone of the repository in which the demo's files are converted, and one of them is spoiled since."""
-    directory = tmp_path_factory.mktemp("clone")
+    directory = tmp_path / "clone"
+    directory.mkdir()
     copy_repository(directory)
     for name in ("results/mp4", "results/state/convert", ".snakemake"):
         shutil.copytree(finished / name, directory / name)
@@ -95,11 +101,18 @@ def run(directory: Path, command: str, finished: Path) -> subprocess.CompletedPr
     )
 
 
-def run_page(page: str, directory: Path, finished: Path) -> dict[str, str]:
-    """What each command of the page said, by command; the first that fails ends it."""
+def calls_snakemake(command: str) -> bool:
+    return command.removeprefix(".venv/bin/").startswith("snakemake ")
+
+
+def run_page(page: str, directory: Path, finished: Path, small: bool = False) -> dict[str, str]:
+    """What each command of the page said, by command; the first that fails ends it.
+
+    In small Snakemake is left out, and nothing is run twice.
+    """
     said = {}
     for command in commands(page):
-        if command not in ELSEWHERE:
+        if command not in ELSEWHERE and not (small and (calls_snakemake(command) or command in said)):
             result = run(directory, command, finished)
             wrong = " scrub " in command  # it finds the spoiled clip
             assert result.returncode == int(wrong), f"{page}: {command}\n{result.stdout}"
@@ -116,6 +129,48 @@ def test_the_pages_in_their_order(clone, finished):
     the_python_of_the_readme(clone)
     the_guides_commands_have_their_like(clone, finished)
     the_commands_of_everyday(clone, finished)
+
+
+def results_of_vitl(clone, finished):
+    """The demo's results, as a run of `vitl` would leave them: the clip that is spoiled has no vector."""
+    old, new = finished / "results", clone / "results"
+    shutil.copytree(old / "state/embed/vit-tiny", new / "state/embed/vitl")
+    (new / "embeddings").mkdir()
+    for part in ("p10", "p11", "all"):
+        vectors = torch.load(old / f"embeddings/vit-tiny_embeddings_{part}.pt")
+        kept = [key for key in vectors if CLIP not in key]
+        write_vectors(new / f"embeddings/vitl_embeddings_{part}.pt", kept, torch.stack([vectors[key] for key in kept]))
+        for key in vectors.keys() - kept:
+            failed = new / f"embeddings/vitl_embeddings_{part}.failed.tsv"
+            failed.write_text(f"key\treason\n{key}\tcannot be opened as a video\n")
+    for folder in ("p10", "p11"):
+        shutil.copy(
+            old / f"embeddings/vit-tiny_embeddings_{folder}.json", new / f"embeddings/vitl_embeddings_{folder}.json"
+        )
+    (new / "qc").mkdir()
+    for name in ("vit-tiny.html", "vit-tiny.json", "index.html"):
+        shutil.copy(old / "qc" / name, new / "qc" / name.replace("vit-tiny", "vitl"))
+
+
+def targets_that_snakemake_takes(clone) -> set[str]:
+    """The targets of all the pages' lines that call Snakemake; its own parser takes them, or ends the process."""
+    lines = [line for page in PAGES for line in commands(page) if calls_snakemake(line)]
+    assert len(lines) >= 7
+    with contextlib.chdir(clone):
+        return {target for line in lines for target in parse_args(shlex.split(line)[1:])[1].targets}
+
+
+def test_the_pages_in_small(clone, finished):
+    """In their order, on results that are there; what Snakemake is asked for is planned, all at once."""
+    results_of_vitl(clone, finished)
+    readme = run_page("README.md", clone, finished, small=True)
+    the_commands_of_the_readme(readme, clone)
+    the_python_of_the_readme(clone)
+    targets = targets_that_snakemake_takes(clone)
+    assert targets == {"results/qc/vith.html", "results/embeddings/vitl_embeddings_p10.pt"}
+    the_guides_commands_have_their_like(clone, finished, targets)
+    everyday = run_page("docs/everyday.md", clone, finished, small=True)
+    what_everyday_says(everyday, clone)
 
 
 def the_commands_of_the_readme(readme, clone):
@@ -137,13 +192,14 @@ def a_line_can_be_added_to_the_configuration_that_the_readme_made(clone, finishe
 
 def the_python_of_the_readme(clone):
     for block in blocks("README.md", "python"):
-        result = subprocess.run([sys.executable, "-c", block], cwd=clone, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, block + result.stderr
+        said = io.StringIO()
+        with contextlib.chdir(clone), contextlib.redirect_stdout(said):
+            exec(compile(block, "README.md", "exec"), {})
         if "filename" in block:
-            assert result.stdout.count("torch.Size([192])") == 7
+            assert said.getvalue().count("torch.Size([192])") == 7
 
 
-def the_guides_commands_have_their_like(clone, finished):
+def the_guides_commands_have_their_like(clone, finished, more=frozenset()):
     table = (REPOSITORY / "README.md").read_text().split("## From the guide's commands")[1].split("\n## ")[0]
     cells = [row.split("|")[2] for row in table.splitlines() if row.startswith("| `")]
     found = [command for cell in cells for command in re.findall(r"`((?:snakemake|make|cp) .*?)`", cell)]
@@ -152,7 +208,7 @@ def the_guides_commands_have_their_like(clone, finished):
     assert set(found) - set(dry) == {"make install", "make demo", "cp .env.example .env"}
     assert (REPOSITORY / ".env.example").is_file()
     # As the table's words say: with the configuration; and all their targets in one dry run.
-    targets = {word for command in dry for word in command.split() if word.startswith("results/")}
+    targets = {word for command in dry for word in command.split() if word.startswith("results/")} | more
     result = run(clone, f"snakemake {' '.join(sorted(targets))} --configfile my.yaml -n", finished)
     assert result.returncode == 0, result.stdout
     named = re.findall(r"`(results/\S+?)`", table)
@@ -164,17 +220,22 @@ def the_commands_of_everyday(clone, finished):
     vectors = clone / "results/embeddings/vitl_embeddings_all.pt"
     assert vectors.is_file()
     said = run_page("docs/everyday.md", clone, finished)
+    what_everyday_says(said, clone)
+    assert len(torch.load(clone / "results/embeddings/vith_embeddings_all.pt")) == 7
+
+
+def what_everyday_says(said, clone):
     (scrubbed,) = {text for command, text in said.items() if " scrub " in command}
     assert f"{CLIP}.mp4: damaged\n" in scrubbed
     grepped = [text for command, text in said.items() if command.startswith("grep ")]
     assert "\tconverted\t" in grepped[0]
     assert grepped[1].startswith("p10000001/")
-    assert len(torch.load(clone / "results/embeddings/vith_embeddings_all.pt")) == 7
-    assert not vectors.exists()  # the last command deletes it
+    assert not (clone / "results/embeddings/vitl_embeddings_all.pt").exists()  # the last command deletes it
 
 
-@pytest.mark.slow
-def test_the_module_of_everyday(finished, tmp_path):
+@pytest.fixture
+def module(finished, tmp_path) -> Path:
+    """A directory with the Snakefile of docs/everyday.md, for one folder of the demo."""
     (example,) = blocks("docs/everyday.md", "snakemake")
     (tmp_path / "Snakefile").write_text(example)
     (tmp_path / "echo-embeddings").symlink_to(REPOSITORY)
@@ -182,13 +243,30 @@ def test_the_module_of_everyday(finished, tmp_path):
     own = {"dicom_dir": str(finished / "dicom"), "folders": ["p11"], "models_file": "models.yaml"}
     own |= {"embed": {"device": "cpu", "num_workers": 1, "precision": "fp32"}, "convert": {"max_failed_fraction": 0.5}}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(own))
-    result = run_snakemake(tmp_path, "--cores", "2", snakefile=tmp_path / "Snakefile")
+    return tmp_path
+
+
+def test_the_module_of_everyday_plans_all_and_runs_a_job(module):
+    with (module / "my.yaml").open("a") as file:
+        file.write("limit: 1\n")
+    planned = run_snakemake(module, "-n", snakefile=module / "Snakefile")
+    assert planned.returncode == 0, planned.stdout
+    assert {"echo_convert", "echo_embed", "echo_merge", "count"} <= set(re.findall(r"rule (\w+):", planned.stdout))
+    table = "results/mp4/256/p11.manifest.tsv"
+    result = run_snakemake(module, "--cores", "1", table, snakefile=module / "Snakefile")
+    assert result.returncode == 0, result.stdout
+    assert [row.status for row in manifest.read(module / table)].count("converted") == 1
+
+
+@pytest.mark.slow
+def test_the_module_of_everyday(module, finished):
+    result = run_snakemake(module, "--cores", "2", snakefile=module / "Snakefile")
     assert result.returncode == 0, result.stdout
     assert "rule echo_convert:" in result.stdout
     rows = manifest.read(finished / "results/mp4/256/p11.manifest.tsv")
-    vectors = torch.load(tmp_path / "results/embeddings/vitl_embeddings_all.pt")
+    vectors = torch.load(module / "results/embeddings/vitl_embeddings_all.pt")
     assert set(vectors) == {row.mp4 for row in rows if row.mp4}
-    assert (tmp_path / "count.txt").is_file()
+    assert (module / "count.txt").is_file()
 
 
 def test_what_is_run_elsewhere_is_on_a_page():

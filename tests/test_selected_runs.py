@@ -29,6 +29,21 @@ def listed(work):
     return work
 
 
+def test_a_selection_of_one_folder_computes_nothing_twice_and_can_be_taken_back(listed):
+    target = "results/embeddings/vit-tiny_embeddings_p10.pt"
+    before = torch.load(listed / target)
+    for change, fewer in ((TABLES, True), (None, False)):
+        done = run_demo(listed, "--", target, change=change)
+        assert done.returncode == 0, done.stdout
+        assert set(re.findall(r"^(?:local)?rule (\w+):", done.stdout, re.MULTILINE)) == {"embed"}
+        made = torch.load(listed / target)
+        assert (0 < len(made) < 4) if fewer else (made.keys() == before.keys())
+        assert all(torch.equal(vector, before[key]) for key, vector in made.items())
+        counts = json.loads((listed / target).with_suffix(".json").read_text())["counts"]
+        assert counts["embedded"] == counts["reused"] == len(made)
+        assert counts["left_out"] == 4 - len(made)
+
+
 @pytest.mark.slow
 def test_a_selection_makes_its_jobs_pending_computes_nothing_twice_and_can_be_taken_back(listed):
     embed = {"embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}

@@ -55,6 +55,26 @@ def identity(path):
     return status.st_ino, status.st_mtime_ns
 
 
+def test_one_that_is_there_is_never_touched_and_an_absent_one_is_not_fetched_by_a_dry_run(work, server, content):
+    """That a run fetches it, the tests below see."""
+    dry = run_demo(work, "-n", VECTORS)
+    assert dry.returncode == 0, dry.stdout
+    assert RULE in dry.stdout
+    path = work / "weights/vit-tiny.pt"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    before = identity(path)
+    register(work.parent, vit_tiny={"checkpoint": "vit-tiny.pt", "url": f"{server.url}/another.pt", "sha256": "0" * 64})
+    forced = run_demo(work, "-n", "--forceall", VECTORS)
+    assert forced.returncode == 0, forced.stdout
+    assert "rule embed:" in forced.stdout
+    assert "download_weights" not in forced.stdout
+    run_demo(work, "-F", "weights/vit-tiny.pt")  # which no rule makes
+    assert identity(path) == before
+    assert path.read_bytes() == content
+    assert not server.requests
+
+
 @pytest.mark.slow
 def test_only_an_absent_one_is_fetched_and_one_that_is_there_is_never_touched(work, server, content):
     dry = run_demo(work, "-n", VECTORS)

@@ -62,6 +62,33 @@ def test_the_pages_are_whole_and_say_that_the_vectors_mean_nothing(finished):
     assert 'href="vit-tiny.html"' in (finished / "results/qc/index.html").read_text()
 
 
+def test_features_of_one_clip_are_made_said_and_read_as_the_page_tells(work):
+    """As below, of the clip of 30 frames alone."""
+    tokens = "embed: {pool: tokens}\nselect: frames == 30\n"
+    vectors = "results/embeddings/vit-tiny_embeddings_p10.pt"
+    before = torch.load(work / vectors)
+    index = "results/features/tokens/vit-tiny/p10.index.tsv"
+    result = run_demo(work, "--", vectors, index, change=tokens)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("features of at most") == 1
+    ((key, vector),) = torch.load(work / vectors).items()
+    assert torch.equal(vector, before[key])
+    the_page_reads_the_tokens_of(work, before)
+    (work / index).unlink()
+    assert pending(work, "--", vectors, index, change=tokens) == {"embed vit-tiny p10"}
+
+
+def the_page_reads_the_tokens_of(work, vectors):
+    page = (REPOSITORY / "docs/features.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = code.replace('"results/', f'"{work}/results/').replace("vitl", "vit-tiny")
+    read = {}
+    exec(code, read)
+    assert (read["tokens"].dtype, read["tokens"].shape) == (torch.float16, (1, 8, 256, 192))
+    vector = vectors[read["index"].key[0]]
+    assert (read["tokens"].float().mean(dim=(0, 1, 2)) - vector).norm() < 1e-5 * vector.norm()
+
+
 @pytest.mark.slow
 def test_features_are_made_said_and_read_as_the_page_tells(work):
     """Tokens asked for after a run: every clip once more, the vectors as they were, nothing pending either way."""
@@ -79,14 +106,7 @@ def test_features_are_made_said_and_read_as_the_page_tells(work):
     after = torch.load(work / merged)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], vector) for key, vector in before.items())
-    page = (REPOSITORY / "docs/features.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    code = code.replace('"results/', f'"{work}/results/').replace("vitl", "vit-tiny")
-    read = {}
-    exec(code, read)
-    assert (read["tokens"].dtype, read["tokens"].shape) == (torch.float16, (1, 8, 256, 192))
-    vector = before[read["index"].key[0]]
-    assert (read["tokens"].float().mean(dim=(0, 1, 2)) - vector).norm() < 1e-5 * vector.norm()
+    the_page_reads_the_tokens_of(work, before)
     (work / "results/features/tokens/vit-tiny/p11.index.tsv").unlink()
     assert "embed vit-tiny p11" in pending(work, change=tokens)
 

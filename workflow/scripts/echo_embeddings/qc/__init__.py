@@ -17,12 +17,9 @@ The modules, lowest layer first; a module imports only from those above it in th
     report        all of it, measured
     agreement     two sets of vectors of the same clips
     plots         numbers -> pictures
-    page          numbers and pictures -> HTML and JSON
+    writing       numbers -> JSON, and with a template HTML
+    page          the page of a model, and that of two files compared
+    index         the page that sets all models side by side
+
+Nothing is imported here: the index needs neither torch nor scikit-learn, which take seconds.
 """
-
-from .page import make_comparison, make_index, make_model_page
-from .provenance import Training
-from .report import Options
-from .tables import FolderFiles, folder_files
-
-__all__ = ["FolderFiles", "Options", "Training", "folder_files", "make_comparison", "make_index", "make_model_page"]

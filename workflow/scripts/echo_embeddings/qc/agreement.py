@@ -9,9 +9,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from ..core.errors import UserError
 from ..core.vectors import read_vectors
-from .base import BLOCK, NAMED, SAMPLE, Check, Floats, Histogram, Integers, Level, count, histogram, sample
+from .base import BLOCK, NAMED, NEIGHBOURS, SAMPLE, Check, Floats, Histogram, Integers, Level, count, histogram, sample
 
-NEIGHBOURS = 10
 SAME = 0.9999  # cosine: at least this much is the same vector but for rounding
 LISTED = 1000  # keys of one file only
 

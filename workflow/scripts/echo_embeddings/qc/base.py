@@ -23,6 +23,7 @@ BLOCK = 1024  # rows read at a time: 4 MB of ViT-L's vectors, which a processor'
 THREADS = 2  # the rule asks for as many cores
 SAMPLE = 10_000  # clips of the seeded sample
 MIN_PATIENTS = 20  # fewer say nothing about patients
+NEIGHBOURS = 10  # nearest clips of each, of which two models should have the same
 TAIL = 0.02  # share of values at either end that may be left out of a picture, see `bulk`
 NAMED = 3  # things named in a sentence; the others are only counted
 PICTURE: dict[str, Any] = {"picture": True}  # marks what is drawn and left out of the numbers

@@ -1,37 +1,21 @@
-"""The pages: HTML files that need no other file, and beside each its numbers as JSON."""
+"""The page of a model and that of two files compared: HTML that needs no other file, and its numbers as JSON."""
 
-import dataclasses
-import json
-import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import jinja2
-import numpy as np
-import pandas as pd
-
-from ..core.errors import UserError
-from ..core.files import atomic_write
-from ..core.names import one_line
 from ..tables.inventory import differences_of
 from . import agreement, health, near, pairs, plots, report, similarity, statistics
 from .accounting import TOTAL
-from .base import MIN_PATIENTS
+from .base import MIN_PATIENTS, NEIGHBOURS
 from .report import Options, Points, Report
 from .tables import FolderFiles
+from .writing import link, plain, write_pair
 
-TEMPLATES = Path(__file__).parent / "templates"
-ROWS = 40  # of a table on the page; all of them are in the JSON file
-DRAWN = 1000  # dimensions whose explained shares are given
-WORDS = {"good": "good", "warn": "check", "bad": "fault"}
-COLOURINGS = {"folder": "folder", "device": "device", "kind": "kind", "frames": "number of frames"}
 LIMITS = {
     **{"dead": health.DEAD, "outlier": health.OUTLIER, "near": health.NEAR, "min_vectors": health.MIN_VECTORS},
     **{"drift": statistics.DRIFT, "chance": statistics.CHANCE, "ks": statistics.KS, "many": statistics.MANY},
-    **{"patients": MIN_PATIENTS, "signal": similarity.SIGNAL, "neighbours": agreement.NEIGHBOURS},
+    **{"patients": MIN_PATIENTS, "signal": similarity.SIGNAL, "neighbours": NEIGHBOURS},
     **{"trees": near.TREES, "leaf": near.LEAF, "resamples": pairs.RESAMPLES},
 }
 
@@ -46,16 +30,17 @@ def make_model_page(
     measured = report.measure(model, embeddings, folders, options)
     links = {
         folder: {
-            "manifest": _link(files.manifest, output),
-            "failed": _link(files.failed, output) if files.failed.exists() else "",
+            "manifest": link(files.manifest, output),
+            "failed": link(files.failed, output) if files.failed.exists() else "",
         }
         for folder, files in folders.items()
     }
-    differences = _link(differences_of(options.record_list), output) if options.record_list else ""
-    _write_pair(
+    differences = link(differences_of(options.record_list), output) if options.record_list else ""
+    write_pair(
         output,
         numbers_of(measured),
         "model.html.j2",
+        limits=LIMITS,
         r=measured,
         pictures=_draw(measured),
         links=links,
@@ -65,32 +50,8 @@ def make_model_page(
 
 def numbers_of(measured: Report) -> dict[str, Any]:
     """Every number of the page, as JSON has it."""
-    numbers: dict[str, Any] = {"status": measured.status, "summary": _summary(measured)} | _plain(measured)
+    numbers: dict[str, Any] = {"status": measured.status, "summary": _summary(measured)} | plain(measured)
     return numbers
-
-
-def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output: Path) -> None:
-    """Write to `output` a page that compares the models and links to their `pages` (model -> HTML file).
-
-    `embeddings` are the models' merged files. A `.json` file beside it has the numbers. Raises `UserError`
-    if the `.json` file beside a page is missing or broken, or an embedding file cannot be read.
-    """
-    models = []
-    for model, page in pages.items():
-        beside = page.with_suffix(".json")
-        try:
-            numbers = json.loads(beside.read_text(encoding="utf-8"))
-            row = {"model": model, "status": numbers["status"], **numbers["summary"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{beside}: not the numbers of a quality page: {one_line(error)}; delete it and run again"
-            ) from error
-        models.append(row | {"link": _link(page, output)})
-    names = list(pages)
-    pairs = agreement.matrix([embeddings[name] for name in names]) if len(names) > 1 else {}
-    agreements = [{"models": [names[i] for i in at], **_plain(found)} for at, found in pairs.items()]
-    numbers = {"models": models, "agreement": agreements}
-    _write_pair(output, numbers, "index.html.j2", models=models, names=names, pairs=pairs)
 
 
 def make_comparison(first: Path, second: Path, output: Path) -> None:
@@ -104,63 +65,7 @@ def make_comparison(first: Path, second: Path, output: Path) -> None:
         if found.cosines
         else ""
     )
-    _write_pair(output, _plain(found), "compare.html.j2", c=found, picture_source=picture)
-
-
-def _link(path: Path, page: Path) -> str:
-    return quote(os.path.relpath(path, page.parent))
-
-
-def _write_pair(output: Path, numbers: dict[str, Any], template: str, **values: Any) -> None:
-    """Write a page and its numbers."""
-    page = _render(template, limits=LIMITS, **values)
-    for path, text in ((output.with_suffix(".json"), json.dumps(numbers, indent=1, allow_nan=False)), (output, page)):
-        with atomic_write(path) as part:
-            part.write_text(text, encoding="utf-8")
-
-
-def _render(template: str, **values: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "percent": _percent}
-    environment.globals |= {"words": WORDS, "max_rows": ROWS, "colourings": COLOURINGS, "total_name": TOTAL}
-    return environment.get_template(template).render(**values)
-
-
-def _number(value: object) -> str:
-    """A number as people read it: integers in full, others to four digits, a dash for none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "\u2013"
-    if isinstance(value, int | np.integer):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
-
-
-def _percent(part: float, whole_: float = 1) -> str:
-    """`12.3 %`; a small share is never shown as zero."""
-    share = 100 * part / whole_ if whole_ else 0.0
-    return "< 0.1 %" if 0 < share < 0.1 else f"{share:.1f} %"
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON has it, what is only drawn left out, NaN as null."""
-    if dataclasses.is_dataclass(value):
-        fields = (field for field in dataclasses.fields(value) if "picture" not in field.metadata)
-        return {field.name: _plain(getattr(value, field.name)) for field in fields}
-    if isinstance(value, pd.DataFrame):
-        return [_plain(row) for row in value.to_dict("records")]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_pair(output, plain(found), "compare.html.j2", limits=LIMITS, c=found, picture_source=picture)
 
 
 def _summary(measured: Report) -> dict[str, Any]:
@@ -178,8 +83,8 @@ def _summary(measured: Report) -> dict[str, Any]:
         "not_embedded": total["not_embedded"],
         "nan": len(measured.health.nan),
         "duplicates": measured.health.duplicated,
-        "norm_mean": _plain(norms.get("norm_mean")),
-        "norm_std": _plain(norms.get("norm_std")),
+        "norm_mean": plain(norms.get("norm_mean")),
+        "norm_std": plain(norms.get("norm_std")),
         "cosine_mean": alike.mean if alike else None,
         "effective_rank": parts.effective_rank if parts else None,
         "pca_top": float(parts.explained[0]) if parts else None,

@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from .base import TAIL, Bools, Floats, Histogram, bulk
@@ -40,13 +41,13 @@ STYLE: Any = {
     "axes.linewidth": 0.8,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "figure.dpi": 180,  # of the bitmaps inside the SVG
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "grid.color": "#E8ECF0",
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "lines.linewidth": 1.3,
-    "savefig.dpi": 180,  # of the bitmaps inside the SVG
     "svg.hashsalt": "echo_embeddings",
     "text.parse_math": False,
     "xtick.color": "#5A6672",
@@ -61,7 +62,7 @@ def _picture(draw: Callable[P, Figure]) -> Callable[P, str]:
     def picture(*args: P.args, **kwargs: P.kwargs) -> str:
         with matplotlib.rc_context(STYLE):
             file = io.BytesIO()
-            draw(*args, **kwargs).savefig(file, format="svg", metadata={"Date": None})
+            FigureCanvasSVG(draw(*args, **kwargs)).print_svg(file, metadata={"Date": None})  # savefig would draw twice
         return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
     return picture

@@ -244,7 +244,7 @@ def compare(parser: argparse.ArgumentParser) -> Run:
     )
 
     def run(arguments: argparse.Namespace) -> None:
-        from ..qc import make_comparison
+        from ..qc.page import make_comparison
 
         make_comparison(arguments.a, arguments.b, arguments.output)
         print(f"{arguments.output} and {arguments.output.with_suffix('.json')}")

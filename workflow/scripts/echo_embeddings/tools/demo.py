@@ -15,7 +15,6 @@ from pydicom.uid import generate_uid
 
 from ..core.errors import UserError
 from ..core.files import atomic_write
-from ..encoders import checkpoint
 from ..encoders.architectures import ARCHITECTURES
 
 LARGE = "color3d_jpeg_baseline.dcm"  # 120 frames, 480 x 640; in pydicom-data
@@ -82,5 +81,7 @@ def _write(dataset: pydicom.Dataset, path: Path) -> None:
 
 def write_weights(path: str | os.PathLike[str], constructor: str, entry: str, seed: int) -> None:
     """Write random weights for `constructor` under `entry` of a checkpoint in the official format."""
+    from ..encoders import checkpoint  # noqa: PLC0415  torch takes seconds, and the collection needs none
+
     encoder = checkpoint.draw(ARCHITECTURES[constructor], seed)
     checkpoint.save(path, {entry: encoder.state_dict()}, WORDS.format(seed=seed))

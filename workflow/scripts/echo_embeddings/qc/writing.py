@@ -1,0 +1,80 @@
+"""What all pages share: how a page and its numbers are written, and values as people read them and as JSON has them."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from ..core.files import atomic_write
+
+TEMPLATES = Path(__file__).parent / "templates"
+ROWS = 40  # of a table on the page; all of them are in the JSON file
+WORDS = {"good": "good", "warn": "check", "bad": "fault"}
+COLOURINGS = {"folder": "folder", "device": "device", "kind": "kind", "frames": "number of frames"}
+
+
+def link(path: Path, page: Path) -> str:
+    """The address of a file in a page."""
+    return quote(os.path.relpath(path, page.parent))
+
+
+def write_pair(output: Path, numbers: dict[str, Any], template: str, **values: Any) -> None:
+    """Write a page, whose template is given the `values`, and its numbers to a `.json` file beside it."""
+    page = _environment().get_template(template).render(**values)
+    for path, text in ((output.with_suffix(".json"), json.dumps(numbers, indent=1, allow_nan=False)), (output, page)):
+        with atomic_write(path) as part:
+            part.write_text(text, encoding="utf-8")
+
+
+@functools.cache  # a template takes longer to compile than to fill in
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "percent": _percent}
+    environment.globals |= {"words": WORDS, "max_rows": ROWS, "colourings": COLOURINGS}
+    return environment
+
+
+def _number(value: object) -> str:
+    """A number as people read it: integers in full, others to four digits, a dash for none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "\u2013"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _percent(part: float, whole_: float = 1) -> str:
+    """`12.3 %`; a small share is never shown as zero."""
+    share = 100 * part / whole_ if whole_ else 0.0
+    return "< 0.1 %" if 0 < share < 0.1 else f"{share:.1f} %"
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it, what is only drawn left out, NaN as null."""
+    if dataclasses.is_dataclass(value):
+        fields = (field for field in dataclasses.fields(value) if "picture" not in field.metadata)
+        return {field.name: plain(getattr(value, field.name)) for field in fields}
+    if isinstance(value, pd.DataFrame):
+        return [plain(row) for row in value.to_dict("records")]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
