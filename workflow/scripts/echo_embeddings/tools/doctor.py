@@ -157,7 +157,7 @@ def division(collection: Collection) -> Iterator[Finding]:
         return
     files = {name: survey.files for name, survey in collection.surveys().items()}
     largest, total = max(files, key=lambda name: files[name]), sum(files.values())
-    fix = f"units: {estimate.units(total)} divides the collection into so many jobs; docs/collections.md says how"
+    fix = f"units: {estimate.units(total)} divides the collection into so many jobs; see docs/units.md"
     if len(files) > MANY_FOLDERS:
         seconds = estimate.START_SECONDS
         says = f"{len(files):,} folders are as many jobs of each stage, each of which takes {seconds} s to start"
