@@ -33,6 +33,7 @@ try:
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])
     SELECTING = selection.used(TABLES)
+    PAGED = selection.used(TABLES, identities=True)  # what the quality pages ask, too: whose each clip is
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -133,6 +134,11 @@ def record_list(wildcards):
 def selecting_files(wildcards):
     """The tables that decide which clips are selected, which must be there."""
     return files_of(SELECTING)
+
+
+def paged_files(wildcards):
+    """The tables that decide which clips are selected or say whose they are, which must be there."""
+    return files_of(PAGED)
 
 
 def joining_files(wildcards):

@@ -12,7 +12,8 @@ from ..core.files import atomic_write
 from ..core.names import decode_name, encode_name
 from ..core.settings import Table
 from ..dicom.mark import has_dicom_mark
-from .join import clip_names, read_table, stem
+from .identity import stem
+from .join import clip_names, read_table
 
 NO_FOLDER = "(in no folder)"
 NOT_FOUND, NOT_LISTED, REPEATED = "listed, not on the disk", "on the disk, not listed", "listed more than once"

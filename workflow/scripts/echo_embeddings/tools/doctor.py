@@ -218,6 +218,7 @@ def tables(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator
     try:
         selection.check(known, config["export"]["columns"])
         selecting = selection.used(known)
+        paged = selection.used(known, identities=True)
     except UserError as error:
         yield Finding(RED, "tables", str(error))  # which says what to do
         return
@@ -230,10 +231,10 @@ def tables(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator
     files = listed_files(folders)
     level, joins = RED, list[Join]()
     try:
-        if selecting.all:
-            joins = join_tables(files, selecting, selection.selecting(known))[1]
+        if paged.all:
+            joins = join_tables(files, paged, {*selection.selecting(known), *selection.IDENTITY})[1]
         level = AMBER
-        if known != selecting:
+        if known != paged:
             joins = join_tables(files, known)[1]
     except UserError as error:
         yield Finding(level, "tables", str(error))
