@@ -128,14 +128,16 @@ def test_a_study_of_several_patients_needs_a_table_that_says_whose(tmp_path):
     frame = files_of(tmp_path, "A/1/x.dcm", "B/1/x.dcm")
     studies = table(tmp_path / "s.csv", "study_id,ef\n1,30\n", "study", "study_id")
     known = Tables(others=(studies,), layout="site/{patient}/{study}/*", select="ef > 40")
-    with pytest.raises(UserError, match=r"tables\.0: .*s\.csv: several patients have a study of one study_id") as error:
+    with pytest.raises(
+        UserError, match=r"tables\.0: .*: the patients 'A' and 'B' both have a study '1'; give"
+    ) as error:
         join_tables(frame, known)
     assert "\n" not in str(error.value)
     folder = tmp_path / "site"
     for path in frame["path"]:
         (folder / path).parent.mkdir(parents=True)
         (folder / path).touch()
-    with pytest.raises(UserError, match="several patients have a study"):
+    with pytest.raises(UserError, match="'A' and 'B' both have a study '1'"):
         check_joins({"site": Folder("site", str(folder))}, known)
 
 

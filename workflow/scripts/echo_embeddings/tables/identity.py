@@ -8,6 +8,8 @@ selections, exports, study vectors and quality pages all have their answer from 
 import functools
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ..collection.folders import VIDEOS
@@ -32,9 +34,9 @@ def decide(
     are such of at most 18 digits, else text.
     """
     answers, notes = {}, {table: list[str]() for table in said}
-    laid_out = _of_layout(below(frame, tables), tables)
+    of_layout = _of_layout(below(frame, tables), tables)
     for name in IDENTITY:
-        answer = laid_out[name].fillna(frame[name].astype("string"))
+        answer = of_layout[name].fillna(frame[name].astype("string"))
         for table in reversed([*said]):
             found = said[table]
             if name in found:
@@ -52,14 +54,20 @@ def decide(
 def of_paths(frame: pd.DataFrame, tables: Tables) -> dict[str, pd.Series]:
     """`subject_id`, `study_id` and `dicom_id` of files by `folder` and `path` alone: missing where these do not say."""
     mimic = _of_mimic(frame["folder"] + "/" + stem(frame["path"]))
-    laid_out = _of_layout(below(frame, tables), tables)
-    return {name: as_numbers(laid_out[name].fillna(mimic[name])) for name in IDENTITY} | {"dicom_id": mimic["dicom_id"]}
+    of_layout = _of_layout(below(frame, tables), tables)
+    found = {name: as_numbers(of_layout[name].fillna(mimic[name])) for name in IDENTITY}
+    return found | {"dicom_id": mimic["dicom_id"]}
+
+
+def laid_out(frame: pd.DataFrame, tables: Tables) -> npt.NDArray[np.bool_]:
+    """For each file, whether the configuration's layout says its patient."""
+    return _of_layout(below(frame, tables), tables)["subject_id"].notna().to_numpy()
 
 
 def of_names(paths: pd.Series, tables: Tables) -> dict[str, pd.Series]:
     """`subject_id` and `study_id` by the names of files alone that need not be there (see `join.clip_names`)."""
-    mimic, laid_out = _of_mimic(paths), _of_layout(paths, tables)
-    return {name: laid_out[name].fillna(mimic[name]) for name in IDENTITY}
+    mimic, of_layout = _of_mimic(paths), _of_layout(paths, tables)
+    return {name: of_layout[name].fillna(mimic[name]) for name in IDENTITY}
 
 
 def below(frame: pd.DataFrame, tables: Tables) -> pd.Series:
@@ -124,7 +132,7 @@ def _written_alike(values: pd.Series) -> pd.Series:
     return numbers if numbers.dtype == "Int64" else values.groupby(comparable(values)).transform("first")
 
 
-def are_shared(frame: pd.DataFrame) -> bool:
-    """Whether one `study_id` is that of several patients, who each have a study 1, say."""
+def shared(frame: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of `subject_id` and `study_id` whose study is that of another patient, too: each has a study 1, say."""
     pairs = frame[[*IDENTITY]].dropna().drop_duplicates().apply(comparable).drop_duplicates()
-    return bool(pairs["study_id"].duplicated().any())
+    return pairs[pairs["study_id"].duplicated(keep=False)].sort_values([*reversed(IDENTITY)])

@@ -260,14 +260,16 @@ def join_tables(frame: pd.DataFrame, tables: Tables, used: Iterable[str] = ()) -
         frame = frame.assign(**answers)
         joins |= {table: replace(joins[table], notes=(*joins[table].notes, *notes[table])) for table in by_path}
     listed = [content for table, content in contents.items() if selection.identifying(table) == [*IDENTITY]]
-    are_shared = identity.are_shared(frame)
-    within = are_shared or "{study}" in (tables.layout or "") or any(map(identity.are_shared, listed))
+    shared = identity.shared(frame)
+    one_each = shared.empty and all(identity.shared(content).empty for content in listed)
+    within = "{study}" in (tables.layout or "") or not one_each
     for table in others:
         whose = table.by == "study" and within and KEY_COLUMNS["patient"] in selection.header(table)
-        if table.by == "study" and are_shared and not whose:
+        if table.by == "study" and not shared.empty and not whose:
+            (one, study), (other, _) = shared.head(2).to_numpy()
             raise UserError(
-                f"config: {table.name}: {table.file}: several patients have a study of one study_id; give the table a "
-                f"column {KEY_COLUMNS['patient']!r} that says whose study each row is of"
+                f"config: {table.name}: {table.file}: the patients {one!r} and {other!r} both have a study {study!r}; "
+                f"give the table a column {KEY_COLUMNS['patient']!r} that says whose study each row is of"
             )
         _, found[table], joins[table] = _look_up(table, frame, used, whose=whose)
     joined = pd.concat([frame, *(found[table][selection.taken(table)] for table in tables.all)], axis=1)

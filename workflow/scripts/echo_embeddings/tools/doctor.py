@@ -26,7 +26,7 @@ from ..core.names import encode_name
 from ..dicom.header import Skip, Unreadable, check_clip, read_header
 from ..encoders import checkpoint
 from ..encoders.architectures import architecture
-from ..tables import inventory, selection
+from ..tables import identity, inventory, selection
 from ..tables.join import Join, join_tables, listed_files
 from . import estimate, machine, models
 from .machine import AMBER, GREEN, RED, Finding
@@ -250,6 +250,20 @@ def tables(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator
             yield Finding(GREEN, "tables", str(join))
 
 
+def layout(config: Mapping[str, Any], folders: Mapping[str, Folder]) -> Iterator[Finding]:
+    """The configuration's layout against the paths, where there is one."""
+    known = settings.tables(config)
+    if known.layout:
+        files = listed_files(folders)
+        found, every = int(identity.laid_out(files, known).sum()), len(files)
+        says = f"{known.layout} says the patient of {found:,} of {every:,} files"
+        if 2 * found < every:
+            like = identity.below(files, known).iloc[-1]
+            yield Finding(AMBER, "layout", f"{says}: fewer than half", f"correct it; a path is like '{like}'")
+        else:
+            yield Finding(GREEN, "layout", says)
+
+
 def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """The largest few."""
     return collections.Counter(counts).most_common(SHOWN)
@@ -349,6 +363,7 @@ def examine(config: dict[str, Any], profile: Path | None = None) -> Iterator[Fin
         yield Finding(RED, kind.name, str(error))  # which says what to do
         return
     yield from complete(config, by_name)
+    yield from layout(config, by_name)
     yield from tables(config, by_name)
     yield from files(found, len(folders), kind, config["convert"]["max_failed_fraction"])
     if kind is not VIDEO:
