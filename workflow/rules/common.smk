@@ -9,6 +9,7 @@ from echo_embeddings.collection.folders import collection_source, find_folder, f
 from echo_embeddings.core import configuration, corrections, registry, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
+from echo_embeddings.core.keys import key_of_ids
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.encoders.architectures import architecture
 from echo_embeddings.tables import selection
@@ -30,6 +31,7 @@ try:
     configuration.check_files(CONFIGFILES)
     REGISTRY, NO_FOLDERS = check_configuration()
     TOP, KIND = collection_source(config)
+    IDS_KEY = key_of_ids(config)
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])
     SELECTING = selection.used(TABLES)

@@ -7,6 +7,7 @@ killed and started again does only what is missing. An MP4 file has its final na
 import collections
 import contextlib
 import errno
+import functools
 import os
 import re
 import tempfile
@@ -23,6 +24,7 @@ from ..collection.folders import Folder, leads_nowhere, list_files, mp4_name
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.files import PART, blake2b_of, naming, part_of
+from ..core.keys import Key
 from ..core.layout import Layout
 from ..core.locks import exclusive_lock
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
@@ -33,7 +35,7 @@ from ..core.workers import Failure, at_work
 from ..dicom.frames import decode_frames
 from ..dicom.header import Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
 from ..dicom.mark import has_dicom_mark
-from . import video
+from . import ids, video
 from .journal import Journal
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
@@ -45,11 +47,11 @@ FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states
 # --- one file ---------------------------------------------------------------------------------------
 
 
-def convert_file(source: str, path: str, target: Path, settings: ConvertSettings) -> Row:
+def convert_file(source: str, path: str, target: Path, settings: ConvertSettings, key: Key | None = None) -> Row:
     """Convert the file at `source` to the MP4 `target` if it is a clip; returns its row.
 
-    `path` is its name in the manifest. Whatever is wrong with the file ends in the row's reason. Raises
-    `OSError` for what is wrong with the output (a full disk, say).
+    `path` is its name in the manifest. With a `key` the row has hashes of the header's identifiers. Whatever is wrong
+    with the file ends in the row's reason. Raises `OSError` for what is wrong with the output (a full disk, say).
     """
     try:
         status = os.stat(source)
@@ -58,7 +60,7 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
     facts: dict[str, Any] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
     try:
         dataset, offset = read_header(source)
-        facts.update(describe_header(dataset))
+        facts |= describe_header(dataset) | ids.hashed(dataset, key)
         clip = check_clip(source, dataset, offset, settings.modalities)
         fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
         facts |= _write_mp4(clip, target, settings, float(fps))
@@ -71,8 +73,7 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
             raise
         why = f"its MP4 cannot be called as it would be: {error.strerror}; rename the DICOM"
         return Row(path, "", FAILED, why, **facts)
-    key = mp4_name(decode_name(path))
-    return Row(path, key, CONVERTED, "", **facts)
+    return Row(path, mp4_name(decode_name(path)), CONVERTED, "", **facts)
 
 
 def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float) -> dict[str, Any]:
@@ -132,14 +133,15 @@ def convert_folder(
     workers: int,
     timeout: float,
     max_failed_fraction: float,
+    key: Key | None = None,
     terminal: TextIO | None = None,
 ) -> None:
     """Convert every clip of `folder` into its MP4 tree and write its manifest.
 
     `limit` > 0 looks at the files up to and including the first `limit` multi-frame ones only. `timeout`
-    is in seconds a file, `terminal` is for a live line. Raises `UserError` if another run has the folder,
-    ffmpeg does not take the settings, or more than `max_failed_fraction` of the clips failed: failed /
-    (converted + failed). Raises `OSError` if the disk is full.
+    is in seconds a file, `key` that of the hashes of identifiers which the manifest is to have, `terminal` is for a
+    live line. Raises `UserError` if another run has the folder, ffmpeg does not take the settings, or more than
+    `max_failed_fraction` of the clips failed: failed / (converted + failed). Raises `OSError` if the disk is full.
     """
     started = time.monotonic()
     tree = layout.mp4(settings.size, folder.name)
@@ -148,7 +150,7 @@ def convert_folder(
         _sweep(tree)
         listed = list_files(folder)
         chosen = _first_clips(folder, listed, limit) if limit else listed
-        journal = Journal(state / "rows.jsonl", folder, settings, {encode_name(path) for path in listed})
+        journal = Journal(state / "rows.jsonl", folder, settings, {encode_name(path) for path in listed}, key)
         rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
         collisions = _collisions(folder, chosen)
         rows |= {
@@ -163,9 +165,14 @@ def convert_folder(
             journal,
             Progress(folder.name, len(todo), "files", terminal, state=state, before=before) as progress,
         ):
+            if key:
+                bare = {path: row for path, row in rows.items() if journal.lacks_ids(row)}
+                for path, row in ids.renewed(folder, bare, key, workers, timeout):
+                    rows[path] = row
+                    journal.add(row)
             if todo:
                 video.check(settings)
-            for path, row in _convert_all(folder, tree, todo, settings, workers, timeout):
+            for path, row in _convert_all(folder, tree, todo, settings, workers, timeout, key):
                 rows[path] = row
                 journal.add(row)
                 progress.step(failed=row.status == FAILED)
@@ -229,15 +236,22 @@ def _failed(folder: Folder, path: str, reason: str) -> Row:
 
 
 def _convert_all(
-    folder: Folder, tree: Path, paths: list[str], settings: ConvertSettings, number: int, timeout: float
+    folder: Folder,
+    tree: Path,
+    paths: list[str],
+    settings: ConvertSettings,
+    number: int,
+    timeout: float,
+    key: Key | None,
 ) -> Iterator[tuple[str, Row]]:
     """Convert files in `number` worker processes that can be killed; yield each with its row as it is done.
 
     A file that takes longer than `timeout` seconds or ends its worker is a failed row.
     """
     tasks = [(os.path.join(folder.path, path), encode_name(path), tree / mp4_name(path), settings) for path in paths]
+    convert = functools.partial(convert_file, key=key) if key else convert_file
     try:
-        with at_work(convert_file, tasks, number, timeout, limit="convert.timeout") as results:
+        with at_work(convert, tasks, number, timeout, limit="convert.timeout") as results:
             for (_, name, *_), made in results:
                 path = decode_name(name)
                 yield path, _failed(folder, path, made) if isinstance(made, Failure) else made

@@ -9,28 +9,37 @@ from typing import Any, Self
 from ..collection.folders import Folder
 from ..core import corrections, fingerprint, manifest, state
 from ..core.files import atomic_write, naming
+from ..core.keys import Key
 from ..core.manifest import Row
 from ..core.names import decode_name
 from ..core.settings import ConvertSettings
+from . import ids
 
 
 class Journal:
     """One JSON object a line, added as it is made.
 
     Each row is kept with the fingerprint of the settings that it was made under, and with the corrections that
-    apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts.
+    apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts. Hashes of
+    identifiers are kept with the name of their key, and forgotten under another and without one.
     """
 
-    def __init__(self, path: Path, folder: Folder, settings: ConvertSettings, listed: set[str]) -> None:
+    def __init__(
+        self, path: Path, folder: Folder, settings: ConvertSettings, listed: set[str], key: Key | None = None
+    ) -> None:
         """Read the journal at `path` of `folder`, forget files that are not in `listed`, and open it for more."""
         self._path, self._folder = path, folder
         self._settings, self._fingerprint = settings, settings.fingerprint()
+        self._key = key.name if key else None
         earlier = fingerprint.convert_0_1_0(settings)
         self._records: dict[str, dict[str, Any]] = {}
         found, damage = records(path)
         for record in found:
             if record["settings"] in earlier:
                 record["settings"] = self._fingerprint
+            if self._key is None or record.get("key") != self._key:
+                record["row"] |= ids.NONE
+                record.pop("key", None)
             if record["row"]["path"] in listed:
                 self._records[record["row"]["path"]] = record
         if damage:
@@ -45,9 +54,15 @@ class Journal:
         row = Row(**record["row"]) if record else None
         return row if record and row and record["settings"] == self._made_under(row) else None
 
+    def lacks_ids(self, row: Row) -> bool:
+        """Whether the row is kept and was made without the key of now."""
+        return "key" not in self._records.get(row.path, {"key": None})
+
     def add(self, row: Row) -> None:
         """Append a row; from here on it survives whatever becomes of this process. Raises `OSError`: a full disk."""
         record = {"settings": self._made_under(row), "row": dataclasses.asdict(row)}
+        if self._key:
+            record["key"] = self._key
         self._records[row.path] = record
         with naming(self._path):
             self._file.write(json.dumps(record) + "\n")

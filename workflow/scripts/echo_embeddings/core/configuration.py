@@ -13,6 +13,7 @@ from typing import Any
 
 from . import registry
 from .errors import UserError
+from .keys import read_key
 from .package import repository
 from .pattern import PathPattern
 from .recipe import RECIPES
@@ -93,6 +94,14 @@ def _input_problems(config: Mapping[str, Any], data: bool) -> Iterator[str]:
             "config: record_list: it says which DICOM there should be, and mp4_dir holds none; "
             f"its columns join as tables: [{{file: {record_list}, by: path}}]"
         )
+    if config.get("convert", {}).get("keep_ids"):
+        if mp4_dir:
+            yield "config: convert.keep_ids: mp4_dir holds videos, which have no such identifiers; take it out"
+        elif "key_file" in config:
+            try:
+                read_key(config["key_file"])
+            except UserError as error:
+                yield str(error)
     if config.get("require_complete") and "record_list" in config and not record_list:
         yield "config: require_complete: set record_list too, which says what complete is"
     if layout := config.get("layout"):
