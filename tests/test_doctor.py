@@ -95,6 +95,14 @@ def test_the_disk_against_the_record_list(finished, tmp_path):
     assert re.search(rf"red    record list +{counts}", said)
 
 
+def test_the_layout_against_the_paths(finished):
+    said = ask(finished, {"layout": "*/{patient}/{study}/*.dcm"})
+    assert re.search(r"green  layout +\*/\{patient\}/\{study\}/\*.dcm says the patient of 11 of 11 files", said)
+    said = ask(finished, {"layout": "ward-*/{patient}/*"})
+    assert re.search(r"amber  layout +.* says the patient of 0 of 11 files: fewer than half", said)
+    assert re.search(r"correct it; a path is like 'p11/p11000001/s90000005/90000005_0002'", said)
+
+
 def test_the_tables_against_the_files(finished, tmp_path):
     paths = [str(path.relative_to(finished / "dicom")) for path in sorted((finished / "dicom").rglob("*.dcm"))]
     views = tmp_path / "views.csv"

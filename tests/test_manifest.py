@@ -23,6 +23,7 @@ ROWS = [
         8,
         7,
         mp4_blake2b="0123456789" * 3 + "12",
+        patient_id_hash="ab" * 16,
     ),
     Row("s1/a%09b.dcm", "", "failed", "bad\tvalue\nhere 50%", bytes=5, mtime_ns=6),
     Row("s1/Z.dcm", "", "skipped", "single frame", rows=1, columns=2),
@@ -33,7 +34,8 @@ def test_columns_are_those_that_others_rely_on():
     assert manifest.COLUMNS == [
         "path", "mp4", "status", "reason", "frames", "rows", "columns", "fps", "photometric", "transfer_syntax",
         "bytes", "mtime_ns", "mp4_bytes", "manufacturer", "manufacturer_model_name", "ultrasound_color_data_present",
-        "region_data_types", "tissue_box", "heart_rate", "kind", "mp4_blake2b",
+        "region_data_types", "tissue_box", "heart_rate", "kind", "mp4_blake2b", "patient_id_hash",
+        "study_instance_uid_hash",
     ]  # fmt: skip
 
 
@@ -83,14 +85,16 @@ def test_tables_of_earlier_and_of_later_versions_are_read(tmp_path):
     path = tmp_path / "m.tsv"
     manifest.write(path, ROWS)
     rows, lines = manifest.read(path), [line.split("\t") for line in path.read_text().splitlines()]
-    for widths in (manifest.COLUMNS_0_1_0, None):
-        path.write_text("".join("\t".join([*line, "later"][:widths]) + "\n" for line in lines))
-        digests = [row.mp4_blake2b if widths is None else None for row in rows]
-        expected = [dataclasses.replace(row, mp4_blake2b=digest) for row, digest in zip(rows, digests, strict=True)]
+    for width in (manifest.COLUMNS_0_1_0, 21, None):
+        path.write_text("".join("\t".join([*line, "later"][:width]) + "\n" for line in lines))
+        absent = dict.fromkeys(manifest.COLUMNS[width or len(manifest.COLUMNS) :])
+        expected = [dataclasses.replace(row, **absent) for row in rows]
         assert manifest.read(path) == expected
         table = read_manifest(path)
         assert table.columns.tolist() == manifest.COLUMNS
-        assert table["mp4_blake2b"].astype(object).where(table["mp4_blake2b"].notna(), None).tolist() == digests
+        for name in ("mp4_blake2b", "patient_id_hash"):
+            values = table[name].astype(object).where(table[name].notna(), None)
+            assert values.tolist() == [getattr(row, name) for row in expected]
     path.write_text("".join("\t".join(line[: manifest.COLUMNS_0_1_0 - 1]) + "\n" for line in lines))
     for read in (manifest.read, read_manifest):
         with pytest.raises(UserError, match="not a whole manifest"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from echo_embeddings.core import manifest
+from echo_embeddings.core.keys import Key
 from testing import REPOSITORY
 from testing.commands import ALL_AFTER_MERGE, pending, run_demo
 
@@ -100,6 +101,47 @@ def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, monkeypatc
     assert "whose code is not that of this clone" in other.stdout
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "workflow/scripts"))
     assert pending(finished, snakefile=tmp_path / "workflow/Snakefile") == expected
+
+
+def test_what_says_whose_the_clips_are_makes_the_pages_pending(work):
+    pages = {"qc_model vit-tiny", "qc_index", "all"}
+    assert pending(work, change="layout: '*/{patient}/{study}/*'") == pages
+    (work / "views.csv").write_text("dicom_filepath,view\n")
+    table = "tables: [{file: views.csv, by: path}]"
+    assert pending(work, change=table) == set()
+    (work / "views.csv").write_text("dicom_filepath,view,subject_id\nx,A4C,7\n")
+    assert pending(work, change=table) == pages
+    done = run_demo(work, "all", change=table)
+    assert done.returncode == 0, done.stdout
+    assert pending(work, change=table) == set()
+    (work / "views.csv").write_text("dicom_filepath,view,subject_id\nx,A4C,8\n")
+    assert pending(work, change=table) == pages
+
+
+def test_hashes_of_identifiers_are_added_to_what_is_there(work):
+    """Headers are read, and nothing is decoded or embedded again; the key and what it hides are nowhere."""
+    secret = os.urandom(32)
+    (work / "ids.key").write_bytes(secret)
+    change = "{key_file: ids.key, convert: {keep_ids: hashed}}"
+    every = {"convert 256 p10", "convert 256 p11", "embed vit-tiny p10", "embed vit-tiny p11", *ALL_AFTER_MERGE}
+    assert pending(work, change="key_file: ids.key") == set()
+    assert pending(work, change=change) == every
+    before = mp4_times(work)
+    done = run_demo(work, "all", change=change)
+    assert done.returncode == 0, done.stdout
+    assert pending(work, change=change) == set()
+    assert mp4_times(work) == before
+    counts = json.loads((work / "results/embeddings/vit-tiny_embeddings_p10.json").read_text())["counts"]
+    assert counts["reused"] == counts["embedded"] == 4
+    source = work / "dicom/p10/p10000001/s90000001/90000001_0001.dcm"
+    (row,) = (row for row in manifest.read(work / "results/mp4/256/p10.manifest.tsv") if row.path in str(source))
+    study = pydicom.dcmread(source, stop_before_pixels=True).StudyInstanceUID
+    assert row.study_instance_uid_hash == Key(secret).hash("StudyInstanceUID", study)
+    for top in (work / "results", work / ".snakemake"):
+        content = b"".join(path.read_bytes() for path in top.rglob("*") if path.is_file())
+        assert not [one for one in (study.encode(), secret, secret.hex().encode()) if one in content]
+    (work / "ids.key").write_bytes(os.urandom(32))
+    assert pending(work, change=change) == every
 
 
 def test_folders_can_be_chosen_and_a_missing_one_is_named(work):

@@ -3,17 +3,19 @@
 import os
 import shutil
 
+import pandas as pd
 import pytest
 import torch
 
 from echo_embeddings.collection import folders
 from echo_embeddings.collection.kinds import DICOM
 from echo_embeddings.collection.units import Division, Folder
-from echo_embeddings.core import configuration, manifest
+from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import PART
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.pattern import PathPattern
+from echo_embeddings.tables import identity, inventory, join
 from testing.units import SIZE, collection_of, convert, mp4s, run, vectors_of, write_clips
 
 PATIENTS = [f"pat{i:02}/s{j}/IM_{k:04}" for i in range(12) for j in range(2) for k in range(2)]
@@ -265,3 +267,47 @@ def test_a_folder_is_a_unit_of_its_own():
     folder = Folder("p10", "/data/p10")
     assert folder.buckets == ("p10",)
     assert folder.in_folder("a/b") is None
+
+
+# --- tables -----------------------------------------------------------------------------------------
+
+MIMIC = [f"p1{i % 2}/p1{i % 2}00000{i}/s9000000{i}/9000000{i}_000{k}.dcm" for i in range(6) for k in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("names", "layout", "prefix"),
+    [
+        (MIMIC, None, "files/"),
+        (MIMIC, "*/{patient}/{study}/*", ""),
+        ([f"{n}.dcm" for n in PATIENTS], "{patient}/{study}/*", "old/place/"),
+        (FLAT, "{patient}_*", ""),
+    ],
+)
+def test_tables_join_as_with_folders(tmp_path, names, layout, prefix):
+    write_clips(tmp_path / "dicom", names)
+    by_path = pd.DataFrame(
+        {"name": [prefix + name for name in names], "view": [f"v{i % 5}" for i in range(len(names))]}
+    )
+    by_path.iloc[:-3].to_csv(tmp_path / "views.csv", index=False)
+    pd.DataFrame({"dicom_filepath": [*by_path["name"][2:], f"{prefix}{names[0][:4]}gone.dcm"]}).to_csv(
+        tmp_path / "list.csv", index=False
+    )
+    found = []
+    for units in ("folders", 5):
+        keys = {"dicom_dir": str(tmp_path / "dicom"), "units": units, "layout": layout}
+        keys |= {"tables": [{"file": str(tmp_path / "views.csv"), "by": "path", "key": "name"}]}
+        config = configuration.defaults() | keys | {"record_list": str(tmp_path / "list.csv")}
+        collection = collection_of(**keys)
+        tables = settings.tables(config)
+        frame, (_, views) = join.join_tables(join.listed_files(collection.units()), tables)
+        path = identity.below(frame, tables).str.removeprefix("dicom/")
+        found.append(frame.assign(path=path).set_index("path").sort_index()[["view", "subject_id", "study_id"]])
+        assert int(views.found.sum()) == len(names) - 3
+        differences, listed = inventory.compare(tables.record_list, collection.units(), everything=True)
+        assert differences["what"].value_counts().to_dict() == {
+            inventory.NOT_FOUND: 1, inventory.NOT_LISTED: 2,
+        }  # fmt: skip
+        assert listed.sum() == len(names) - 1
+        assert inventory.NO_FOLDER not in listed.index or units == "folders"
+    assert found[0].equals(found[1])
+    assert found[0]["subject_id"].notna().all()

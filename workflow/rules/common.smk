@@ -9,6 +9,7 @@ from echo_embeddings.collection.source import Collection
 from echo_embeddings.core import configuration, corrections, registry, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
+from echo_embeddings.core.keys import key_of_ids
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.encoders.architectures import architecture
 from echo_embeddings.tables import selection
@@ -30,9 +31,11 @@ try:
     configuration.check_files(CONFIGFILES)
     REGISTRY, NO_FOLDERS = check_configuration()
     COLLECTION = Collection.of(config)
+    IDS_KEY = key_of_ids(config)
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])
     SELECTING = selection.used(TABLES)
+    PAGED = selection.used(TABLES, identities=True)  # what the quality pages ask, too: whose each clip is
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -141,6 +144,11 @@ def record_list(wildcards):
 def selecting_files(wildcards):
     """The tables that decide which clips are selected, which must be there."""
     return files_of(SELECTING)
+
+
+def paged_files(wildcards):
+    """The tables that decide which clips are selected or say whose they are, which must be there."""
+    return files_of(PAGED)
 
 
 def joining_files(wildcards):

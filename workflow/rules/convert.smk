@@ -23,5 +23,6 @@ rule convert:
         source=lambda wildcards: survey(wildcards.folder).fingerprint,
         fingerprint=lambda wildcards: settings.convert_settings(config, int(wildcards.size)).fingerprint(),
         corrections=corrections.names(corrections.CONVERT),
+        ids_key=IDS_KEY.name if IDS_KEY else None,  # never the key itself: Snakemake keeps it
     script:
         "../scripts/convert.py"

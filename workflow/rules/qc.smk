@@ -6,7 +6,7 @@ rule qc_model:
         merged=RESULTS.merged("{model}"),
         digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
         record_list=RESULTS.record_list_summary() if config["record_list"] else [],
-        tables=selecting_files,
+        tables=paged_files,
     output:
         page=report(
             RESULTS.page("{model}"),
@@ -36,7 +36,7 @@ rule qc_model:
         hash_names=config["qc"]["hash_names"],
         # There for Snakemake alone: it runs a job again if they changed.
         version=settings.QC_VERSION,
-        selecting=asdict(SELECTING),
+        known=asdict(PAGED),
     script:
         "../scripts/qc_model.py"
 

@@ -3,6 +3,7 @@
 from echo_embeddings.collection.source import Collection
 from echo_embeddings.convert.folder import convert_folder
 from echo_embeddings.core import job, settings
+from echo_embeddings.core.keys import key_of_ids
 from echo_embeddings.core.layout import Layout
 
 if __name__ == "__main__":
@@ -16,5 +17,6 @@ if __name__ == "__main__":
             workers=snakemake.threads,
             timeout=keys["timeout"],
             max_failed_fraction=keys["max_failed_fraction"],
+            key=key_of_ids(snakemake.config),
             terminal=terminal,
         )

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -326,6 +326,14 @@ class Share(Unit):
     def _enters(self, path: str) -> bool:
         bucket = self.division.bucket_of_directory(path)
         return self.division.counts(path) and (bucket is None or self.division.unit(bucket) == self.number)
+
+
+def owner(units: Mapping[str, Unit], path: str) -> str | None:
+    """The one of all `units` that would have the file at `path`, below the collection's directory, without suffix."""
+    first = path.partition("/")[0]
+    if first in units and isinstance(units[first], Folder):
+        return first
+    return next((name for name, unit in units.items() if isinstance(unit, Share) and unit.has(f"{path}.mp4")), None)
 
 
 def _called(bucket: int) -> str:

@@ -7,6 +7,7 @@ killed and started again does only what is missing. An MP4 file has its final na
 import collections
 import contextlib
 import errno
+import functools
 import os
 import re
 import tempfile
@@ -25,6 +26,7 @@ from ..collection.walk import leads_nowhere
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.files import PART, blake2b_of, naming, part_of
+from ..core.keys import Key
 from ..core.layout import Layout
 from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
 from ..core.names import decode_name, encode_name
@@ -35,7 +37,7 @@ from ..dicom.archives import unpack_command
 from ..dicom.frames import decode_frames
 from ..dicom.header import ARCHIVE, Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
 from ..dicom.mark import has_dicom_mark
-from . import video
+from . import ids, video
 from .journal import Journal
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
@@ -47,11 +49,14 @@ FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states
 # --- one file ---------------------------------------------------------------------------------------
 
 
-def convert_file(source: str, path: str, target: Path, settings: ConvertSettings, mark: str = "") -> Row:
+def convert_file(
+    source: str, path: str, target: Path, settings: ConvertSettings, mark: str = "", key: Key | None = None
+) -> Row:
     """Convert the file at `source` to the MP4 `target` if it is a clip; returns its row.
 
-    `path` is its name in the manifest, `mark` stands in the names of files in the making. Whatever is wrong with the
-    file ends in the row's reason. Raises `OSError` for what is wrong with the output (a full disk, say).
+    `path` is its name in the manifest, `mark` stands in the names of files in the making. With a `key` the row has
+    hashes of the header's identifiers. Whatever is wrong with the file ends in the row's reason. Raises `OSError` for
+    what is wrong with the output (a full disk, say).
     """
     try:
         status = os.stat(source)
@@ -60,7 +65,7 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
     facts: dict[str, Any] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
     try:
         dataset, offset = read_header(source)
-        facts.update(describe_header(dataset))
+        facts |= describe_header(dataset) | ids.hashed(dataset, key)
         clip = check_clip(source, dataset, offset, settings.modalities)
         fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
         facts |= _write_mp4(clip, target, settings, float(fps), mark)
@@ -73,8 +78,7 @@ def convert_file(source: str, path: str, target: Path, settings: ConvertSettings
             raise
         why = f"its MP4 cannot be called as it would be: {error.strerror}; rename the DICOM"
         return Row(path, "", FAILED, why, **facts)
-    key = mp4_name(decode_name(path))
-    return Row(path, key, CONVERTED, "", **facts)
+    return Row(path, mp4_name(decode_name(path)), CONVERTED, "", **facts)
 
 
 def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float, mark: str) -> dict[str, Any]:
@@ -134,14 +138,16 @@ def convert_folder(
     workers: int,
     timeout: float,
     max_failed_fraction: float,
+    key: Key | None = None,
     terminal: TextIO | None = None,
 ) -> None:
     """Convert every clip of `folder` into its MP4 tree and write its manifest.
 
     `limit` > 0 looks at the files up to and including the first `limit` multi-frame ones only. `timeout`
-    is in seconds a file, `terminal` is for a live line. Raises `UserError` if another run has the folder,
-    ffmpeg does not take the settings, there is no clip and DICOM in an archive, or more than `max_failed_fraction` of
-    the clips failed: failed / (converted + failed). Raises `OSError` if the disk is full.
+    is in seconds a file, `key` that of the hashes of identifiers which the manifest is to have, `terminal` is for a
+    live line. Raises `UserError` if another run has the folder, ffmpeg does not take the settings, there is no clip and
+    DICOM in an archive, or more than `max_failed_fraction` of the clips failed: failed / (converted + failed). Raises
+    `OSError` if the disk is full.
     """
     started = time.monotonic()
     tree = folder.tree(layout, settings.size)
@@ -151,7 +157,7 @@ def convert_folder(
         _sweep(folder, tree)
         listed = folder.files()
         chosen = _first_clips(folder, listed, limit) if limit else listed
-        journal = Journal(top, folder, settings, {encode_name(path) for path in listed})
+        journal = Journal(top, folder, settings, {encode_name(path) for path in listed}, key)
         rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
         carried = journal.carry((encode_name(path) for path in chosen if path not in rows), tree)
         rows |= {path: row for path in map(decode_name, carried) if (row := _kept(journal, folder, tree, path))}
@@ -168,9 +174,14 @@ def convert_folder(
             journal,
             Progress(folder.name, len(todo), "files", terminal, state=state, before=before) as progress,
         ):
+            if key:
+                bare = {path: row for path, row in rows.items() if journal.lacks_ids(row)}
+                for path, row in ids.renewed(folder, bare, key, workers, timeout):
+                    rows[path] = row
+                    journal.add(row)
             if todo:
                 video.check(settings)
-            for path, row in _convert_all(folder, tree, todo, settings, workers, timeout):
+            for path, row in _convert_all(folder, tree, todo, settings, workers, timeout, key):
                 rows[path] = row
                 journal.add(row)
                 progress.step(failed=row.status == FAILED)
@@ -235,7 +246,13 @@ def _failed(folder: Unit, path: str, reason: str) -> Row:
 
 
 def _convert_all(
-    folder: Unit, tree: Path, paths: list[str], settings: ConvertSettings, number: int, timeout: float
+    folder: Unit,
+    tree: Path,
+    paths: list[str],
+    settings: ConvertSettings,
+    number: int,
+    timeout: float,
+    key: Key | None,
 ) -> Iterator[tuple[str, Row]]:
     """Convert files in `number` worker processes that can be killed; yield each with its row as it is done.
 
@@ -246,8 +263,9 @@ def _convert_all(
         (os.path.join(folder.path, path), encode_name(path), tree / key, settings, _mark(folder.bucket(key)))
         for path, key in zip(paths, keys, strict=True)
     ]
+    convert = functools.partial(convert_file, key=key) if key else convert_file
     try:
-        with at_work(convert_file, tasks, number, timeout, limit="convert.timeout") as results:
+        with at_work(convert, tasks, number, timeout, limit="convert.timeout") as results:
             for (_, name, *_), made in results:
                 path = decode_name(name)
                 yield path, _failed(folder, path, made) if isinstance(made, Failure) else made

@@ -11,9 +11,11 @@ from ..collection.kinds import mp4_name
 from ..collection.units import Unit
 from ..core import corrections, fingerprint, manifest, state
 from ..core.files import atomic_write, link, naming
+from ..core.keys import Key
 from ..core.manifest import Row
 from ..core.names import decode_name
 from ..core.settings import ConvertSettings
+from . import ids
 
 JOURNAL = "rows.jsonl"  # its name in a job's state directory
 
@@ -22,22 +24,25 @@ class Journal:
     """One JSON object a line, added as it is made; a file for each bucket.
 
     Each row is kept with the fingerprint of the settings that it was made under, and with the corrections that
-    apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts.
+    apply to it: under others it does not count, and is not lost either. Of rows of one file the last counts. Hashes of
+    identifiers are kept with the name of their key, and forgotten under another and without one.
     """
 
-    def __init__(self, top: Path, folder: Unit, settings: ConvertSettings, listed: set[str]) -> None:
+    def __init__(
+        self, top: Path, folder: Unit, settings: ConvertSettings, listed: set[str], key: Key | None = None
+    ) -> None:
         """Read that of each bucket of `folder`, below `top`; forget files that are not `listed`; and open them."""
         self._top = top
         self._folder, self._settings, self._fingerprint = folder, settings, settings.fingerprint()
         self._earlier = dict.fromkeys(fingerprint.convert_0_1_0(settings), self._fingerprint)
+        self._key = key.name if key else None
         self._records: dict[str, dict[str, Any]] = {}
         self._files: dict[str, TextIO] = {}
         for bucket in folder.buckets:
             path = top / bucket / JOURNAL
             found, damage = records(path)
             kept: dict[str, dict[str, Any]] = {}
-            for record in found:
-                record["settings"] = self._earlier.get(record["settings"], record["settings"])
+            for record in map(self._as_now, found):
                 name = record["row"]["path"]
                 if name in listed or not folder.has(_key(name)):
                     kept[name] = record
@@ -47,6 +52,14 @@ class Journal:
                 part.write_text("".join(json.dumps(record) + "\n" for record in kept.values()), encoding="utf-8")
             self._records |= kept
             self._files[bucket] = path.open("a", encoding="utf-8")
+
+    def _as_now(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record under the fingerprint of this version, and without hashes under another key."""
+        record["settings"] = self._earlier.get(record["settings"], record["settings"])
+        if self._key is None or record.get("key") != self._key:
+            record["row"] |= ids.NONE
+            record.pop("key", None)
+        return record
 
     def row(self, path: str) -> Row | None:
         """The row of the file, if it was made under these settings."""
@@ -65,26 +78,31 @@ class Journal:
                 wanted.setdefault(known[0], {})[known[1]] = path
         carried = set()
         for folder, names in wanted.items():
-            for record in records(self._top / folder / JOURNAL)[0]:
-                path = names.get(record["row"]["path"], "")
+            for record in map(self._as_now, records(self._top / folder / JOURNAL)[0]):
+                row = record["row"]
+                path = names.get(row["path"], "")
                 if path:
-                    mp4 = record["row"]["mp4"]
-                    key = _key(path) if mp4 else ""
-                    old, new = tree / folder / mp4, tree / key
+                    key = _key(path) if row["mp4"] else ""
+                    old, new = tree / folder / row["mp4"], tree / key
                     if old != new and old.is_file() and not new.exists():
                         link(old, new)
-                    self._append(record["settings"], Row(**record["row"] | {"path": path, "mp4": key}))
+                    self._append(record | {"row": row | {"path": path, "mp4": key}})
                     carried.add(path)
         return carried
 
+    def lacks_ids(self, row: Row) -> bool:
+        """Whether the row is kept and was made without the key of now."""
+        return "key" not in self._records.get(row.path, {"key": None})
+
     def add(self, row: Row) -> None:
         """Append a row; from here on it survives whatever becomes of this process. Raises `OSError`: a full disk."""
-        self._append(self._made_under(row), row)
+        record = {"settings": self._made_under(row), "row": dataclasses.asdict(row)}
+        self._append(record | {"key": self._key} if self._key else record)
 
-    def _append(self, made_under: str, row: Row) -> None:
-        record = {"settings": self._earlier.get(made_under, made_under), "row": dataclasses.asdict(row)}
-        self._records[row.path] = record
-        file = self._files[self._folder.bucket(_key(row.path))]
+    def _append(self, record: dict[str, Any]) -> None:
+        path = record["row"]["path"]
+        self._records[path] = record
+        file = self._files[self._folder.bucket(_key(path))]
         with naming(file.name):
             file.write(json.dumps(record) + "\n")
             file.flush()

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import registry
 from .errors import UserError
+from .keys import read_key
 from .package import repository
 from .pattern import PathPattern
 from .recipe import RECIPES
@@ -38,6 +39,7 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
             wrong += _model_problems(sound, models, file)
     wrong += _recipe_problems(sound)
     wrong += _input_problems(sound, data)
+    wrong += _path_problems(sound)
     if wrong:
         raise UserError("\n".join(wrong))
     config |= sound
@@ -95,6 +97,18 @@ def _input_problems(config: Mapping[str, Any], data: bool) -> Iterator[str]:
         )
     if config.get("require_complete") and "record_list" in config and not record_list:
         yield "config: require_complete: set record_list too, which says what complete is"
+
+
+def _path_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with what is said of folders, units and whose a file is."""
+    if config.get("convert", {}).get("keep_ids"):
+        if config.get("mp4_dir"):
+            yield "config: convert.keep_ids: mp4_dir holds videos, which have no such identifiers; take it out"
+        elif "key_file" in config:
+            try:
+                read_key(config["key_file"])
+            except UserError as error:
+                yield str(error)
     if config.get("units", "folders") != "folders" and config.get("merge", {}).get("prefix_folder"):
         yield "config: merge.prefix_folder: keys begin with the folder where units is a number; leave it out"
     if layout := config.get("layout"):

@@ -42,6 +42,8 @@ class Row:
     heart_rate: int | None = None  # HeartRate, beats a minute
     kind: str | None = None  # bmode, colour, spectral, volume, capture or unknown
     mp4_blake2b: str | None = None  # of the MP4's content, see `files.blake2b_of`; empty before version 0.2.0
+    patient_id_hash: str | None = None  # of PatientID, see `keys.Key`; empty unless it is to be kept
+    study_instance_uid_hash: str | None = None  # of StudyInstanceUID, likewise
 
     @property
     def is_video(self) -> bool:

@@ -1,10 +1,12 @@
 """What of the configuration and the model registry decides results, and which tables join them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import fingerprint
+from .names import encode_name
 from .recipe import GUIDE, RECIPES, Recipe
 
 # Raise these when the code changes what it computes of every file: everything made before is then made again. What it
@@ -92,6 +94,9 @@ class Tables:
     study_list: Table | None = None
     others: tuple[Table, ...] = ()
     select: str | None = None  # see `selection.parse`
+    layout: str | None = None  # where paths say whose file it is, see `pattern.PathPattern`
+    direct: str = ""  # with a layout, the folder of the files that lie directly in the collection's directory
+    divided: bool = False  # into units, so that paths are relative to the collection's directory
 
     @property
     def all(self) -> list[Table]:
@@ -129,7 +134,14 @@ def tables(config: Mapping[str, Any]) -> Tables:
         )
         for i, entry in enumerate(config["tables"])
     ]  # fmt: skip
-    return Tables(lists["record_list"], lists["study_list"], tuple(others), config["select"])
+    top = config["mp4_dir"] or config["dicom_dir"]
+    direct = os.path.basename(os.path.abspath(top))  # which is the name of a sub-folder, if there is such a one
+    divided = config["units"] != "folders"
+    has_direct = config["layout"] and not divided and not os.path.isdir(os.path.join(top, direct))
+    return Tables(
+        lists["record_list"], lists["study_list"], tuple(others), config["select"],
+        config["layout"], encode_name(direct) if has_direct else "", divided,
+    )  # fmt: skip
 
 
 def batch_size(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> int:

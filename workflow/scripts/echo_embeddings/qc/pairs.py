@@ -15,16 +15,17 @@ PAIRS = 50_000  # of each sort that a resampling of patients is reckoned on
 RESAMPLES = 200
 ROWS = 128  # of a product of similarities at a time
 STUDY, PATIENT, BETWEEN = "same study", "same patient, other study", "different patients"
-SORTS = (STUDY, PATIENT, BETWEEN)
-OF_UNKNOWN = 7  # the class of pairs of which a patient is not known; see `_classes`
-CLASSES = 8
+ONE_PATIENT = "same patient, study not known"
+SORTS = (STUDY, PATIENT, ONE_PATIENT, BETWEEN)
+OF_UNKNOWN = 9  # the class of pairs of which a patient is not known; see `_classes`
+CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Separation:
     """How much more alike clips of a sort are than clips of different patients."""
 
-    sort: str  # `STUDY` or `PATIENT`
+    sort: str  # `STUDY`, `PATIENT` or `ONE_PATIENT`
     pairs: int  # of that sort
     against: int  # pairs of different patients
     auc: float  # chance that a pair of that sort is more alike than one of different patients
@@ -94,8 +95,9 @@ def _classes(first: Integers, second: Integers) -> npt.NDArray[np.uint8]:
     """
     patient, study, device = first[:, :, None] == second[:, None, :]
     device &= (first[2] >= 0)[:, None]
-    sort = np.where(patient, np.where(study, np.uint8(0), np.uint8(1)), np.uint8(2))
-    known = (first[0] >= 0)[:, None] & (second[0] >= 0)
+    known, study_known = ((first[i] >= 0)[:, None] & (second[i] >= 0) for i in (0, 1))
+    of_patient = np.where(study_known, np.where(study, np.uint8(0), np.uint8(1)), np.uint8(2))
+    sort = np.where(patient, of_patient, np.uint8(3))
     return np.where(known, 1 + 2 * sort + device, np.uint8(OF_UNKNOWN))
 
 
@@ -184,13 +186,14 @@ def compare(sorts: dict[str, Pairs], patients: int) -> Comparison | None:
     found = {sort: pairs for sort, pairs in sorts.items() if pairs.number}
     if not found:
         return None
+    sorts = {sort: pairs for sort, pairs in sorts.items() if pairs.number or sort != ONE_PATIENT}
     return Comparison(
         pairs={sort: pairs.number for sort, pairs in sorts.items()},
         mean={sort: pairs.sum / pairs.number if pairs.number else None for sort, pairs in sorts.items()},
         histograms=dict(zip(found, histograms(list(found.values())), strict=True)),
         separation=[
             _separation(sort, found[sort], found[BETWEEN], patients)
-            for sort in (STUDY, PATIENT)
+            for sort in (STUDY, PATIENT, ONE_PATIENT)
             if sort in found and BETWEEN in found
         ],
     )

@@ -147,7 +147,10 @@ def judge(similarity: Similarity | None) -> list[Check]:
         return []
     name, section = "Signal", "similarity"
     if not similarity.patients:
-        sentence = "Patients are not known from the files' names, so whether the vectors tell them apart is not known."
+        sentence = (
+            "Patients are not known: neither paths (config: layout) nor tables say whose a clip is. So whether the "
+            "vectors tell them apart is not known."
+        )
         return [Check(name, "warn", sentence, section)]
     if not similarity.tells:
         people = "1 patient" if similarity.patients == 1 else f"{similarity.patients} patients"

@@ -1,7 +1,7 @@
 """What the stages left behind, read: manifests, run records, lists of failed clips."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,13 @@ from ..core.errors import UserError
 from ..core.layout import Layout
 from ..core.names import one_line
 from ..core.settings import Tables
-from ..tables.join import Join, read_manifest, wanted_keys
+from ..tables import selection
+from ..tables.join import Join, files_table, join_tables, selected_mask
+from ..tables.selection import IDENTITY
 
 NO_FOLDER = "(in no manifest)"
 UNKNOWN = "unknown"
 USED = ["path", "mp4", "status", "reason", "frames", "manufacturer", "manufacturer_model_name", "kind"]
-# patient and study, as MIMIC-IV-Echo names them; a folder may stand before
-KEY = r"(?:^|/)(?P<patient>p\d+)/(?P<study>s\d+)/[^/]+$"
 
 
 @dataclass(frozen=True)
@@ -45,36 +45,45 @@ def folder_files(layout: Layout, model: str, size: int | str, trees: Mapping[str
 
 
 def read_files(
-    folders: Mapping[str, FolderFiles], prefix_folder: bool, selecting: Tables
+    folders: Mapping[str, FolderFiles], prefix_folder: bool, known: Tables
 ) -> tuple[pd.DataFrame, list[Join]]:
     """Every file of every folder, one row each; and how the tables that decide the selection went onto the clips.
 
-    Columns: `folder`, those of `USED`, `key` (as in the merged file: empty unless converted), `left_out`
-    (converted, and not selected) and `embed_reason` (why it was not embedded, NaN where it is not listed as failed).
+    Columns: `folder`, those of `USED`, `subject_id` and `study_id` (text, or missing), `key` (as in the merged file:
+    empty unless converted), `left_out` (converted, and not selected) and `embed_reason` (why it was not embedded, NaN
+    where it is not listed as failed).
     """
-    manifests = {folder: files.manifest for folder, files in folders.items()}
-    wanted, joins = wanted_keys(manifests, selecting) if selecting.select else ({}, [])
+    if not folders:
+        return pd.DataFrame(columns=["folder", *USED, *IDENTITY, "key", "left_out", "embed_reason"], dtype=object), []
+    frame = files_table({folder: files.manifest for folder, files in folders.items()})
+    names = {*selection.selecting(known), *IDENTITY}
+    frame, joins = join_tables(frame, selection.used(known, identities=True), names)
+    for join in joins:
+        print(join, flush=True)
+    converted = (frame["status"] == manifest.CONVERTED).to_numpy()
+    selecting = selection.used(known).all
+    joins = [replace(join, found=join.found[converted]) for join in joins if join.table in selecting]
     for join in joins:
         if join.is_thin:
             print(f"note: {join.coverage('clips')}", flush=True)
-    tables = [_read_folder(folder, files, prefix_folder, wanted.get(folder)) for folder, files in folders.items()]
-    return pd.concat(tables, ignore_index=True) if tables else _empty(), joins
+    frame["left_out"] = converted & ~selected_mask(frame, known.select)
+    tables = [
+        _read_folder(folder, files, prefix_folder, frame[frame["folder"] == folder])
+        for folder, files in folders.items()
+    ]
+    return pd.concat(tables, ignore_index=True), joins
 
 
-def _empty() -> pd.DataFrame:
-    return pd.DataFrame(columns=["folder", *USED, "key", "left_out", "embed_reason"], dtype=object)
-
-
-def _read_folder(folder: str, files: FolderFiles, prefix_folder: bool, wanted: Collection[str] | None) -> pd.DataFrame:
+def _read_folder(folder: str, files: FolderFiles, prefix_folder: bool, table: pd.DataFrame) -> pd.DataFrame:
     prefix = f"{folder}/" if prefix_folder else ""
-    table = read_manifest(files.manifest)[USED]
+    table = table[["folder", *USED, *IDENTITY, "left_out"]].reset_index(drop=True)
+    table["folder"] = folder
     table["frames"] = table["frames"].fillna(0).astype(int)
-    table = table.fillna("").astype({name: object for name in USED if name != "frames"})
+    table[USED] = table[USED].fillna("").astype({name: object for name in USED if name != "frames"})
+    table[[*IDENTITY]] = table[[*IDENTITY]].astype("string").astype(object)
     # The other file of a collision is named in the manifest: here it would make a reason of its own of each, and tell a
     # name where names are to be hidden.
     table["reason"] = table["reason"].str.replace("^name collision with .*", "name collision", regex=True)
-    table["left_out"] = (table["mp4"] != "") & (~table["mp4"].isin(wanted) if wanted is not None else False)
-    table.insert(0, "folder", folder)
     table["key"] = np.where(table["mp4"] != "", prefix + table["mp4"], "")
     failed = {prefix + key: reason for key, reason in read_failed(files.failed).items()}
     table["embed_reason"] = table["key"].map(failed)
@@ -103,8 +112,8 @@ def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
     """What is known of the N vectors, one row each, in the order of `keys`.
 
     Columns: `key`, `mp4` (its path in its folder's tree), `folder` (`NO_FOLDER` where no manifest has it),
-    `patient` and `study` (`UNKNOWN` where the key has not the form p10036337/s91664836/file.mp4), `device`
-    (its maker and model name), `kind` (as in the manifest) and `frames` (0 where not known).
+    `patient` and `study` (`UNKNOWN` where nothing says it, see `identity.decide`; two patients' studies of one number
+    are two), `device` (its maker and model name), `kind` (as in the manifest) and `frames` (0 where not known).
     A key that two folders have belongs to the one where it did not fail.
     """
     converted = files[files["status"] == manifest.CONVERTED]
@@ -114,9 +123,8 @@ def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
     found = converted.set_index("key").reindex(keys)
     table = pd.DataFrame({"key": pd.Series(keys, dtype=str), "folder": found["folder"].fillna(NO_FOLDER).to_numpy()})
     table["mp4"] = found["mp4"].fillna("").to_numpy()
-    parts = table["key"].str.extract(KEY)
-    table["patient"] = parts["patient"].fillna(UNKNOWN)
-    table["study"] = (parts["patient"] + "/" + parts["study"]).fillna(UNKNOWN)
+    table["patient"] = found["subject_id"].fillna(UNKNOWN).to_numpy()
+    table["study"] = (found["subject_id"] + "/" + found["study_id"]).fillna(UNKNOWN).to_numpy()
     device = found["manufacturer"].fillna("") + " " + found["manufacturer_model_name"].fillna("")
     table["device"] = device.str.strip().replace("", UNKNOWN).to_numpy()
     table["kind"] = found["kind"].replace("", UNKNOWN).fillna(UNKNOWN).to_numpy()

@@ -14,8 +14,8 @@ from . import selection
 from .export import Exported, Part
 
 COLUMNS = {
-    "subject_id": "the patient, from the path (p10002221)",
-    "study_id": "the study, from the path (s94106955)",
+    "subject_id": "the patient: a number, or as the collection writes it",
+    "study_id": "the study; those of several patients may have the same one",
     "dicom_id": "the file, from the path",
     "file_path": "the clip's key in the embedding files: its MP4, relative to its folder",
     "dicom_filepath": "the DICOM, spelled as in the record list",

@@ -18,9 +18,9 @@ from ..core.layout import Layout
 from ..core.manifest import CONVERTED
 from ..core.settings import Table, Tables
 from ..core.vectors import read_vectors
-from . import selection
-from .join import Join, files_table, identifier_columns, join_tables, selected_mask
-from .selection import ALL, DEFAULT, EMBEDDING, IDENTIFIERS
+from . import identity, selection
+from .join import Join, files_table, join_tables, selected_mask
+from .selection import ALL, DEFAULT, EMBEDDING, IDENTIFIERS, IDENTITY
 
 FIRST = (
     *(*IDENTIFIERS, "file_path", "acquisition_datetime", "study_datetime"),
@@ -28,7 +28,9 @@ FIRST = (
 )
 # What holds no identifier or date beyond what the paths hold; a file's time may be when the patient was examined, and
 # by its digest a clip is found again under another name.
-HARMLESS = {"folder", "file_path", *IDENTIFIERS, "dicom_filepath", *manifest.COLUMNS} - {"mtime_ns", "mp4_blake2b"}
+HARMLESS = {"folder", "file_path", *IDENTIFIERS, "dicom_filepath", *manifest.COLUMNS} - {
+    *("mtime_ns", "mp4_blake2b", *identity.HASHES.values())
+}
 ROWS = 8192  # of a row group: 32 MB of vectors of ViT-L
 
 
@@ -114,12 +116,14 @@ def columns(wanted: Collection[str], known: Tables) -> list[str]:
     return sorted(leaving, key=place)
 
 
-def without_identifiers(frame: pd.DataFrame, wanted: Collection[str]) -> pd.DataFrame:
-    """The clips without the identifiers that only the record list knows, unless `wanted` names them."""
+def without_identifiers(frame: pd.DataFrame, known: Tables, wanted: Collection[str]) -> pd.DataFrame:
+    """The clips without the identifiers that their paths do not say, unless `wanted` names them."""
     if ALL in wanted:
         return frame
-    own = identifier_columns(frame)
-    return frame.assign(**{name: own[name] for name in IDENTIFIERS if name not in wanted})
+    own = identity.of_paths(frame, known)
+    kept = {name: identity.comparable(frame[name]) == identity.comparable(own[name]) for name in IDENTITY}
+    hidden = {name: frame[name].where(same.fillna(False)) for name, same in kept.items() if name not in wanted}
+    return frame.assign(**hidden)
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
@@ -172,9 +176,9 @@ def write_shards(
     would take them for a part. Raises `UserError` if a file is broken or no column of a name is known.
     """
     names = columns(wanted, known)
-    # Identifiers stand there by default, as the paths have them.
+    # Identifiers stand there by default, where the paths have them.
     files = read(parts, known, {name for name in names if name not in IDENTIFIERS or {name, ALL} & {*wanted}})
-    content = to_arrow(without_identifiers(files.table, wanted)[names])
+    content = to_arrow(without_identifiers(files.table, known, wanted)[names])
     taken, rows = [], {}
     for (folder, part), shard in zip(parts.items(), shards, strict=True):
         keys, matrix = part.read(dim)

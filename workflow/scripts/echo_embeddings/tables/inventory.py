@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..collection.units import Unit
+from ..collection.units import Share, Unit, owner
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.names import decode_name, encode_name
 from ..core.settings import Table
 from ..dicom.mark import has_dicom_mark
-from .join import clip_names, read_table, stem
+from .identity import places
+from .join import clip_names, read_table
 
 NO_FOLDER = "(in no folder)"
 NOT_FOUND, NOT_LISTED, REPEATED = "listed, not on the disk", "on the disk, not listed", "listed more than once"
@@ -66,27 +67,26 @@ def compare(record_list: Table, folders: Mapping[str, Unit], everything: bool) -
     """The files that differ (columns `folder`, `path`, `what`), and how many are listed, by folder."""
     content, _ = read_table(record_list, [])
     paths = content[record_list.key].dropna()
-    rows = pd.DataFrame({"path": paths, "key": clip_names(paths, folders)})
     found = pd.DataFrame(
         [(name, encode_name(path)) for name, folder in folders.items() for path in folder.files()],
         columns=["folder", "path"],
     )
-    stems = stem(found["path"])
+    divided = any(isinstance(unit, Share) for unit in folders.values())
+    folder, in_folder = places(found, divided)
+    full = in_folder.where(folder == "", folder + "/" + in_folder)
+    rows = pd.DataFrame({"path": paths, "key": clip_names(paths, folder.unique() if divided else folders)})
     # A path that names no folder counts for every file that it fits.
-    unfoldered = rows["key"].isin(set(stems))
-    rows["folder"] = rows["key"].str.split("/", n=1).str[0].where(~unfoldered)
-    first = dict(zip(stems, found["folder"], strict=True))
-    rows["folder"] = rows["folder"].fillna(rows["key"].map(first))
-    rows["folder"] = rows["folder"].where(rows["folder"].isin(list(folders)), NO_FOLDER)
+    units = dict(zip([*in_folder, *full], [*found["folder"]] * 2, strict=True))
+    rows["folder"] = [units.get(key) or owner(folders, key) or NO_FOLDER for key in rows["key"]]
     if not everything:
         rows = rows[rows["folder"] != NO_FOLDER]
     twice = rows["key"].duplicated()
     once, known = rows[~twice], set(rows["key"])
-    unlisted = found[~(found["folder"] + "/" + stems).isin(known).to_numpy() & ~stems.isin(known).to_numpy()]
+    unlisted = found[~full.isin(known).to_numpy() & ~in_folder.isin(known).to_numpy()]
     dicom = [
         _is_dicom(folders[folder], path) for folder, path in zip(unlisted["folder"], unlisted["path"], strict=True)
     ]
-    there = set(found["folder"] + "/" + stems) | set(stems)
+    there = set(full) | set(in_folder)
     differences = pd.concat(
         [
             once[~once["key"].isin(there)].assign(what=NOT_FOUND),

@@ -4,7 +4,7 @@ The rows are those of the manifests, one a file, whatever the tables hold: a tab
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,12 +19,11 @@ from ..core.errors import UserError
 from ..core.manifest import CONVERTED
 from ..core.names import encode_name, one_line
 from ..core.settings import KEY_COLUMNS, Table, Tables
-from . import selection
+from . import identity, selection
+from .identity import as_numbers, comparable, identifier, stem
+from .selection import IDENTITY
 
-# As MIMIC-IV-Echo names patient, study and file.
-MIMIC_PATH = r"(?:^|/)p(?P<subject_id>\d+)/s(?P<study_id>\d+)/(?P<dicom_id>[^/]+)$"
 _NUMBERS = dict.fromkeys(manifest.INTEGERS, "Int64") | {"fps": "Float64", "mtime_ns": "string"}
-SUFFIX = rf"\.(?:dcm|{'|'.join(suffix[1:] for suffix in VIDEOS)})$"  # in any case: by it no name differs
 SHOWN = 20  # names in a log
 EXACT = 2**53  # from here on a float64 stands for more than one whole number
 
@@ -52,7 +51,7 @@ class Join:
         if self.like:
             theirs = f"the files are like {self.like!r}"
         else:
-            theirs = f"no file has a {KEY_COLUMNS[self.table.by]}: their paths do not say it, nor does a record_list"
+            theirs = f"no file has a {KEY_COLUMNS[self.table.by]}: their paths do not say it, nor does a table by path"
         fix = "correct 'key' or 'by'" if self.table.name.startswith("tables") else "take that of this collection"
         return f"config: {self.table.name}: {self.table.file}: {known}, {theirs}; {fix}"
 
@@ -167,7 +166,7 @@ def _texts(values: pd.Series) -> pd.Series:
 
 
 def clip_names(paths: pd.Series, folders: Iterable[str]) -> pd.Series:
-    """The names by which a table's paths are compared: `folder/path` without `SUFFIX`, percent-encoded.
+    """The names by which a table's paths are compared: `folder/path` without `identity.SUFFIX`, percent-encoded.
 
     What stands before the first part that is a folder's name goes; where none is, the path stays whole. Names of
     MP4 files are percent-encoded already.
@@ -176,7 +175,7 @@ def clip_names(paths: pd.Series, folders: Iterable[str]) -> pd.Series:
 
 
 def folder_paths(paths: pd.Series, folders: Iterable[str]) -> pd.Series:
-    """The same, `SUFFIX` kept."""
+    """The same, `identity.SUFFIX` kept."""
     known = frozenset(folders)
     return paths.map({path: _folder_path(path, known) for path in paths.dropna().unique()}).astype("string")
 
@@ -189,43 +188,17 @@ def _folder_path(path: str, folders: frozenset[str]) -> str:
     return "/".join(parts[at:])
 
 
-def stem(paths: pd.Series) -> pd.Series:
-    """Paths without `SUFFIX`."""
-    return paths.str.replace(SUFFIX, "", regex=True, case=False)
-
-
-def _looked_up(frame: pd.DataFrame) -> list[pd.Series]:
+def _looked_up(frame: pd.DataFrame, divided: bool) -> list[pd.Series]:
     """The names under which files are looked up, the first that is found: with their folder, without, and alone.
 
     Tables of videos often hold names without directories. Such a name is looked up for the one video of a folder that
     has it, and for no DICOM: `IM_0001` is in every study.
     """
-    stems = stem(frame["path"])
-    name = stems.str.replace(r"^.*/", "", regex=True)
-    alone = ~pd.DataFrame({"folder": frame["folder"], "name": name}).duplicated(keep=False)
+    folder, path = identity.places(frame, divided)
+    name = path.str.replace(r"^.*/", "", regex=True)
+    alone = ~pd.DataFrame({"folder": folder, "name": name}).duplicated(keep=False)
     is_video = frame["path"].str.lower().str.endswith(VIDEOS)
-    return [frame["folder"] + "/" + stems, stems, name.where(alone & is_video)]
-
-
-def _identifier(values: pd.Series) -> pd.Series:
-    """Numbers of patients or studies as they compare: without the p or s of a path, or the .0 of a column with gaps."""
-    text = values.astype("string").str.strip()
-    return text.str.replace(r"^[ps](?=\d+$)", "", regex=True).str.replace(r"(?<=\d)\.0$", "", regex=True)
-
-
-def _comparable(values: pd.Series) -> pd.Series:
-    """Identifiers as they compare: without the zeros, too, that some programs put before a number."""
-    return _identifier(values).str.replace(r"^0+(?=\d+$)", "", regex=True)
-
-
-def _are_numbers(text: pd.Series) -> bool:
-    """Whether every value is a whole number as one writes it, and Int64 holds it."""
-    return bool(text.dropna().str.fullmatch(r"0|[1-9]\d{0,17}").all())
-
-
-def _as_numbers(values: pd.Series) -> pd.Series:
-    """Int64 where every value is a number as one writes it, else text."""
-    return values.astype("Int64") if _are_numbers(values) else values
+    return [folder + "/" + path, path, name.where(alone & is_video)]
 
 
 # --- joining ----------------------------------------------------------------------------------------
@@ -236,7 +209,7 @@ def files_table(manifests: Mapping[str, Path]) -> pd.DataFrame:
 
     Columns: `folder`, `file_path` (the clip's key, as in the folder's embedding file), `subject_id` and `study_id`
     (numbers, or text where one has more than 18 digits), `dicom_id`, as the path says where it has MIMIC-IV-Echo's
-    form, and those of the manifest.
+    form, and those of the manifest. `join_tables` asks all other sources of identifiers too.
     """
     frames = []
     for folder, path in manifests.items():
@@ -245,7 +218,7 @@ def files_table(manifests: Mapping[str, Path]) -> pd.DataFrame:
         frames.append(frame)
     frame = pd.concat(frames, ignore_index=True)
     frame.insert(1, "file_path", frame["mp4"])
-    for at, (name, values) in enumerate(identifier_columns(frame).items()):
+    for at, (name, values) in enumerate(identity.of_paths(frame, Tables()).items()):
         frame.insert(2 + at, name, values)
     return frame
 
@@ -263,56 +236,82 @@ def listed_files(folders: Mapping[str, Unit]) -> pd.DataFrame:
         },
         dtype="string",
     )
-    return frame.assign(**identifier_columns(frame))
-
-
-def identifier_columns(frame: pd.DataFrame) -> dict[str, pd.Series]:
-    """`subject_id`, `study_id` and `dicom_id` of files, by `folder` and `path`: missing where these do not say them."""
-    parts = (frame["folder"] + "/" + stem(frame["path"])).str.extract(MIMIC_PATH)
-    return {
-        name: parts[name] if name == "dicom_id" else _as_numbers(_comparable(parts[name]))
-        for name in selection.IDENTIFIERS
-    }
+    return frame.assign(**identity.of_paths(frame, Tables()))
 
 
 def join_tables(frame: pd.DataFrame, tables: Tables, used: Iterable[str] = ()) -> tuple[pd.DataFrame, list[Join]]:
     """The files of `frame` (see `files_table`) with what the tables say of each, and how that went.
 
-    With tables by study and patient alone, the rows may be anything that has a `subject_id` and a `study_id`.
-
-    The number of rows and their order stay: of a key that a table has more than once the first row counts.
-    `subject_id` and `study_id` that the path does not say come from the record list. Raises `UserError` on a
-    table that is broken, or whose rows of one key differ in a column that is `used`.
+    The number of rows and their order stay: of a key that a table has more than once the first row counts. Whose each
+    file is follows `identity.decide`. Rows without a `path` may be anything that has a `subject_id` and a `study_id`;
+    these stay, and tables by path have nothing to do with them. Raises `UserError` on a table that is broken, or whose
+    rows of one key differ in a column that is `used`.
     """
     selection.columns(tables)
     used = set(used)
-    others = [table for table in tables.all if table.by != "path" and used & {*selection.taken(table)}]
-    used |= {KEY_COLUMNS[table.by] for table in others}  # they are looked up by these
-    joins = []
-    for table in tables.all:
-        names = selection.taken(table)
-        is_record_list = table is tables.record_list
-        extra = [n for n in ("subject_id", "study_id") if is_record_list and n in selection.header(table)]
-        content, notes = read_table(table, [*names, *extra])
-        content = content[content[table.key].notna()]
-        if table.by == "path":
-            keys = clip_names(content[table.key], frame["folder"].unique())
-            looked_up = _looked_up(frame)
-        else:
-            keys = _comparable(content[table.key])
-            looked_up = [_comparable(frame[KEY_COLUMNS[table.by]])]
-        _check_repeated(table, content, keys, [name for name in (*names, *extra) if name in used - {table.key}])
-        repeated = keys.duplicated()
-        index = pd.Index(keys[~repeated].to_numpy(dtype=object))
-        at = _places(index, looked_up)
-        found = content[~repeated].reset_index(drop=True).reindex(pd.Index(at)).set_axis(frame.index)
-        twice = sorted(set(content.loc[repeated, table.key]))
-        like = next(filter(None, map(_first, reversed(looked_up))), None)  # the shortest that a file has
-        joins.append(Join(table, len(content), twice, at >= 0, tuple(notes), _first(content[table.key]), like))
-        frame = pd.concat([frame, found[names]], axis=1)
-        for name in extra:
-            frame[name] = _filled(frame[name], found[name], content[name])
-    return frame, joins
+    by_path, others = ([table for table in tables.all if (table.by == "path") is is_path] for is_path in (True, False))
+    for table in others:
+        if used & {*selection.taken(table)}:
+            used |= {*IDENTITY} if table.by == "study" else {KEY_COLUMNS["patient"]}  # they are looked up by these
+    contents, found, joins = {}, {}, {}
+    for table in by_path:
+        contents[table], found[table], joins[table] = _look_up(table, frame, used, tables.divided)
+    if "path" in frame:
+        answers, notes = identity.decide(frame, tables, found)
+        frame = frame.assign(**answers)
+        joins |= {table: replace(joins[table], notes=(*joins[table].notes, *notes[table])) for table in by_path}
+    listed = [content for table, content in contents.items() if selection.identifying(table) == [*IDENTITY]]
+    shared = identity.shared(frame)
+    one_each = shared.empty and all(identity.shared(content).empty for content in listed)
+    within = "{study}" in (tables.layout or "") or not one_each
+    for table in others:
+        whose = table.by == "study" and within and KEY_COLUMNS["patient"] in selection.header(table)
+        if table.by == "study" and not shared.empty and not whose:
+            (one, study), (other, _) = shared.head(2).to_numpy()
+            raise UserError(
+                f"config: {table.name}: {table.file}: the patients {one!r} and {other!r} both have a study {study!r}; "
+                f"give the table a column {KEY_COLUMNS['patient']!r} that says whose study each row is of"
+            )
+        _, found[table], joins[table] = _look_up(table, frame, used, tables.divided, whose=whose)
+    joined = pd.concat([frame, *(found[table][selection.taken(table)] for table in tables.all)], axis=1)
+    return joined, [joins[table] for table in tables.all]
+
+
+def _look_up(
+    table: Table, frame: pd.DataFrame, used: Collection[str], divided: bool, *, whose: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame, Join]:
+    """A table; of each file of `frame` its row; and how that went.
+
+    A row holds the columns that join, and of a table by path identifiers. With `whose` a study is looked up by its
+    patient too.
+    """
+    patient = [KEY_COLUMNS["patient"]] if whose else []
+    names = [*selection.taken(table), *selection.identifying(table)]
+    content, notes = read_table(table, [*names, *patient])
+    content = content.dropna(subset=[table.key, *patient])
+    if table.by == "path":
+        keys = clip_names(content[table.key], identity.places(frame, divided)[0].unique())
+        looked_up = _looked_up(frame, divided)
+    else:
+        keys = _joined_text(content, [*patient, table.key])
+        looked_up = [_joined_text(frame, [*patient, KEY_COLUMNS[table.by]])]
+    _check_repeated(table, content, keys, [name for name in names if name in {*used} - {table.key}])
+    repeated = keys.duplicated()
+    index = pd.Index(keys[~repeated].to_numpy(dtype=object))
+    at = _places(index, looked_up)
+    found = content[~repeated].reset_index(drop=True).reindex(pd.Index(at)).set_axis(frame.index)
+    twice = sorted(set(content.loc[repeated, table.key]))
+    like = next(filter(None, map(_first, reversed(looked_up))), None)  # the shortest that a file has
+    join = Join(table, len(content), twice, at >= 0, tuple(notes), _first(content[table.key]), like)
+    return content, found[names], join
+
+
+def _joined_text(frame: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+    """Identifiers as they compare; of several columns with a / between them."""
+    first, *more = (comparable(frame[name]) for name in names)
+    for values in more:
+        first = first + "/" + values
+    return first
 
 
 def _check_repeated(table: Table, content: pd.DataFrame, keys: pd.Series, used: Sequence[str]) -> None:
@@ -352,31 +351,29 @@ def _places(index: pd.Index, keys: Iterable[pd.Series]) -> npt.NDArray[np.intp]:
     return at
 
 
-def _filled(own: pd.Series, found: pd.Series, column: pd.Series) -> pd.Series:
-    """Identifiers from the path, or else the record list; text if its whole `column` holds other than numbers."""
-    filled = own.astype("string").fillna(_identifier(found))
-    return _as_numbers(filled) if _are_numbers(_identifier(column)) else filled
-
-
 def studies_table(frame: pd.DataFrame, tables: Tables, everything: bool) -> pd.DataFrame:
     """The studies of the files of `frame`, one row each: `subject_id` and `study_id`, in order.
 
     With `everything` those of the record list and the study list too, whose files need not be there.
     """
-    identity = ["subject_id", "study_id"]
-    found = [frame[identity].astype("string")]
+    found = [frame[[*IDENTITY]].astype("string")]
     for table in (tables.record_list, tables.study_list) if everything else ():
         if table:
-            content, _ = read_table(table, [name for name in identity if name in selection.header(table)])
+            content, _ = read_table(table, [name for name in IDENTITY if name in selection.header(table)])
+            said = {name: identifier(content[name]) for name in IDENTITY if name in content}
             if table.by == "path":
-                said = content[table.key].str.replace(r"\.dcm$", "", regex=True, case=False).str.extract(MIMIC_PATH)
-                content = content.assign(**{n: content.get(n, said[n]) for n in identity})
-            found.append(pd.DataFrame({n: _identifier(content[n]) for n in identity if n in content}))
-    every = pd.concat(found, ignore_index=True).dropna(subset="study_id").drop_duplicates()
+                paths = clip_names(content[table.key], identity.places(frame, tables.divided)[0].unique())
+                said = {
+                    name: said[name].fillna(values) if name in said else values
+                    for name, values in identity.of_names(paths, tables).items()
+                }
+            found.append(pd.DataFrame(said))
+    every = pd.concat(found, ignore_index=True).dropna(subset="study_id")
+    every = every[~every.apply(comparable).duplicated()]
     # The study list may not say whose a study is.
-    owned = set(every.loc[every["subject_id"].notna(), "study_id"])
-    every = every[every["subject_id"].notna() | ~every["study_id"].isin(owned)]
-    return every.apply(_as_numbers).sort_values(identity, ignore_index=True)
+    owned = set(comparable(every.loc[every["subject_id"].notna(), "study_id"]))
+    every = every[every["subject_id"].notna() | ~comparable(every["study_id"]).isin(owned)]
+    return every.apply(as_numbers).sort_values([*IDENTITY], ignore_index=True)
 
 
 # --- selecting --------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from ..core.errors import UserError
 from ..core.names import one_line
 from ..core.settings import Table, Tables
 
-IDENTIFIERS = ("subject_id", "study_id", "dicom_id")
+IDENTITY = ("subject_id", "study_id")
+IDENTIFIERS = (*IDENTITY, "dicom_id")
 OF_A_CLIP = ("folder", "file_path", *IDENTIFIERS)  # besides the manifest's columns
 NOT_TAKEN = {*OF_A_CLIP, "dicom_filepath"}  # of a table: they say which row it is, and stand with the clips already
 # What a gzip file may unpack to: bytes, and that many times its size if that is more. Rows with a key of their own are
@@ -179,6 +180,14 @@ def taken(table: Table) -> list[str]:
     return [name for name in names if name in own or name not in {table.key, *NOT_TAKEN}]
 
 
+def identifying(table: Table) -> list[str]:
+    """Which of `subject_id` and `study_id` a table says of files, whether `columns` names them or not."""
+    if table.by != "path":
+        return []
+    names = header(table)
+    return [name for name in IDENTITY if name in names and name != table.key]
+
+
 def columns(tables: Tables) -> dict[str, Table | None]:
     """Every column that a clip has: the table it comes from, None for the manifest and the clip's path.
 
@@ -202,27 +211,32 @@ def selecting(tables: Tables) -> set[str]:
     return parse(tables.select) if tables.select else set()
 
 
-def used(tables: Tables) -> Tables:
+def used(tables: Tables, *, identities: bool = False) -> Tables:
     """Of the tables, those that decide the selection; all where some are not there to be asked.
 
-    Raises `UserError` if the selection names a column that none has.
+    With `identities` those too that say whose a file is. Raises `UserError` if the selection names a column that none
+    has.
     """
-    if not tables.select:
-        return Tables()
-    if absent(tables):
-        return tables
-    known = columns(tables)
-    names = parse(tables.select, known)
-    check_names("select", names, known)
-    wanted = {known[name] for name in names} - {None}
-    by_identifier = any(table and table.by != "path" for table in wanted)
-    if tables.record_list and (by_identifier or names & set(IDENTIFIERS)):  # it may know what the path does not say
-        wanted.add(tables.record_list)
+    wanted: set[Table | None] = set()
+    missing = absent(tables)
+    if tables.select:
+        if missing:
+            return tables
+        known = columns(tables)
+        names = parse(tables.select, known)
+        check_names("select", names, known)
+        wanted = {known[name] for name in names} - {None}
+        by_identifier = any(table and table.by != "path" for table in wanted)
+        identities = identities or by_identifier or not names.isdisjoint(IDENTITY)
+    if identities:  # which a table that is not there may say
+        wanted |= {table for table in tables.all if table.by == "path" and (table in missing or identifying(table))}
     return dataclasses.replace(
         tables,
         record_list=tables.record_list if tables.record_list in wanted else None,
         study_list=tables.study_list if tables.study_list in wanted else None,
         others=tuple(table for table in tables.others if table in wanted),
+        layout=tables.layout if identities else None,
+        direct=tables.direct if identities else "",
     )
 
 

@@ -1,6 +1,7 @@
 """One vector a study: the mean over its clips."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,9 @@ from ..core.errors import UserError
 from ..core.settings import Tables
 from . import export
 from .export import Part
+from .identity import comparable
 from .join import join_tables, studies_table
-from .selection import N_CLIPS
-
-IDENTITY = ["subject_id", "study_id"]
+from .selection import IDENTITY, N_CLIPS
 
 
 def write(
@@ -33,12 +33,12 @@ def write(
     studies = studies_table(files.table, known, everything)
     if studies.empty:
         raise UserError(
-            "study: no study is known: paths have not the form p10002221/s94106955/94106955_0001.dcm; give a "
-            "record_list with the columns dicom_filepath and study_id"
+            "study: no study is known: paths have not the form p10002221/s94106955/94106955_0001.dcm; say in layout "
+            "where they name it, or give a record_list with the columns dicom_filepath and study_id"
         )
     code = pd.Index(_key(studies)).get_indexer(pd.Index(_key(files.table)))
     sums, counts = _sums(parts, files, code, len(studies), dim)
-    by_study = Tables(study_list=known.study_list, others=tuple(t for t in known.others if t.by != "path"))
+    by_study = replace(known, record_list=None, others=tuple(t for t in known.others if t.by != "path"))
     studies, joins = join_tables(studies, by_study)
     for join in joins:
         print(f"studies: {join}", flush=True)
@@ -50,8 +50,8 @@ def write(
 
 
 def _key(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """Patient and study of each row as one text."""
-    subject, study = (frame[name].astype("string").fillna("") for name in ("subject_id", "study_id"))
+    """Patient and study of each row as one text: by its number alone a study may be that of several patients."""
+    subject, study = (comparable(frame[name]).fillna("") for name in IDENTITY)
     return (subject + "/" + study).to_numpy(dtype=object)
 
 

@@ -31,7 +31,7 @@ from ..dicom.archives import unpack_command
 from ..dicom.header import Skip, Unreadable, check_clip, read_header
 from ..encoders import checkpoint
 from ..encoders.architectures import architecture
-from ..tables import inventory, selection
+from ..tables import identity, inventory, selection
 from ..tables.join import Join, join_tables, listed_files
 from . import estimate, machine, models
 from .machine import AMBER, GREEN, RED, Finding
@@ -257,6 +257,7 @@ def tables(config: Mapping[str, Any], folders: Mapping[str, Unit]) -> Iterator[F
     try:
         selection.check(known, config["export"]["columns"])
         selecting = selection.used(known)
+        paged = selection.used(known, identities=True)
     except UserError as error:
         yield Finding(RED, "tables", str(error))  # which says what to do
         return
@@ -269,10 +270,10 @@ def tables(config: Mapping[str, Any], folders: Mapping[str, Unit]) -> Iterator[F
     files = listed_files(folders)
     level, joins = RED, list[Join]()
     try:
-        if selecting.all:
-            joins = join_tables(files, selecting, selection.selecting(known))[1]
+        if paged.all:
+            joins = join_tables(files, paged, {*selection.selecting(known), *selection.IDENTITY})[1]
         level = AMBER
-        if known != selecting:
+        if known != paged:
             joins = join_tables(files, known)[1]
     except UserError as error:
         yield Finding(level, "tables", str(error))
@@ -286,6 +287,20 @@ def tables(config: Mapping[str, Any], folders: Mapping[str, Unit]) -> Iterator[F
             yield Finding(AMBER, "tables", join.coverage("files"), fix)
         else:
             yield Finding(GREEN, "tables", str(join))
+
+
+def layout(config: Mapping[str, Any], folders: Mapping[str, Unit]) -> Iterator[Finding]:
+    """The configuration's layout against the paths, where there is one."""
+    known = settings.tables(config)
+    if known.layout:
+        files = listed_files(folders)
+        found, every = int(identity.laid_out(files, known).sum()), len(files)
+        says = f"{known.layout} says the patient of {found:,} of {every:,} files"
+        if 2 * found < every:
+            like = identity.below(files, known).iloc[-1]
+            yield Finding(AMBER, "layout", f"{says}: fewer than half", f"correct it; a path is like '{like}'")
+        else:
+            yield Finding(GREEN, "layout", says)
 
 
 def most_common(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -394,6 +409,7 @@ def examine(config: dict[str, Any], profile: Path | None = None) -> Iterator[Fin
         return
     yield from division(collection)
     yield from complete(config, by_name)
+    yield from layout(config, by_name)
     yield from tables(config, by_name)
     units = f"{len(folders):,} {'units' if collection.division else 'folders'}"
     yield from files(found, units, kind, config["convert"]["max_failed_fraction"])

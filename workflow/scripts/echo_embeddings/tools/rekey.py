@@ -32,7 +32,8 @@ from ..core.settings import Table
 from ..core.vectors import read_vectors, write_vectors
 from ..embed import shards
 from ..embed.folder import identity
-from ..tables.join import SUFFIX, clip_names, folder_paths, read_table
+from ..tables.identity import SUFFIX
+from ..tables.join import clip_names, folder_paths, read_table
 
 SAME, RENAMED = "same name", "renamed"
 LEFT, CHANGED, NEW = "left the collection", "the DICOM has another size", "new"
