@@ -19,7 +19,7 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import CONVERTED
 from echo_embeddings.core.vectors import merge_vectors, write_vectors
 from echo_embeddings.tables import export, join, selection
-from echo_embeddings.tools import demo, doctor
+from echo_embeddings.tools import collection_checks, demo
 from testing import REPOSITORY
 from testing.commands import run_snakemake
 
@@ -108,7 +108,7 @@ def test_echonet_dynamic(there):
     assert frame["file_path"].tolist() == [f"{name}.avi" for name in DYNAMIC]
     assert frame["EF"].tolist() == [50.5, 51.5, 52.5]
     assert frame[["rows", "columns", "frames", "fps"]].drop_duplicates().to_numpy().tolist() == [[112, 112, 20, 50]]
-    sample = doctor.sample_videos(list(find_folders(yaml.safe_load(text)["mp4_dir"], [], VIDEO).values()))
+    sample = collection_checks.sample_videos(list(find_folders(yaml.safe_load(text)["mp4_dir"], [], VIDEO).values()))
     assert (sample.files, sample.clips, sample.frames, sample.syntaxes) == (3, 3, 20, {".avi": 3})
     (train,) = re.findall(r"""`(select: "Split == 'TRAIN'")`""", PAGE)
     _, wanted = joined(f"{text}\n{train}\n")

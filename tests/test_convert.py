@@ -267,14 +267,14 @@ def test_a_job_that_fails_deletes_nothing(folder, paths):
     assert f"{FIRST}.mp4" not in tree(paths)
 
 
-def _hang(source, path, target, settings):
+def _hang(source, path, target, settings, mark):
     ctypes.PyDLL(None).sleep(60)  # in C, holding the interpreter's lock
 
 
-def _crash(source, path, target, settings):
+def _crash(source, path, target, settings, mark):
     if path == f"{FIRST}.dcm":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _REAL(source, path, target, settings)
+    return _REAL(source, path, target, settings, mark)
 
 
 _REAL = convert_file
@@ -286,11 +286,11 @@ def test_a_decoder_that_hangs_is_given_up(folder, paths, monkeypatch):
     assert rows[f"{FIRST}.dcm"].reason == "took longer than 0.5 s (convert.timeout)"
 
 
-def _run_out_of_memory(source, path, target, settings):
+def _run_out_of_memory(source, path, target, settings, mark):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _raise(source, path, target, settings):
+def _raise(source, path, target, settings, mark):
     raise ZeroDivisionError("an odd file")
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ import yaml
 
 from echo_embeddings.collection.folders import find_folders
 from echo_embeddings.core import configuration
-from echo_embeddings.tools import doctor, machine
+from echo_embeddings.tools import collection_checks, doctor, estimate, machine
 from testing import REPOSITORY
 from testing.commands import run_command, run_snakemake
+from testing.units import collection_of, write_clips
 
 
 def ask(directory, change=None, environment=None):
@@ -93,6 +95,43 @@ def test_the_disk_against_the_record_list(finished, tmp_path):
     assert re.search(rf"amber  record list +{counts}", said)
     said = ask(finished, {"record_list": str(tmp_path / "list.csv"), "require_complete": True})
     assert re.search(rf"red    record list +{counts}", said)
+
+
+def test_many_folders_and_one_that_holds_nearly_all_are_better_divided(tmp_path, monkeypatch):
+    write_clips(tmp_path, ["p10/1", "p10/2", "p10/3", "p11/1"])
+
+    def said(**keys):
+        return [(one.level, one.says, one.fix) for one in collection_checks.division(collection_of(**keys))]
+
+    keys = {"dicom_dir": str(tmp_path)}
+    assert said(**keys) == []
+    monkeypatch.setattr(collection_checks, "MANY_FOLDERS", 1)
+    ((level, says, fix),) = said(**keys)
+    assert (level, says) == (
+        machine.AMBER,
+        "2 folders are as many jobs of each stage, each of which takes 12 s to start",
+    )
+    assert fix.startswith("units: 16 ")
+    assert said(**keys, units=16) == []
+    monkeypatch.setattr(collection_checks, "MANY_FOLDERS", 2)
+    monkeypatch.setattr(collection_checks, "FILES_OF_A_JOB", 3)
+    monkeypatch.setattr(collection_checks, "NEARLY_ALL", 0.7)
+    ((level, says, _),) = said(**keys)
+    assert (level, says) == (machine.AMBER, "p10 holds 3 of 4 files, which one job converts and one card embeds")
+    assert [estimate.units(files) for files in (10, 525_328, 10**9)] == [16, 64, 256]
+
+
+def test_archives_are_looked_into(tmp_path):
+    write_clips(tmp_path, ["p10/1", "p10/more/1", "p11/one/1"])
+    for name in ("p10/more", "p11/one"):
+        shutil.make_archive(str(tmp_path / name), "zip", tmp_path / name)
+        shutil.rmtree(tmp_path / name)
+    units = collection_of(dicom_dir=str(tmp_path)).units()
+    found = list(collection_checks.archives(list(units.values())))
+    assert [(one.level, Path(one.says.partition(": ")[0]).name) for one in found] == [
+        (machine.AMBER, "more.zip"), (machine.RED, "one.zip"),
+    ]  # fmt: skip
+    assert all(one.fix.startswith("unpack it: unzip ") for one in found)
 
 
 def test_the_layout_against_the_paths(finished):
@@ -295,16 +334,16 @@ def test_packages_other_than_the_pins(monkeypatch):
 
 
 def test_the_sample_spreads_over_folders_and_scales_up(tmp_path, collection_dir, monkeypatch):
-    monkeypatch.setattr(doctor, "SAMPLE", 20)
+    monkeypatch.setattr(collection_checks, "SAMPLE", 20)
     for i in range(12):
         shutil.copytree(collection_dir / "p10", tmp_path / "big" / f"q{i}")
     shutil.copytree(collection_dir / "p11", tmp_path / "p11")
     folders = list(find_folders(str(tmp_path), []).values())
-    found = doctor.sample(folders, ("US",))
+    found = collection_checks.sample_dicom(folders, ("US",))
     total = sum(len(folder.files()) for folder in folders)
     assert (found.files, found.looked_at) == (total, sum(found.outcomes.values()))
     assert found.looked_at < total
-    assert found.looked_at <= doctor.SAMPLE
+    assert found.looked_at <= collection_checks.SAMPLE
     config = configuration.defaults()
     config["embed"]["device"] = "cpu"
     cost = doctor.costs(config, configuration.check(config, data=False), found, len(folders))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -164,6 +165,24 @@ def test_a_table_may_have_nothing_for_a_folder_and_not_for_all(paths, tmp_path):
     assert looked == [("p10", "p11")]
     with pytest.raises(UserError, match=r"none of its 1 keys is that of a file: it has 'p11/s9/other\.mp4'"):
         embedded("p10")
+
+
+def test_a_study_that_patients_share_is_told_by_the_job_that_sees_one_of_them(paths, tmp_path):
+    (tmp_path / "dicom/p10/1").mkdir(parents=True)
+    (tmp_path / "dicom/p11/1").mkdir(parents=True)
+    for name in ("p10/1/clip.dcm", "p11/1/clip.dcm"):
+        (tmp_path / "dicom" / name).touch()
+    (row, *_) = [row for row in manifest.read(paths.table) if row.status == "converted"]
+    (paths.tree / "1").mkdir()
+    shutil.copy2(paths.tree / row.mp4, paths.tree / "1/clip.mp4")
+    manifest.write(paths.table, [dataclasses.replace(row, path="1/clip.dcm", mp4="1/clip.mp4")])
+    (tmp_path / "studies.csv").write_text("study_id,quality\n1,good\n")
+    table = Table(str(tmp_path / "studies.csv"), "study", "study_id", name="tables.0")
+    folders = {name: Folder(name, str(tmp_path / "dicom" / name)) for name in ("p10", "p11")}
+    known = Tables(None, None, (table,), "quality == 'good'", "{patient}/{study}/*")
+    with pytest.raises(UserError, match="the patients '10' and '11' both have a study '1'; give the table a column"):
+        run(paths, tables=known, collection=lambda: folders)
+    assert list(run(paths, tables=known, collection=lambda: {"p10": folders["p10"]})) == ["1/clip.mp4"]
 
 
 def test_an_empty_folder_gives_an_empty_file(paths):

@@ -15,8 +15,8 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.core.vectors import write_vectors
-from echo_embeddings.qc import FolderFiles, Options
-from echo_embeddings.qc.report import measure
+from echo_embeddings.qc.report import Options, measure
+from echo_embeddings.qc.tables import FolderFiles
 from echo_embeddings.tables import export, selection, study
 from echo_embeddings.tables.join import check_joins, files_table, join_tables
 from testing.qc import check

@@ -22,7 +22,7 @@ from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.names import decode_name, encode_name
 from echo_embeddings.core.settings import Tables
 from echo_embeddings.tables.join import files_table, wanted_keys
-from echo_embeddings.tools import doctor
+from echo_embeddings.tools import collection_checks
 from testing.conversion import SETTINGS, convert_folder, paths_in
 from testing.corpus import CINE
 
@@ -86,9 +86,9 @@ def test_names_as_long_as_can_be_are_rows(tmp_path):
 
 def test_doctor_says_how_many_names_are_too_long(tmp_path):
     folder = put(tmp_path / "p10", "a" * (LONGEST - 4) + ".dcm", "b" * LONGEST, b"\xe9" * 100, content=STILL)
-    (found,) = doctor.long_names([folder], str(tmp_path))
+    (found,) = collection_checks.long_names([folder], str(tmp_path))
     assert found.says.startswith("2 would have an MP4 whose name is longer than 255 bytes, as p10/bbb")
-    assert not list(doctor.long_names([put(tmp_path / "p11", "a.dcm", content=STILL)], str(tmp_path)))
+    assert not list(collection_checks.long_names([put(tmp_path / "p11", "a.dcm", content=STILL)], str(tmp_path)))
 
 
 def test_a_directory_that_has_the_name_of_an_mp4_is_a_row(tmp_path):
@@ -223,7 +223,9 @@ def test_an_archive_whose_entry_has_no_name_is_looked_at(tmp_path):
             archive.writestr(zipfile.ZipInfo("a"), content)
         path = tmp_path / folder / "x.zip"
         path.write_bytes(path.read_bytes().replace(b"a", b"\0"))  # a name that ends before its first letter
+    found = find_folders(str(tmp_path), [])
+    assert list(found) == ["p10", "p11", "p12"]
+    (row,) = convert_folder(found["p11"], paths_in(tmp_path / "out")).values()
+    assert row.reason == "not DICOM"
     with pytest.raises(UserError, match=r"p12/x.zip: DICOM in an archive"):
-        find_folders(str(tmp_path), [])
-    shutil.rmtree(tmp_path / "p12")
-    assert list(find_folders(str(tmp_path), [])) == ["p10"]
+        convert_folder(found["p12"], paths_in(tmp_path / "out"))

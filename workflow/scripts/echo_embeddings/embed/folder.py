@@ -192,10 +192,11 @@ def _selected(
     if tables is None or not tables.select:
         return converted
     # pandas takes half a second to import, and most runs select nothing.
-    from ..tables.join import check_joins, wanted_keys  # noqa: PLC0415
+    from ..tables.join import check_joins, depends_on_others, wanted_keys  # noqa: PLC0415
 
     keys, joins = wanted_keys({folder: table}, tables)
-    if collection and any(join.error for join in joins):  # only then: it takes a look into every directory
+    # Only then: it takes a look into every directory.
+    if collection and (any(join.error for join in joins) or depends_on_others(tables)):
         check_joins(collection(), tables)
     rows = [row for row in converted if row.mp4 in keys[folder]]
     print(f"{folder}: {len(rows)} of {len(converted)} clips are selected: {tables.select}", flush=True)

@@ -448,6 +448,14 @@ def check_joins(folders: Mapping[str, Unit], tables: Tables) -> None:
             raise UserError(one.error)
 
 
+def depends_on_others(tables: Tables) -> bool:
+    """Whether what tables say of one unit's files depends on those of others: studies that patients may share."""
+    by_study = [table for table in tables.all if table.by == "study"]
+    return "{study}" in (tables.layout or "") and any(
+        KEY_COLUMNS["patient"] not in selection.header(table) for table in by_study
+    )
+
+
 def wanted_keys(manifests: Mapping[str, Path], tables: Tables) -> tuple[dict[str, set[str]], list[Join]]:
     """Of each folder, the keys of those of its converted clips that the configuration selects.
 
