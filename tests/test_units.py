@@ -196,6 +196,18 @@ def test_another_division_makes_nothing_again(tmp_path, tiny_weights, names, lay
         assert all(torch.equal(found[key], vectors[key]) for key in vectors)
 
 
+def test_another_layout_and_back(tmp_path, tiny_weights):
+    names = [f"p10/{name}" for name in PATIENTS[:12]]
+    write_clips(tmp_path / "dicom", names)
+    results, vectors = Layout(tmp_path / "results"), []
+    for layout in (None, "*/{patient}/*", None, "*/{patient}/*"):
+        collection = collection_of(dicom_dir=str(tmp_path / "dicom"), units=3, layout=layout)
+        run(collection, tiny_weights, results)
+        vectors.append(vectors_of(collection, results))
+    assert all(found.keys() == vectors[0].keys() for found in vectors)
+    assert run(collection, tiny_weights, results) == (0, 0)
+
+
 def test_a_division_of_videos_too(tmp_path, tiny_weights):
     names = [f"pat{i}/{k}" for i in range(4) for k in range(2)]
     write_clips(tmp_path / "dicom", names)

@@ -44,13 +44,16 @@ class Journal:
             kept: dict[str, dict[str, Any]] = {}
             for record in map(self._as_now, found):
                 name = record["row"]["path"]
-                if name in listed or not folder.has(_key(name)):
-                    kept[name] = record
+                is_own = folder.bucket(_key(name)) == bucket  # no other, under an earlier layout
+                if is_own and folder.has(_key(name)) and name not in listed:
+                    continue
+                kept[name] = record
+                if is_own:
+                    self._records[name] = record
             if damage:
                 state.set_aside(path, damage, copy=True)
             with atomic_write(path) as part:
                 part.write_text("".join(json.dumps(record) + "\n" for record in kept.values()), encoding="utf-8")
-            self._records |= kept
             self._files[bucket] = path.open("a", encoding="utf-8")
 
     def _as_now(self, record: dict[str, Any]) -> dict[str, Any]:

@@ -29,13 +29,15 @@ class Features:
         """Read which clips the files of each bucket of `unit`, below `top`, hold; one that is damaged is set aside."""
         self.top, self._bucket = top, unit.bucket
         self._prefix = prefix(fingerprint)
-        self._made: dict[str, tuple[str, Path]] = {}  # key -> identity of the clip, its file
+        self._made: dict[str, tuple[str, Path]] = {}  # key -> identity of the clip, file in the clip's bucket
         for bucket in unit.buckets:
             for part in (top / bucket).glob(f"*{PART}"):  # of a run that was killed; this one holds the lock
                 part.unlink()
             for path in sorted((top / bucket).glob(f"{self._prefix}-*.safetensors")):
                 identities = state.load(path, _identities) or {}
-                self._made |= {key: (identity, path) for key, identity in identities.items()}
+                self._made |= {
+                    key: (identity, path) for key, identity in identities.items() if unit.bucket(key) == bucket
+                }
 
     def have(self, identities: Mapping[str, str]) -> set[str]:
         """The keys of the clips whose features are there, made of the clips as they are now."""

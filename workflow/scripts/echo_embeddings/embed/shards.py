@@ -26,34 +26,34 @@ class Shards:
         """Read the files of each bucket of `unit`, below `top`; one that is damaged is set aside."""
         self._top, self._bucket = top, unit.bucket
         self._prefix = prefix(fingerprint)
-        self._made: dict[str, tuple[str, Tensor]] = {}  # key -> identity of the clip, vector
+        self._made: dict[str, dict[str, tuple[str, Tensor]]] = {}  # bucket -> key -> identity of the clip, vector
         self._paths: dict[str, list[Path]] = {}
         for bucket in unit.buckets:
             for part in (top / bucket).glob(f"*{PART}"):  # of a run that was killed; this one holds the lock
                 part.unlink()
+            made: dict[str, tuple[str, Tensor]] = {}
+            self._made[bucket] = made
             paths = self._paths[bucket] = sorted((top / bucket).glob(f"{self._prefix}-*.pt"))
             for path in list(paths):
                 shard = state.load(path, _read)
                 if shard is None:
                     paths.remove(path)
                 else:
-                    self._made |= {key: (identity, vector) for key, identity, vector in zip(*shard, strict=True)}
+                    made |= {key: (identity, vector) for key, identity, vector in zip(*shard, strict=True)}
 
     def vectors(self, identities: Mapping[str, str]) -> dict[str, Tensor]:
         """The vectors that were made of the clips as they are now, float32 [embed_dim] by key."""
-        return {
-            key: self._made[key][1]
-            for key, identity in identities.items()
-            if key in self._made and self._made[key][0] == identity
-        }
+        found = {key: self._made[self._bucket(key)].get(key) for key in identities}
+        return {key: made[1] for key, made in found.items() if made and made[0] == identities[key]}
 
     def add(self, fresh: Mapping[str, Tensor], identities: Mapping[str, str]) -> None:
         """Save vectors, float32 [embed_dim] by key, in new shards, but for those that are there already."""
         there = self.vectors({key: identities[key] for key in fresh})
         made = {key: (identities[key], vector) for key, vector in fresh.items() if key not in there}
-        self._made |= made
         for bucket, keys in grouped(made, self._bucket).items():
-            self._write(bucket, {key: made[key] for key in keys})
+            of_bucket = {key: made[key] for key in keys}
+            self._made[bucket] |= of_bucket
+            self._write(bucket, of_bucket)
 
     def _write(self, bucket: str, made: Mapping[str, tuple[str, Tensor]]) -> None:
         path = self._top / bucket / f"{self._prefix}-{time.time_ns():020d}.pt"
@@ -67,11 +67,10 @@ class Shards:
 
     def compact(self) -> None:
         """Put all shards of a bucket into one."""
-        for bucket, keys in grouped(self._made, self._bucket).items():
-            old = self._paths[bucket]
+        for bucket, old in self._paths.items():
             if len(old) > 1:
                 self._paths[bucket] = []
-                self._write(bucket, {key: self._made[key] for key in keys})
+                self._write(bucket, self._made[bucket])
                 for path in old:
                     path.unlink()
 
