@@ -20,6 +20,7 @@ from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from .dicoms import cine, drawn, save
 
 SIZE = 32
+KINDS = 7  # different clips, one after the other
 MODEL = Model("tiny", "vit_tiny", SIZE, 192, "encoder", 16, "fp32")
 
 
@@ -29,7 +30,7 @@ def write_clips(top: Path, names: list[str]) -> None:
     for i, name in enumerate(names):
         path = top / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        seed = i % 7
+        seed = i % KINDS
         if seed in made:
             shutil.copyfile(made[seed], path)
         else:
