@@ -18,6 +18,7 @@ from testing.processes import until
 from testing.units import KINDS, collection_of, vectors_of, write_clips
 from testing.units import run as run_jobs
 
+ROW_BYTES = 650  # of a journal, about
 MERGED = "results/embeddings/tiny_embeddings_all.pt"
 
 
@@ -48,9 +49,10 @@ def run(work, *arguments):
 
 
 def done(work):
-    """How much a run has behind it: files converted, and shards of vectors."""
-    rows = sum(path.read_bytes().count(b"\n") for path in work.rglob("rows.jsonl"))
-    return rows + 10 * len(list(work.glob("results/state/embed/tiny/buckets/*/*.pt")))
+    """How much a run has behind it, about: files converted, and shards of vectors."""
+    journals = work.glob("results/state/convert/32/buckets/*/rows.jsonl")
+    shards = work.glob("results/state/embed/tiny/buckets/*/*.pt")
+    return sum(path.stat().st_size for path in journals) // ROW_BYTES + 10 * len(list(shards))
 
 
 @pytest.mark.parametrize(
