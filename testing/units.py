@@ -1,5 +1,6 @@
 """Small collections, and what the jobs of all their units do with them."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -57,13 +58,14 @@ def run(collection: Collection, weights: Path, layout: Layout, limit: int = 0) -
     return len(set(mp4s(layout).values()) - set(before.values())), computed
 
 
-def convert(collection: Collection, unit: Unit, layout: Layout, limit: int = 0) -> None:
+def convert(collection: Collection, unit: Unit, layout: Layout, limit: int = 0, fps: float = 30) -> None:
     """Convert a unit, or look through its videos."""
+    made = dataclasses.replace(settings.convert_settings(configuration.defaults(), SIZE), fps=fps)
     options = {"limit": limit, "workers": 1, "timeout": 60, "max_failed_fraction": 1.0}
     if collection.kind is VIDEO:
         probe_folder(unit, layout, SIZE, **options)
     else:
-        convert_folder(unit, layout, settings.convert_settings(configuration.defaults(), SIZE), **options)
+        convert_folder(unit, layout, made, **options)
 
 
 def mp4s(layout: Layout) -> dict[str, tuple[int, int]]:

@@ -11,7 +11,7 @@ from echo_embeddings.collection import folders
 from echo_embeddings.collection.kinds import DICOM
 from echo_embeddings.collection.units import Division, Folder
 from echo_embeddings.core import configuration, manifest, settings
-from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.errors import TransientError, UserError
 from echo_embeddings.core.files import PART
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.pattern import PathPattern
@@ -240,6 +240,62 @@ def test_no_unit_touches_anothers_files(tmp_path, tiny_weights):
     assert before.keys() - mp4s(results).keys() == {DICOM.clip_key(gone[0])}
     assert [part.exists() for part in parts] == [False, True, True, True]
     assert (tree / f"u001{PART}").exists()
+
+
+def test_what_was_made_of_a_directory_that_is_away_is_kept(tmp_path, tiny_weights):
+    names = [f"site{i % 2}/{name}" for i, name in enumerate(PATIENTS[:12])]
+    write_clips(tmp_path / "dicom", names)
+    results = Layout(tmp_path / "results")
+    keys = {"dicom_dir": str(tmp_path / "dicom"), "units": 2, "layout": "*/{patient}/*"}
+    assert run(collection_of(**keys), tiny_weights, results) == (12, 12)
+    before = mp4s(results)
+    (tmp_path / "dicom/site1").rename(tmp_path / "away")
+    (tmp_path / "dicom/site1").mkdir()
+    assert run(collection_of(**keys), tiny_weights, results) == (0, 0)
+    assert mp4s(results) == before
+    (tmp_path / "dicom/site1").rmdir()
+    (tmp_path / "away").rename(tmp_path / "dicom/site1")
+    assert run(collection_of(**keys), tiny_weights, results) == (0, 0)
+    # All of it: the job, which Snakemake started a moment ago, says so.
+    (tmp_path / "dicom").rename(tmp_path / "away")
+    (tmp_path / "dicom").mkdir()
+    with pytest.raises(UserError, match="no DICOM below"):
+        collection_of(**keys).unit("u000")
+    # Another collection in its place.
+    write_clips(tmp_path / "dicom", ["other/1", "2"])
+    assert run(collection_of(**keys), tiny_weights, results) == (2, 2)
+    assert before.items() <= mp4s(results).items()
+
+
+def test_an_mp4_that_other_settings_have_replaced_is_made_again(tmp_path, tiny_weights):
+    write_clips(tmp_path / "dicom", ["p10/1", "p10/2"])
+    results = Layout(tmp_path / "results")
+
+    def converted(units, fps):
+        before = mp4s(results)
+        collection = collection_of(dicom_dir=str(tmp_path / "dicom"), units=units)
+        for unit in collection.units().values():
+            convert(collection, unit, results, fps=fps)
+        return len(set(mp4s(results).values()) - set(before.values()))
+
+    steps = [("folders", 30), (2, 30), (2, 25), (2, 30), ("folders", 30), ("folders", 25), (2, 30), (2, 30)]
+    # In folders what was made with units is found by its content.
+    assert [converted(*step) for step in steps] == [2, 0, 2, 2, 0, 2, 2, 0]
+
+
+def test_units_of_one_name_exclude_each_other(tmp_path, tiny_weights):
+    write_clips(tmp_path / "dicom", PATIENTS[:4])
+    units = [collection_of(dicom_dir=str(tmp_path / "dicom"), units=number).unit("u001") for number in (16, 32)]
+    assert not {*units[0].buckets} & {*units[1].buckets}
+    with units[0].locked(tmp_path), pytest.raises(TransientError, match="u001: another run is at work"):
+        units[1].locked(tmp_path).__enter__()
+
+
+def test_a_raw_name_of_a_folder_counts(tmp_path):
+    write_clips(tmp_path / "dicom", ["50%/1", "p11/1"])
+    for name in ("50%", "50%25"):
+        collection = collection_of(dicom_dir=str(tmp_path / "dicom"), units=2, folders=[name])
+        assert [path for unit in collection.units().values() for path in unit.files()] == ["50%/1"]
 
 
 def test_files_that_folders_leaves_out_are_kept(tmp_path, tiny_weights):

@@ -7,10 +7,12 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.layout import Layout
+from ..core.names import decode_name, encode_name
 from ..core.pattern import PathPattern
 from .folders import direct_files, find_folder, find_folders, holds, no_files, there
 from .kinds import DICOM, VIDEO, Kind
 from .units import Division, Folder, Share, Survey, Unit
+from .walk import list_directory
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Collection:
         if config["units"] != "folders":
             direct = direct_files(top).name
             pattern = PathPattern(config["layout"]) if config["layout"] else None
-            chosen = ("" if name == direct and not Path(top, name).is_dir() else name for name in config["folders"])
+            names = [encode_name(decode_name(name)) for name in config["folders"]]
+            chosen = ("" if name == direct and not Path(top, decode_name(name)).is_dir() else name for name in names)
             division = Division(config["units"], kind, pattern, frozenset(chosen))
         return cls(top, kind, tuple(config["folders"]), division)
 
@@ -42,12 +45,14 @@ class Collection:
         folders = [there(self.top, name, self.kind) for name in self.chosen] or [Folder("", self.top)]
         if not any(holds(folder, self.kind) for folder in folders):
             raise UserError(no_files(self.top, self.kind))
-        return {name: self.unit(name) for name in self.division.names()}
+        return {name: Share(name, self.top, at, self.division) for at, name in enumerate(self.division.names())}
 
     def unit(self, name: str) -> Unit:
         """The unit with this name. Raises `UserError` where there is none."""
         if not self.division:
             return find_folder(self.top, name, self.kind)
+        if not list_directory(self.top):  # a disk that is away: nothing that was made is to be forgotten
+            raise UserError(no_files(self.top, self.kind))
         names = self.division.names()
         if name not in names:
             raise UserError(

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,13 @@ class Unit(abc.ABC):
         """Whether the clip with this key is its own, there or not."""
 
     @abc.abstractmethod
+    def sees(self, listed: Iterable[str]) -> Callable[[str], bool]:
+        """Whether the clip with a key would be among those whose keys are `listed`, if its file were there.
+
+        Not where a directory is away as a whole: what was made of its files stays, as it does of a folder.
+        """
+
+    @abc.abstractmethod
     def in_folder(self, path: str) -> tuple[str, str] | None:
         """Which folder has the file or clip at `path`, and as what, where folders are units; None if this is one."""
 
@@ -91,8 +98,9 @@ class Unit(abc.ABC):
         Raises `TransientError` if another run has one, `UserError` where the file system has no locks.
         """
         with contextlib.ExitStack() as locks:
-            for bucket in self.buckets:
-                locks.enter_context(exclusive_lock(state / bucket, self.name))
+            # Its own too: another division's unit of this name writes the same results.
+            for name in {self.name: None, **dict.fromkeys(self.buckets)}:
+                locks.enter_context(exclusive_lock(state / name, self.name))
             yield
 
 
@@ -129,6 +137,11 @@ class Folder(Unit):
         """Every clip below it."""
         del key
         return True
+
+    def sees(self, listed: Iterable[str]) -> Callable[[str], bool]:
+        """All below it: a folder without files is none."""
+        del listed
+        return self.has
 
     def in_folder(self, path: str) -> None:
         """It is one."""
@@ -173,7 +186,7 @@ class Division:
     """A collection divided into `units` shares by its files' paths alone: a new patient moves nobody.
 
     Each file falls into one of 256 buckets by its patient as the `pattern` gives it, else by the first directory of its
-    path, else by the name of its clip; and a unit has an equal number of buckets, one after the other.
+    path, else by the name of its clip; and a unit has about an equal number of buckets, one after the other.
     """
 
     units: int
@@ -206,9 +219,13 @@ class Division:
         """Whether `folders` lets a directory count, or the clip with this key."""
         return not self.folders or path.partition("/")[0] in self.folders
 
+    def name(self, bucket: int) -> str:
+        """The name of the unit that has the bucket."""
+        return f"u{self.unit(bucket):03d}"
+
     def names(self) -> list[str]:
         """The names of all units."""
-        return [f"u{number:03d}" for number in range(self.units)]
+        return sorted({self.name(bucket) for bucket in range(BUCKETS)})
 
     def placed(self, top: str, units: Iterable[int]) -> Iterator[tuple[int, Directory, bool]]:
         """The directories below `top`, once for each of the `units` that has files in it.
@@ -264,10 +281,15 @@ def _first(path: str) -> str:
     return _SUFFIX.sub("", path.partition("/")[0])
 
 
-@functools.lru_cache(maxsize=100_000)
+def _directory(path: str) -> str:
+    """The first directory of a path, "" for none."""
+    first, slash, _ = path.partition("/")
+    return first if slash else ""
+
+
 def _hash(text: str) -> int:
     """One of the `BUCKETS`, for good: results are found again by it."""
-    return hashlib.blake2b(text.encode(), digest_size=1).digest()[0]
+    return hashlib.blake2b(os.fsencode(text), digest_size=1).digest()[0]
 
 
 @dataclass(frozen=True)
@@ -279,7 +301,7 @@ class Share(Unit):
 
     @functools.cached_property
     def buckets(self) -> tuple[str, ...]:
-        """An equal number for each share."""
+        """About an equal number for each share."""
         return tuple(_called(b) for b in range(BUCKETS) if self.division.unit(b) == self.number)
 
     def bucket(self, key: str) -> str:
@@ -288,18 +310,18 @@ class Share(Unit):
 
     def has(self, key: str) -> bool:
         """Those of its buckets that `folders` lets count."""
-        counts = self.division.counts(key if "/" in key else "")
+        counts = self.division.counts(_directory(key))
         return counts and self.division.unit(self.division.bucket(key)) == self.number
+
+    def sees(self, listed: Iterable[str]) -> Callable[[str], bool]:
+        """Those below a first directory that has files of this unit, or beside such a file."""
+        there = {_directory(key) for key in listed}
+        return lambda key: _directory(key) in there and self.has(key)
 
     def in_folder(self, path: str) -> tuple[str, str]:
         """That which is called like the first directory, or like the collection's own."""
         first, _, rest = path.partition("/")
-        return (first, rest) if rest else (self._own_name, path)
-
-    @property
-    def _own_name(self) -> str:
-        """What the folder of files that lie directly in the collection's directory is called."""
-        return encode_name(os.path.basename(os.path.abspath(self.path)))
+        return (first, rest) if rest else (encode_name(os.path.basename(os.path.abspath(self.path))), path)
 
     def directories(self) -> Iterator[Directory]:
         """Those of its buckets."""
@@ -319,9 +341,6 @@ class Share(Unit):
             alone = self.division.bucket_of_directory(relative) is not None
             yield directory, files, alone
             names[:] = [name for name in names if self._enters(f"{relative}/{name}" if relative else name)]
-            # What `in_folder` finds again of files that lie directly in the collection.
-            if not relative and self._own_name in names and not os.path.isdir(os.path.join(self.path, self._own_name)):
-                names.remove(self._own_name)
 
     def _enters(self, path: str) -> bool:
         bucket = self.division.bucket_of_directory(path)
@@ -331,9 +350,22 @@ class Share(Unit):
 def owner(units: Mapping[str, Unit], path: str) -> str | None:
     """The one of all `units` that would have the file at `path`, below the collection's directory, without suffix."""
     first = path.partition("/")[0]
-    if first in units and isinstance(units[first], Folder):
+    if isinstance(units.get(first), Folder):
         return first
-    return next((name for name, unit in units.items() if isinstance(unit, Share) and unit.has(f"{path}.mp4")), None)
+    any_unit = next(iter(units.values()))
+    if not isinstance(any_unit, Share) or not any_unit.division.counts(_directory(path)):
+        return None
+    return any_unit.division.name(any_unit.division.bucket(f"{path}.mp4"))
+
+
+def files_of(units: Iterable[Unit]) -> dict[Unit, list[str]]:
+    """The files of each unit, as `Unit.files` has them, by one walk through a divided collection."""
+    found: dict[Unit, list[str]] = {unit: [] if isinstance(unit, Share) else unit.files() for unit in units}
+    shares = {unit.number: unit for unit in found if isinstance(unit, Share)}
+    for share in [*shares.values()][:1]:
+        for number, directory, _ in share.division.placed(share.path, shares):
+            found[shares[number]] += map(directory.path_of, directory.entries)
+    return {unit: sorted(paths, key=os.fsencode) for unit, paths in found.items()}
 
 
 def _called(bucket: int) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..collection.kinds import mp4_name
-from ..collection.units import Unit
+from ..collection.units import Folder, Unit
 from ..collection.walk import leads_nowhere
 from ..core import manifest
 from ..core.errors import UserError
@@ -157,9 +157,9 @@ def convert_folder(
         _sweep(folder, tree)
         listed = folder.files()
         chosen = _first_clips(folder, listed, limit) if limit else listed
-        journal = Journal(top, folder, settings, {encode_name(path) for path in listed}, key)
+        journal = Journal(top, tree, folder, settings, {encode_name(path) for path in listed}, key)
         rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
-        carried = journal.carry((encode_name(path) for path in chosen if path not in rows), tree)
+        carried = journal.carry(encode_name(path) for path in chosen if path not in rows)
         rows |= {path: row for path in map(decode_name, carried) if (row := _kept(journal, folder, tree, path))}
         collisions = _collisions(folder, chosen)
         rows |= {
@@ -189,7 +189,8 @@ def convert_folder(
         manifest.write(state / "manifest.tsv", made)
         _summarize(folder.name, made, time.monotonic() - started)
         _judge(folder.name, made, state / "manifest.tsv", max_failed_fraction)
-        _refuse_archives(folder, made)
+        if isinstance(folder, Folder):  # a unit may have an archive and nothing else by chance
+            _refuse_archives(folder, made)
         _prune(folder, tree, listed, made)  # a job that fails, as where a disk is away, deletes nothing
         table = layout.manifest(settings.size, folder.name)
         manifest.write(table, made)
@@ -287,11 +288,22 @@ def _kept(journal: Journal, folder: Unit, tree: Path, path: str) -> Row | None:
             status = source.stat()
             if (status.st_size, status.st_mtime_ns) != (row.bytes, row.mtime_ns):
                 return None
-        if row.status == CONVERTED and (tree / row.mp4).stat().st_size != row.mp4_bytes:
-            return None
+        return row if row.status != CONVERTED or _is_mp4_of(journal, tree / row.mp4, row) else None
     except OSError:
         return None
-    return row
+
+
+def _is_mp4_of(journal: Journal, path: Path, row: Row) -> bool:
+    """Whether the MP4 is the one that the row is about, and not one that was made under other settings since."""
+    status = path.stat()
+    if status.st_size != row.mp4_bytes:
+        return False
+    if journal.mp4_time(row) in (None, status.st_mtime_ns):
+        return True
+    if row.mp4_blake2b is None or blake2b_of(path) != row.mp4_blake2b:
+        return False
+    journal.add(row)  # it was copied, and is not to be read again
+    return True
 
 
 def _mark(bucket: str) -> str:
@@ -314,13 +326,14 @@ def _prune(folder: Unit, tree: Path, listed: Iterable[str], rows: Iterable[Row])
     MP4 files of DICOM beyond `limit` stay.
     """
     wanted = {mp4_name(path) for path in listed}
+    sees = folder.sees(map(mp4_name, listed))
     wanted -= {mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
     directories = []
     for directory, names, alone in folder.made(tree):
         for name in names:
             path = directory / name
             key = path.relative_to(tree).as_posix()
-            if name.endswith(".mp4") and key not in wanted and folder.has(key):
+            if name.endswith(".mp4") and key not in wanted and sees(key):
                 path.unlink()
         if alone:
             directories.append(directory)

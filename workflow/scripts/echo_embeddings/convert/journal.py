@@ -12,7 +12,7 @@ from ..collection.units import Unit
 from ..core import corrections, fingerprint, manifest, state
 from ..core.files import atomic_write, link, naming
 from ..core.keys import Key
-from ..core.manifest import Row
+from ..core.manifest import CONVERTED, Row
 from ..core.names import decode_name
 from ..core.settings import ConvertSettings
 from . import ids
@@ -29,15 +29,19 @@ class Journal:
     """
 
     def __init__(
-        self, top: Path, folder: Unit, settings: ConvertSettings, listed: set[str], key: Key | None = None
+        self, top: Path, tree: Path, folder: Unit, settings: ConvertSettings, listed: set[str], key: Key | None = None
     ) -> None:
-        """Read that of each bucket of `folder`, below `top`; forget files that are not `listed`; and open them."""
-        self._top = top
+        """Read that of each bucket of `folder`, below `top`, and forget files that are not `listed`.
+
+        `tree` holds the MP4 files.
+        """
+        self._top, self._tree = top, tree
         self._folder, self._settings, self._fingerprint = folder, settings, settings.fingerprint()
         self._earlier = dict.fromkeys(fingerprint.convert_0_1_0(settings), self._fingerprint)
         self._key = key.name if key else None
         self._records: dict[str, dict[str, Any]] = {}
         self._files: dict[str, TextIO] = {}
+        sees = folder.sees(map(_key, listed))
         for bucket in folder.buckets:
             path = top / bucket / JOURNAL
             found, damage = records(path)
@@ -45,7 +49,7 @@ class Journal:
             for record in map(self._as_now, found):
                 name = record["row"]["path"]
                 is_own = folder.bucket(_key(name)) == bucket  # no other, under an earlier layout
-                if is_own and folder.has(_key(name)) and name not in listed:
+                if is_own and name not in listed and sees(_key(name)):
                     continue
                 kept[name] = record
                 if is_own:
@@ -54,7 +58,6 @@ class Journal:
                 state.set_aside(path, damage, copy=True)
             with atomic_write(path) as part:
                 part.write_text("".join(json.dumps(record) + "\n" for record in kept.values()), encoding="utf-8")
-            self._files[bucket] = path.open("a", encoding="utf-8")
 
     def _as_now(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record under the fingerprint of this version, and without hashes under another key."""
@@ -70,14 +73,20 @@ class Journal:
         row = Row(**record["row"]) if record else None
         return row if record and row and record["settings"] == self._made_under(row) else None
 
-    def carry(self, paths: Iterable[str], tree: Path) -> set[str]:
-        """Take over what was made of files where each folder was a unit; returns of which, and their MP4 are in `tree`.
+    def mp4_time(self, row: Row) -> int | None:
+        """When the MP4 of the row was written, ns since the epoch; None where an earlier version did not note it."""
+        time: int | None = self._records[row.path].get("mp4_mtime_ns")
+        return time
+
+    def carry(self, paths: Iterable[str]) -> set[str]:
+        """Take over what was made of files where each folder was a unit, and MP4 files with it; returns of which.
 
         `paths` are the manifest's names of the files.
         """
         wanted: dict[str, dict[str, str]] = {}  # folder -> name there -> name here
         for path in paths:
-            if known := self._folder.in_folder(path):
+            known = self._folder.in_folder(path)
+            if known and path not in self._records:  # else another MP4 has been made here since
                 wanted.setdefault(known[0], {})[known[1]] = path
         carried = set()
         for folder, names in wanted.items():
@@ -86,7 +95,7 @@ class Journal:
                 path = names.get(row["path"], "")
                 if path:
                     key = _key(path) if row["mp4"] else ""
-                    old, new = tree / folder / row["mp4"], tree / key
+                    old, new = self._tree / folder / row["mp4"], self._tree / key
                     if old != new and old.is_file() and not new.exists():
                         link(old, new)
                     self._append(record | {"row": row | {"path": path, "mp4": key}})
@@ -99,14 +108,22 @@ class Journal:
 
     def add(self, row: Row) -> None:
         """Append a row; from here on it survives whatever becomes of this process. Raises `OSError`: a full disk."""
-        record = {"settings": self._made_under(row), "row": dataclasses.asdict(row)}
-        self._append(record | {"key": self._key} if self._key else record)
+        record: dict[str, Any] = {"settings": self._made_under(row), "row": dataclasses.asdict(row)}
+        if self._key:
+            record["key"] = self._key
+        if row.status == CONVERTED:
+            record["mp4_mtime_ns"] = (self._tree / row.mp4).stat().st_mtime_ns
+        self._append(record)
 
     def _append(self, record: dict[str, Any]) -> None:
         path = record["row"]["path"]
         self._records[path] = record
-        file = self._files[self._folder.bucket(_key(path))]
-        with naming(file.name):
+        bucket = self._folder.bucket(_key(path))
+        place = self._top / bucket / JOURNAL
+        with naming(place):
+            if bucket not in self._files:
+                self._files[bucket] = place.open("a", encoding="utf-8")
+            file = self._files[bucket]
             file.write(json.dumps(record) + "\n")
             file.flush()
 

@@ -63,7 +63,8 @@ def link(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
             raise
-        shutil.copy2(source, target)
+        with atomic_write(target) as part:
+            shutil.copy2(source, part)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

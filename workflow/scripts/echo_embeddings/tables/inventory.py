@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..collection.units import Share, Unit, owner
+from ..collection.units import Share, Unit, files_of, owner
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.names import decode_name, encode_name
@@ -68,7 +68,7 @@ def compare(record_list: Table, folders: Mapping[str, Unit], everything: bool) -
     content, _ = read_table(record_list, [])
     paths = content[record_list.key].dropna()
     found = pd.DataFrame(
-        [(name, encode_name(path)) for name, folder in folders.items() for path in folder.files()],
+        [(unit.name, encode_name(path)) for unit, paths in files_of(folders.values()).items() for path in paths],
         columns=["folder", "path"],
     )
     divided = any(isinstance(unit, Share) for unit in folders.values())

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..collection.kinds import VIDEOS
-from ..collection.units import Unit
+from ..collection.units import Unit, files_of
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.manifest import CONVERTED
@@ -228,7 +228,7 @@ def listed_files(folders: Mapping[str, Unit]) -> pd.DataFrame:
 
     For what is asked of the collection before all of it is converted; manifests also lack what `limit` leaves out.
     """
-    paths = {name: [encode_name(path) for path in folder.files()] for name, folder in folders.items()}
+    paths = {unit.name: [*map(encode_name, found)] for unit, found in files_of(folders.values()).items()}
     frame = pd.DataFrame(
         {
             "folder": [name for name, found in paths.items() for _ in found],

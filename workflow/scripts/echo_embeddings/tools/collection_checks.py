@@ -14,7 +14,7 @@ from pydicom import uid
 from ..collection.folders import ARCHIVES
 from ..collection.kinds import DICOM, VIDEO, Kind
 from ..collection.source import Collection
-from ..collection.units import Unit
+from ..collection.units import Folder, Share, Unit, files_of
 from ..convert import probe
 from ..core import settings
 from ..core.errors import UserError
@@ -60,10 +60,9 @@ def _choose(folders: Sequence[Unit], number: int) -> tuple[int, list[str]]:
     each = max(1, number // len(folders))
     files = 0
     chosen: list[str] = []
-    for folder in folders:
-        found = folder.files(full=True)
+    for folder, found in files_of(folders).items():
         files += len(found)
-        chosen += found[:: max(1, len(found) // each)][:each]
+        chosen += [os.path.join(folder.path, path) for path in found[:: max(1, len(found) // each)][:each]]
     return files, chosen
 
 
@@ -170,17 +169,15 @@ def division(collection: Collection) -> Iterator[Finding]:
 
 
 def archives(units: Sequence[Unit]) -> Iterator[Finding]:
-    """Archives in which DICOM lies; a unit's job fails where that is all it has."""
-    for unit in units:
-        paths = unit.files(full=True)
-        packed = [path for path in paths if path.lower().endswith(ARCHIVES)]
+    """Archives in which DICOM lies; a folder's job fails where that is all it has."""
+    for unit, paths in files_of(units).items():
+        packed = [os.path.join(unit.path, path) for path in paths if path.lower().endswith(ARCHIVES)]
+        fails = len(packed) == len(paths) and isinstance(unit, Folder)
         for path in packed[:SHOWN]:
             with contextlib.suppress(OSError):  # its row in the manifest says why
                 if command := unpack_command(path):
-                    level = RED if len(packed) == len(paths) else AMBER
-                    yield Finding(
-                        level, "archives", f"{path}: DICOM in an archive is not read", f"unpack it: {command}"
-                    )
+                    says = f"{path}: DICOM in an archive is not read"
+                    yield Finding(RED if fails else AMBER, "archives", says, f"unpack it: {command}")
                     break
 
 
@@ -188,9 +185,9 @@ def long_names(folders: Sequence[Unit], directory: str) -> Iterator[Finding]:
     """Files whose MP4 could not be called after them where `directory` lies."""
     longest = os.pathconf(directory, "PC_NAME_MAX")
     found = [
-        os.path.join(folder.name, encode_name(path))
-        for folder in folders
-        for path in folder.files()
+        encode_name(path) if isinstance(folder, Share) else os.path.join(folder.name, encode_name(path))
+        for folder, paths in files_of(folders).items()
+        for path in paths
         if max(map(len, os.fsencode(DICOM.clip_key(path)).split(b"/"))) > longest
     ]
     if found:
