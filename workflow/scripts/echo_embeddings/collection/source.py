@@ -12,7 +12,7 @@ from ..core.pattern import PathPattern
 from .folders import direct_files, find_folder, find_folders, holds, no_files, there
 from .kinds import DICOM, VIDEO, Kind
 from .units import Division, Folder, Share, Survey, Unit
-from .walk import list_directory
+from .walk import is_empty
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Collection:
         """The unit with this name. Raises `UserError` where there is none."""
         if not self.division:
             return find_folder(self.top, name, self.kind)
-        if not list_directory(self.top):  # a disk that is away: nothing that was made is to be forgotten
+        if is_empty(self.top):  # a disk that is away: nothing that was made is to be forgotten
             raise UserError(no_files(self.top, self.kind))
         names = self.division.names()
         if name not in names:

@@ -1,5 +1,6 @@
 """Directories, looked through without touching the files in them."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,13 +50,25 @@ def walk(top: str, enters: Callable[[str], bool] = lambda _: True) -> Iterator[D
 
 def list_directory(path: str) -> list[Entry]:
     """What is in a directory. Raises `UserError` if it cannot be listed."""
+    with _listing(path) as entries:
+        return list(entries)
+
+
+@contextlib.contextmanager
+def _listing(path: str) -> Iterator[Iterator[Entry]]:
     try:
         with os.scandir(path) as entries:
-            return list(entries)
+            yield entries
     except OSError as error:
         raise UserError(
             f"cannot list {path}: {error.strerror}; make it readable, or say in config: folders which to work on"
         ) from error
+
+
+def is_empty(path: str) -> bool:
+    """Whether a directory has nothing in it. Raises `UserError` if it cannot be listed."""
+    with _listing(path) as entries:
+        return next(entries, None) is None
 
 
 def is_directory(entry: Entry) -> bool:
