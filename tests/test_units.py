@@ -152,8 +152,8 @@ def test_keys_of_units_have_no_prefix(tmp_path, prefix, problem):
 def opened(monkeypatch):
     """The paths that are opened to find out whether they are DICOM."""
     paths = []
-    real = folders.has_dicom_mark
-    monkeypatch.setattr(folders, "has_dicom_mark", lambda path: paths.append(path) or real(path))
+    real = folders.seems_dicom
+    monkeypatch.setattr(folders, "seems_dicom", lambda path: paths.append(path) or real(path))
     return paths
 
 

@@ -6,7 +6,7 @@ import re
 from ..core.errors import UserError
 from ..core.layout import MERGED
 from ..core.names import decode_name, encode_name
-from ..dicom.mark import has_dicom_mark
+from ..dicom.mark import seems_dicom
 from .kinds import DICOM, VIDEO, VIDEOS, Kind, is_video
 from .units import Folder
 from .walk import is_directory, list_directory
@@ -132,15 +132,8 @@ def holds(folder: Folder, kind: Kind) -> bool:
             archives |= name.endswith(ARCHIVES)
             if name.endswith(OTHERS):
                 others.append(entry.path)
-            elif opened == LOOK or _has_mark(entry.path):
+            elif opened == LOOK or seems_dicom(entry.path):
                 return True
             else:
                 opened += 1
-    return archives or any(_has_mark(path) for path in others[: LOOK - opened])
-
-
-def _has_mark(path: str) -> bool:
-    try:
-        return has_dicom_mark(path)
-    except OSError:  # unreadable files get their row when their folder is converted
-        return False
+    return archives or any(seems_dicom(path) for path in others[: LOOK - opened])

@@ -86,10 +86,10 @@ class Unit(abc.ABC):
         Each with the names of all files in it, and whether all of them are its own.
         """
 
-    def files(self, full: bool = False) -> list[str]:
-        """Every path of its that is no directory, relative to `path` (or `full`), in byte order."""
-        found = [directory.path_of(entry) for directory in self.directories() for entry in directory.entries]
-        return sorted((os.path.join(self.path, path) for path in found) if full else found, key=os.fsencode)
+    def files(self) -> list[str]:
+        """Every path of its that is no directory, relative to `path`, in byte order."""
+        found = (directory.path_of(entry) for directory in self.directories() for entry in directory.entries)
+        return sorted(found, key=os.fsencode)
 
     @contextlib.contextmanager
     def locked(self, state: Path) -> Iterator[None]:

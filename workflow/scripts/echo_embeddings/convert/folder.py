@@ -36,7 +36,7 @@ from ..core.workers import Failure, at_work
 from ..dicom.archives import unpack_command
 from ..dicom.frames import decode_frames
 from ..dicom.header import ARCHIVE, Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
-from ..dicom.mark import has_dicom_mark
+from ..dicom.mark import seems_dicom
 from . import ids, video
 from .journal import Journal
 
@@ -222,19 +222,12 @@ def _collisions(folder: Unit, listed: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, paths in by_name.items():
         if len(paths) > 1 or name in below:
-            marked = [path for path in paths if _has_mark(os.path.join(folder.path, path))]
+            marked = [path for path in paths if seems_dicom(os.path.join(folder.path, path))]
             if marked:
-                marked += [path for path in below.get(name, ()) if _has_mark(os.path.join(folder.path, path))]
+                marked += [path for path in below.get(name, ()) if seems_dicom(os.path.join(folder.path, path))]
             if len(marked) > 1:
                 found |= {path: marked[0 if i else 1] for i, path in enumerate(marked)}
     return found
-
-
-def _has_mark(path: str) -> bool:
-    try:
-        return has_dicom_mark(path)
-    except OSError:  # it gets its own row, with the reason
-        return False
 
 
 def _failed(folder: Unit, path: str, reason: str) -> Row:

@@ -21,3 +21,11 @@ def has_dicom_mark(path: str) -> bool:
         return False
     with open(path, "rb") as file:
         return bears_mark(file)
+
+
+def seems_dicom(path: str) -> bool:
+    """The same; False where it cannot be read, which the file's row in the manifest will say."""
+    try:
+        return has_dicom_mark(path)
+    except OSError:
+        return False
