@@ -20,6 +20,7 @@ import torch
 
 from benchmarks import reference
 from benchmarks.common import machine, synchronize, write_videos
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
@@ -109,7 +110,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         embed_module.Extractor = Timed
         options = ComputeOptions(device, batch_size, True, workers, os.cpu_count() or 1, save_every=1000)
         tree, layout = top / "mp4", Layout(top)
-        embed_folder(FOLDER, model, top / "model.pt", tree, layout, options, max_failed_fraction=0)
+        embed_folder(Folder(FOLDER, str(tree)), model, top / "model.pt", tree, layout, options, max_failed_fraction=0)
         ours = Timed.last
         alone = encoder_alone(ours, ours._encoder, model, device, min(clips, 50 * ours.batch_size))
         delivered = loader_alone(top / "mp4", rows, model.resolution, workers, device)
@@ -184,6 +185,7 @@ began = {began}
 up = time.time() - began
 import sys
 from pathlib import Path
+from echo_embeddings.collection.units import Folder
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.recipe import Recipe
 from echo_embeddings.core.settings import Model
@@ -207,7 +209,7 @@ if __name__ == "__main__":
     top = Path({top!r})
     options = folder.ComputeOptions({device!r}, 1, False, 1, {threads}, 1000)
     folder.embed_folder(
-        {folder!r}, {model!r}, top / "model.pt", top / "mp4", Layout(top), options, max_failed_fraction=0
+        Folder({folder!r}, ""), {model!r}, top / "model.pt", top / "mp4", Layout(top), options, max_failed_fraction=0
     )
 """
 
