@@ -118,6 +118,10 @@ def test_many_folders_and_one_that_holds_nearly_all_are_better_divided(tmp_path,
     monkeypatch.setattr(collection_checks, "NEARLY_ALL", 0.7)
     ((level, says, _),) = said(**keys)
     assert (level, says) == (machine.AMBER, "p10 holds 3 of 4 files, which one job converts and one card embeds")
+    ((level, says, fix),) = said(**keys, units=4)  # of files below one directory
+    assert (level, says) == (machine.AMBER, "u003 holds 3 of 4 files, which one job converts and one card embeds")
+    assert fix.startswith("set layout, or the directory one level deeper")
+    assert said(**keys, units=1) == []
     assert [estimate.units(files) for files in (10, 525_328, 10**9)] == [16, 64, 256]
 
 

@@ -153,17 +153,19 @@ def files(found: Sample, units: str, kind: Kind, max_failed_fraction: float) -> 
 
 
 def division(collection: Collection) -> Iterator[Finding]:
-    """Whether there are too many folders for a job each, or one that is too much for a job."""
-    if collection.division:
-        return
+    """Whether there are too many folders for a job each, or one unit that is too much for a job."""
     files = {name: survey.files for name, survey in collection.surveys().items()}
     largest, total = max(files, key=lambda name: files[name]), sum(files.values())
     fix = f"units: {estimate.units(total)} divides the collection into so many jobs; see docs/units.md"
-    if len(files) > MANY_FOLDERS:
+    if collection.division:
+        fix = "set layout, or the directory one level deeper: without it all below one directory is in one unit"
+    elif len(files) > MANY_FOLDERS:
         seconds = estimate.START_SECONDS
         says = f"{len(files):,} folders are as many jobs of each stage, each of which takes {seconds} s to start"
         yield Finding(AMBER, "units", says, fix)
-    elif total > FILES_OF_A_JOB and files[largest] > NEARLY_ALL * total:
+        return
+    is_whole = bool(collection.division and collection.division.units == 1)  # as it was asked for
+    if not is_whole and total > FILES_OF_A_JOB and files[largest] > NEARLY_ALL * total:
         says = f"{largest} holds {files[largest]:,} of {total:,} files, which one job converts and one card embeds"
         yield Finding(AMBER, "units", says, fix)
 
