@@ -106,6 +106,15 @@ def test_switched_on_later_changed_and_taken_back_it_reads_headers_alone(folder,
     assert {path: path.stat().st_mtime_ns for path in paths.tree.rglob("*.mp4")} == mp4
 
 
+def test_switched_on_after_mp4_files_were_copied(folder, paths, decoded):
+    convert_folder(folder, paths)
+    decoded.clear()
+    for path in paths.tree.rglob("*.mp4"):
+        os.utime(path, ns=(1, 1))
+    assert cells(convert_folder(folder, paths, key=KEY)) == expected(KEY)
+    assert decoded == []
+
+
 def test_headers_are_not_read_again_for_nothing(folder, paths, monkeypatch):
     convert_folder(folder, paths, key=KEY)
     given = []

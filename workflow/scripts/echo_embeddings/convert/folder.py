@@ -191,7 +191,7 @@ def convert_folder(
         _judge(folder.name, made, state / "manifest.tsv", max_failed_fraction)
         if isinstance(folder, Folder):  # a unit may have an archive and nothing else by chance
             _refuse_archives(folder, made)
-        _prune(folder, tree, listed, made)  # a job that fails, as where a disk is away, deletes nothing
+        _prune(folder, tree, listed, made)  # what is no clip any more; a job that fails keeps it
         table = layout.manifest(settings.size, folder.name)
         manifest.write(table, made)
         manifest.write_digest(table, layout.manifest_digest(settings.size, folder.name))
@@ -295,7 +295,7 @@ def _is_mp4_of(journal: Journal, path: Path, row: Row) -> bool:
         return True
     if row.mp4_blake2b is None or blake2b_of(path) != row.mp4_blake2b:
         return False
-    journal.add(row)  # it was copied, and is not to be read again
+    journal.confirm(row, status.st_mtime_ns)  # it was copied, and is not to be read again
     return True
 
 

@@ -78,6 +78,10 @@ class Journal:
         time: int | None = self._records[row.path].get("mp4_mtime_ns")
         return time
 
+    def confirm(self, row: Row, mp4_time: int) -> None:
+        """Note another time of writing of the row's MP4, which has been found to be the one that was made."""
+        self._append(self._records[row.path] | {"mp4_mtime_ns": mp4_time})
+
     def carry(self, paths: Iterable[str]) -> set[str]:
         """Take over what was made of files where each folder was a unit, and MP4 files with it; returns of which.
 
