@@ -101,8 +101,8 @@ def prepare(top: Path, model: Model, clips: int, copies: int = 1) -> list[Row]:
     return rows
 
 
-def run(model: Model, device: str, clips: int, workers: int, batch_size: int, theirs: int) -> None:
-    """All of it; `theirs` is the reference's batch size."""
+def run(model: Model, device: str, clips: int, workers: int, batch_size: int, theirs: int, their_clips: int) -> None:
+    """All of it; `theirs` is the reference's batch size, and `their_clips` how many clips it computes."""
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
         rows = prepare(top, model, clips)
@@ -113,7 +113,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         embed_folder(Folder(FOLDER, str(tree)), model, top / "model.pt", tree, layout, options, max_failed_fraction=0)
         ours = Timed.last
         alone = encoder_alone(ours, ours._encoder, model, device, min(clips, 50 * ours.batch_size))
-        delivered = loader_alone(top / "mp4", rows, model.resolution, workers, device)
+        delivered = loader_alone(top / "mp4", rows[:5000], model.resolution, workers, device)
         rate = steady(ours.came)
         total = ours.came[-1][0] - ours.came[0][0]
         print(f"encoder alone        {alone:8.2f} clips/s, batches of {ours.batch_size}, compiled: {ours.compiled}")
@@ -130,7 +130,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
             top / "model.pt", model.name, model.constructor, model.embed_dim, model.entry, model.family
         ).to(device)
         came = [(time.perf_counter(), 0)]
-        paths = [str(top / "mp4" / row.mp4) for row in rows]
+        paths = [str(top / "mp4" / row.mp4) for row in rows[:their_clips]]
         vectors: dict[str, torch.Tensor] = {}
         for made in reference.embed(
             encoder, paths, device, theirs, workers, model.resolution, bf16=model.precision == "bf16"
@@ -139,7 +139,8 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
             vectors |= made
         found = torch.load(layout.vectors(model.name, FOLDER))
         apart = max(
-            float((found[row.mp4] - vectors[str(top / "mp4" / row.mp4)]).norm() / found[row.mp4].norm()) for row in rows
+            float((found[row.mp4] - vectors[str(top / "mp4" / row.mp4)]).norm() / found[row.mp4].norm())
+            for row in rows[:their_clips]
         )
         print(
             f"reference            {steady(came):8.2f} clips/s, batches of {theirs}, counting the start "
@@ -250,6 +251,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=list(DTYPES))
     parser.add_argument("--device", default="cuda" if cuda else "cpu", choices=["cuda", "cpu"])
     parser.add_argument("--clips", type=int, default=20000 if cuda else 12)
+    parser.add_argument("--reference-clips", type=int, help="how many of them the reference's method does; all")
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--quick", action="store_true", help="a small encoder and few clips, to see that it works")
     arguments = parser.parse_args()
@@ -263,7 +265,8 @@ def main() -> None:
     else:
         theirs = entry["batch_size"] if arguments.device == "cuda" else 2
         clips = 4 if arguments.quick else arguments.clips
-        run(model, arguments.device, clips, arguments.workers, entry["batch_size"], theirs)
+        their_clips = arguments.reference_clips or clips
+        run(model, arguments.device, clips, arguments.workers, entry["batch_size"], theirs, their_clips)
 
 
 if __name__ == "__main__":
