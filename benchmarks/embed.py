@@ -44,10 +44,10 @@ class Timed(Extractor):
 
     last: "Timed"
 
-    def run(self, clips: Iterable[tuple[int, torch.Tensor]], number: int) -> Iterator[tuple[list[int], Pooled]]:
+    def run(self, clips: Iterable[tuple[int, torch.Tensor]]) -> Iterator[tuple[list[int], Pooled]]:
         self.came = [(time.perf_counter(), 0)]
         Timed.last = self
-        for indices, pooled in super().run(clips, number):
+        for indices, pooled in super().run(clips):
             self.came.append((time.perf_counter(), len(indices)))
             yield indices, pooled
 
@@ -59,7 +59,7 @@ def steady(came: list[tuple[float, int]]) -> float:
 
 
 def in_all(came: list[tuple[float, int]]) -> float:
-    """Clips a second from the first wait on: workers' start, trials and compilation counted in."""
+    """Clips a second from the first wait on: workers' start and compilation counted in."""
     return sum(count for _, count in came) / (came[-1][0] - came[0][0])
 
 
@@ -108,7 +108,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         rows = prepare(top, model, clips)
         print(f"{model.name} {model.precision} on {device}: {clips} clips, {workers} workers", flush=True)
         embed_module.Extractor = Timed
-        options = ComputeOptions(device, batch_size, True, workers, os.cpu_count() or 1, save_every=1000)
+        options = ComputeOptions(device, batch_size, workers, os.cpu_count() or 1, save_every=1000)
         tree, layout = top / "mp4", Layout(top)
         embed_folder(Folder(FOLDER, str(tree)), model, top / "model.pt", tree, layout, options, max_failed_fraction=0)
         ours = Timed.last
@@ -208,7 +208,7 @@ if __name__ == "__main__":
     says(folder, "_extractor", "encoder on the device")
     says(inference, "forward", "first batch computed")
     top = Path({top!r})
-    options = folder.ComputeOptions({device!r}, 1, False, 1, {threads}, 1000)
+    options = folder.ComputeOptions({device!r}, 1, 1, {threads}, 1000)
     folder.embed_folder(
         Folder({folder!r}, ""), {model!r}, top / "model.pt", top / "mp4", Layout(top), options, max_failed_fraction=0
     )
@@ -256,17 +256,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small encoder and few clips, to see that it works")
     arguments = parser.parse_args()
     print(machine())
-    entry = registry[arguments.model]
     model = dataclasses.replace(settings.model(config, registry, arguments.model), precision=arguments.precision)
     if arguments.quick:
         model = Model("vit-tiny", "vit_tiny", 64, 192, "encoder", 16, arguments.precision)
     if arguments.what == "startup":
         startup(model, arguments.device, 2 if arguments.quick else 4)
     else:
-        theirs = entry["batch_size"] if arguments.device == "cuda" else 2
-        clips = 4 if arguments.quick else arguments.clips
+        config["embed"]["device"] = arguments.device
+        ours = settings.batch_size(config, registry, arguments.model)
+        theirs = reference.BATCH.get(arguments.model, 32) if arguments.device == "cuda" else 2
+        clips = 12 if arguments.quick else arguments.clips  # three batches
         their_clips = arguments.reference_clips or clips
-        run(model, arguments.device, clips, arguments.workers, entry["batch_size"], theirs, their_clips)
+        run(model, arguments.device, clips, arguments.workers, ours, theirs, their_clips)
 
 
 if __name__ == "__main__":

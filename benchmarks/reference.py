@@ -9,6 +9,7 @@ import pydicom
 import torch
 
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None, None]
+BATCH = {"vitl": 256, "vith": 128, "vitg": 64, "vitg-384": 32}  # clips, on a GPU
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None, None]
 
 

@@ -62,7 +62,7 @@ class EmbedPaths:
 
 def run(paths, model=MODEL, max_failed_fraction=0.5, tables=None, pooling="mean", collection=None, **changes):
     """Embed the folder; returns its vectors. `changes` are those of the compute options."""
-    options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=1, save_every=2)
+    options = ComputeOptions("cpu", batch_size=4, num_workers=0, threads=1, save_every=2)
     options = dataclasses.replace(options, **changes)
     embed_folder(
         Folder("p10", str(paths.tree)), model, paths.checkpoint, paths.tree, paths.layout, options,

@@ -5,7 +5,6 @@
 The encoder's widest layer takes 256 MB a clip there, and the process may have 1.5 GB more than it has at first.
 """
 
-import math
 import resource
 import sys
 
@@ -19,15 +18,15 @@ from echo_embeddings.encoders.architectures import ARCHITECTURES
 
 def run(extractor, frames):
     """The vectors, in order, and the sizes in which they came."""
-    made = list(extractor.run(enumerate(frames), len(frames)))
+    made = list(extractor.run(enumerate(frames)))
     assert [i for places, _ in made for i in places] == list(range(len(frames)))
     return torch.cat([pooled.vectors for _, pooled in made]), [len(places) for places, _ in made]
 
 
 def new(encoder, batch_size, **options):
-    """An extractor on the CPU that compiles nothing."""
+    """An extractor on the CPU."""
     device = torch.device("cpu")
-    return Extractor(encoder, device, "fp32", 32, batch_size, **({"compile_from": math.inf} | options))
+    return Extractor(encoder, device, "fp32", 32, batch_size, **options)
 
 
 def main(frames: str, vectors: str) -> None:

@@ -17,6 +17,7 @@ from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.recipe import RECIPES, Recipe
 from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.core.vectors import read_vectors
+from echo_embeddings.embed import folder as embedding
 from echo_embeddings.embed import inference, masks, preprocessing, sampling
 from echo_embeddings.encoders import checkpoint
 from testing.embedding import MODEL, killed, run
@@ -130,6 +131,26 @@ def test_a_vector_that_is_not_finite_is_a_failure(paths, monkeypatch):
     monkeypatch.setattr(inference, "forward", breaks)
     assert len(run(paths, batch_size=3, save_every=10)) == 4
     assert paths.failed.read_text().count("NaN or Inf") == 2
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on a CPU needs g++")
+def test_the_encoder_is_compiled_where_it_is_asked_for(paths):
+    first = run(paths)
+    assert record(paths)["compiled"] is False
+    for path in paths.state.iterdir():
+        path.unlink()
+    again = run(paths, compile=True)
+    assert record(paths)["compiled"] is True
+    assert all((again[key] - vector).norm() / vector.norm() < 1e-5 for key, vector in first.items())
+    torch._dynamo.reset()
+
+
+def test_by_itself_it_is_compiled_on_a_gpu_for_many_clips():
+    large = dataclasses.replace(MODEL, constructor="vit_large", resolution=256)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert not embedding._pays(large, gpu, 18_000)
+    assert embedding._pays(large, gpu, 18_500)
+    assert not embedding._pays(large, cpu, 525_328)
 
 
 def test_wrong_files_and_no_gpu_are_one_line(paths, tmp_path):

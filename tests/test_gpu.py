@@ -1,7 +1,6 @@
 """What only a GPU shows: its arithmetic, its memory, compiled code, copies while it computes."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -39,7 +38,6 @@ def drawn(family="vjepa2"):
 
 def on_gpu(encoder, batch_size, precision="fp32", **options):
     device = torch.device("cuda", 0)
-    options = {"compile_from": math.inf} | options
     return Extractor(encoder.to(device, DTYPES[precision]), device, precision, RESOLUTION, batch_size, **options)
 
 
@@ -60,7 +58,7 @@ def test_copies_and_batches_in_flight_mix_no_clips(frames, expected):
     """Each clip many times over, one and two a batch: a copy that a kernel did not wait for shows as a wrong vector."""
     order = torch.randint(0, CLIPS, (2000,), generator=torch.Generator().manual_seed(1)).tolist()
     for batch_size in (1, 2):
-        made = list(on_gpu(drawn(), batch_size).run(((i, frames[i].clone().pin_memory()) for i in order), len(order)))
+        made = list(on_gpu(drawn(), batch_size).run((i, frames[i].clone().pin_memory()) for i in order))
         assert [i for places, _ in made for i in places] == order
         assert apart(torch.cat([pooled.vectors for _, pooled in made]), expected[order]) < 1e-4
 
@@ -69,10 +67,10 @@ def test_copies_and_batches_in_flight_mix_no_clips(frames, expected):
 def test_compiled_code_gives_the_same_vectors(frames, precision, capsys):
     eager, _ = run(on_gpu(drawn(), 6, precision), frames)
     torch._dynamo.reset()
-    extractor = on_gpu(drawn(), 6, precision, compile_from=0.0)
+    extractor = on_gpu(drawn(), 6, precision, compiled=True)
     compiled, sizes = run(extractor, frames)
     said = capsys.readouterr().out
-    assert "of the time" in said
+    assert extractor.compiled
     assert "does not work" not in said
     assert sizes == [6] * 10 + [1]
     assert apart(compiled, eager) < (1e-4 if precision == "fp32" else 0.03)
@@ -96,20 +94,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_dropped(frames, expe
     order = [i % CLIPS for i in range(2048)]
     extractor = on_gpu(drawn(), 1024)
     small_memory(2**29)
-    made = list(extractor.run(((i, frames[i]) for i in order), len(order)))
+    made = list(extractor.run((i, frames[i]) for i in order))
     said = capsys.readouterr().out
     assert "out of memory with 1024 clips, going on with batches of 512" in said
     assert [i for places, _ in made for i in places] == order
     assert 1 <= extractor.batch_size <= 512
-    assert apart(torch.cat([pooled.vectors for _, pooled in made]), expected[order]) < 1e-4
-
-
-def test_auto_ends_where_memory_does(frames, expected, small_memory):
-    order = [i % CLIPS for i in range(8192)]
-    extractor = on_gpu(drawn(), 4096, auto=True)
-    small_memory(2**28)
-    made = list(extractor.run(((i, frames[i]) for i in order), len(order)))
-    assert [i for places, _ in made for i in places] == order
     assert apart(torch.cat([pooled.vectors for _, pooled in made]), expected[order]) < 1e-4
 
 
@@ -121,7 +110,7 @@ def test_a_clip_that_does_not_fit_alone_is_one_line(frames, small_memory):
 
 
 def test_a_folder_is_embedded_as_on_a_cpu(six_clips):
-    vectors = embed(six_clips, device="cuda", num_workers=2, auto=True)
+    vectors = embed(six_clips, device="cuda", num_workers=2)
     assert json.loads(six_clips.run.read_text())["device"] == torch.cuda.get_device_name(0)
     for path in six_clips.state.iterdir():
         path.unlink()

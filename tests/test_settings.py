@@ -126,14 +126,22 @@ def test_strings_of_the_command_line_become_what_the_schema_takes():
         "timeout": "2.5",
         "encoder_options": {"trellis": "0", "mbd": "rd"},
     }
-    config["embed"] |= {"device": "cpu", "batch_size": "auto"}
+    config["embed"] |= {"device": "cpu", "batch_size": "auto", "compile": "true"}
     configuration.check(config)
     assert config["limit"] == 5
     assert config["folders"] == ["10"]  # a name
     assert config["qc"] | {"pictures": False, "collection": None, "hash_names": True} == config["qc"]
     convert = {"workers": 7, "fps": 24, "timeout": 2.5, "encoder_options": {"trellis": 0, "mbd": "rd"}}
     assert config["convert"] | convert == config["convert"]
-    assert config["embed"] | {"device": "cpu", "batch_size": "auto"} == config["embed"]
+    assert config["embed"] | {"device": "cpu", "batch_size": "auto", "compile": True} == config["embed"]
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen", "clips"), [("cuda", "auto", 32), ("cpu", "auto", 4), ("cuda", 7, 7), ("cpu", 64, 64)]
+)
+def test_clips_a_batch(device, chosen, clips):
+    config = changed(embed__device=device, embed__batch_size=chosen)
+    assert settings.batch_size(config, registry.read(REPOSITORY / "config/models.yaml")[0], "vitl") == clips
 
 
 @pytest.mark.parametrize(

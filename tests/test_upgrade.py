@@ -83,7 +83,7 @@ def embedded(name="tiny", pool="mean", folder="p10", **changes):
     config, registry = configured()
     model = dataclasses.replace(settings.model(config, registry, name), **changes)
     layout = Layout()
-    options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=3)
+    options = ComputeOptions("cpu", batch_size=4, num_workers=0, threads=2, save_every=3)
     tree = layout.mp4(32, folder)
     embed_folder(
         Folder(folder, str(tree)), model, Path("weights/tiny.pt"), tree, layout, options,

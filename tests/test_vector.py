@@ -65,7 +65,7 @@ def test_the_stage_gives_the_vectors_of_the_oracle(videos, encoder, reference, w
     manifest.write(layout.manifest(256, "p10"), [Row("large.dcm", path.name, "converted", "", frames)])
     constructor, _ = encoder
     model = Model("drawn", constructor, 256, ARCHITECTURES[constructor].embed_dim, "encoder", 16, precision)
-    options = ComputeOptions("cpu", batch_size=4, auto=False, num_workers=0, threads=2, save_every=10)
+    options = ComputeOptions("cpu", batch_size=4, num_workers=0, threads=2, save_every=10)
     embed_folder(Folder("p10", str(path.parent)), model, weights, path.parent, layout, options, max_failed_fraction=0)
     vector = torch.load(layout.vectors("drawn", "p10"))[path.name]
     assert vector.dtype == torch.float32

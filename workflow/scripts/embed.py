@@ -24,11 +24,11 @@ if __name__ == "__main__":
             ComputeOptions(
                 device=keys["device"],
                 batch_size=settings.batch_size(snakemake.config, registry, model.name),
-                auto=keys["batch_size"] == "auto",
                 num_workers=min(keys["num_workers"], snakemake.threads),
                 threads=snakemake.threads,
                 save_every=keys["save_every"],
                 timeout=keys["timeout"],
+                compile=keys["compile"],
             ),
             max_failed_fraction=keys["max_failed_fraction"],
             pooling=keys["pool"],

@@ -16,6 +16,8 @@ EMBED_VERSION = 1
 PROBE_VERSION = 3  # of the manifests of videos that were there already, which cost a look at each file
 QC_VERSION = 2  # of the pages: what they say or how they look
 
+CPU_BATCH = 4  # clips; more are no faster on a CPU, and take more of its memory
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -145,9 +147,11 @@ def tables(config: Mapping[str, Any]) -> Tables:
 
 
 def batch_size(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> int:
-    """Clips a batch of model `name`; where the configuration says auto, the largest that is tried."""
-    chosen = config["embed"]["batch_size"]
-    return int(registry[name]["batch_size"] if chosen == "auto" else chosen)
+    """Clips a batch of model `name`; where the configuration says auto, the registry's number, on a CPU a few."""
+    chosen, usual = config["embed"]["batch_size"], registry[name]["batch_size"]
+    if chosen == "auto":
+        return int(usual if config["embed"]["device"] == "cuda" else min(usual, CPU_BATCH))
+    return int(chosen)
 
 
 def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> Model:

@@ -7,13 +7,12 @@ only what is missing, and a vector is used again only if everything that makes i
 import dataclasses
 import hashlib
 import json
-import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 import torch
 from torch import Tensor
@@ -30,11 +29,13 @@ from ..core.recipe import Recipe
 from ..core.settings import Model, Tables
 from ..core.vectors import write_vectors
 from ..core.workers import Failure
+from ..encoders.architectures import architecture
 from ..encoders.checkpoint import load as load_encoder
 from ..encoders.checkpoint import sha256 as checkpoint_digest
-from . import devices, inference, loader, run_record, sampling, trials
+from . import devices, inference, loader, run_record, sampling
 from .features import Features, update_indices
 from .inference import Extractor
+from .limits import COMPILE_FROM
 from .pooling import POOLS, Pooled
 from .reader import Reader
 from .saving import Unsaved, largest_batch
@@ -50,12 +51,12 @@ class ComputeOptions:
     """
 
     device: str  # "cuda" (a GPU that no other job has) or "cpu"
-    batch_size: int  # clips; where `auto`, the largest batch that is tried
-    auto: bool
+    batch_size: int  # clips
     num_workers: int  # processes that decode; 0 decodes in this one
     threads: int  # of torch on a CPU
     save_every: int  # vectors that a kill loses, at most
     timeout: float = 300.0  # seconds in which a process has read a clip, or is killed
+    compile: bool | Literal["auto"] = "auto"  # the encoder; auto: on a GPU, where there is enough to compute
 
 
 def embed_folder(
@@ -221,9 +222,9 @@ def _embed(
     failed: dict[str, str] = {}
     reader = Reader(tree, model.num_frames, model.recipe, model.resolution)
     with loader.load(reader, rows, options.num_workers, options.timeout, device.type == "cuda") as clips:
-        extractor = _extractor(model, checkpoint, device, options, pooling)  # while the workers start
+        extractor = _extractor(model, checkpoint, device, options, pooling, len(rows))  # while the workers start
         started = time.monotonic()
-        for indices, pooled in extractor.run(_readable(clips, rows, failed, progress), len(rows)):
+        for indices, pooled in extractor.run(_readable(clips, rows, failed, progress)):
             keys = [rows[i].mp4 for i in indices]
             not_finite = _not_finite(keys, pooled)
             failed |= not_finite
@@ -245,9 +246,9 @@ def _embed(
 
 
 def _extractor(
-    model: Model, checkpoint: Path, device: torch.device, options: ComputeOptions, pooling: str
+    model: Model, checkpoint: Path, device: torch.device, options: ComputeOptions, pooling: str, clips: int
 ) -> Extractor:
-    """The encoder on its device, ready to run."""
+    """The encoder on its device, ready to run on that many clips."""
     encoder = load_encoder(checkpoint, model.name, model.constructor, model.embed_dim, model.entry, model.family)
     most = largest_batch(options.save_every, inference.ahead(device))
     if most < options.batch_size:
@@ -258,12 +259,16 @@ def _extractor(
         model.precision,
         model.resolution,
         min(options.batch_size, most),
-        auto=options.auto,
-        # On a CPU compiling does not pay (docs/benchmarks.md).
-        compile_from=trials.COMPILE_FROM if device.type == "cuda" else math.inf,
+        compiled=_pays(model, device, clips) if options.compile == "auto" else options.compile,
         recipe=model.recipe,
         pooling=pooling,
     )
+
+
+def _pays(model: Model, device: torch.device, clips: int) -> bool:
+    """Whether compiling the encoder saves more time than it takes; on a CPU it does not (docs/benchmarks.md)."""
+    flop = architecture(model.constructor, model.family).flop(model.num_frames, model.resolution)
+    return device.type == "cuda" and clips * model.recipe.clips_per_video * flop > COMPILE_FROM
 
 
 def _readable(

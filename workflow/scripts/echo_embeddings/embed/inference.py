@@ -17,7 +17,6 @@ from ..encoders.vjepa import Encoder
 from . import preprocessing
 from .limits import AHEAD
 from .pooling import Pooled, join, pool
-from .trials import COMPILE_FROM, Trials
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # What CUDA's libraries and the CPU's allocator say where torch's own allocator raises OutOfMemoryError.
@@ -72,10 +71,8 @@ class PendingBatch:
 class Extractor:
     """Turns clips into vectors and features, `batch_size` clips at a time.
 
-    With `auto` the first clips go in batches of 1, 2, 4, ... and the size is kept at which a clip is cheapest. A
-    batch that does not fit into the device's memory is halved, then and later. The encoder is compiled where
-    enough work is left for that to pay, and used compiled if it is faster. All this is tried on clips that are
-    wanted: none is computed twice.
+    A batch that does not fit into the device's memory is halved, and so are those after it. With `compiled`, full
+    batches run compiled code, which the first of them waits for; where compiling does not work, it goes on without.
     """
 
     def __init__(
@@ -86,50 +83,43 @@ class Extractor:
         resolution: int,
         batch_size: int,
         *,
-        auto: bool = False,
-        compile_from: float = COMPILE_FROM,
+        compiled: bool = False,
         recipe: Recipe = GUIDE,
         pooling: str = "mean",
     ) -> None:
         """`encoder` lies on `device` in the dtype of `precision`.
 
-        `batch_size` is the size of the batches, with `auto` the largest that is tried; `compile_from` the
-        seconds of work from which on compiling is tried; `pooling` one of `pooling.POOLS`.
+        `batch_size` is how many clips a batch has; `pooling` one of `pooling.POOLS`.
         """
         self._encoder, self._device, self._resolution = encoder, device, resolution
         self._dtype = DTYPES[precision]
-        self._largest, self._compile_from = batch_size if auto else None, compile_from
         self._recipe, self._pooling = recipe, pooling
         self._prepare: Prepare = preprocessing.preprocess
-        self._has_compiled_code = False
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead = ahead(device)
-        self.batch_size = 1 if auto else batch_size
-        self.compiled = False
+        self.batch_size = batch_size
+        self.compiled = self._has_compiled_code = compiled
         self.waited = 0.0  # seconds, for clips
+        if compiled:  # what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing
+            for block in encoder.blocks:
+                block.compile(dynamic=False)
+            self._prepare = torch.compile(preprocessing.preprocess, dynamic=False)
 
-    def run(self, clips: Iterable[tuple[int, Tensor]], number: int) -> Iterator[tuple[list[int], Pooled]]:
+    def run(self, clips: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[list[int], Pooled]]:
         """Yield indices of clips and what is kept of these clips, in main memory, in the order of `clips`.
 
-        `clips` are indices with frames, uint8 [T, height, width, 3]; `number` is how many there are at most. Raises
-        `UserError` if one clip alone does not fit into memory.
+        `clips` are indices with frames, uint8 [T, height, width, 3]. Raises `UserError` if one clip alone does not
+        fit into memory.
         """
         waiting: collections.deque[tuple[int, Tensor]] = collections.deque()  # index and frames of a clip
         pending: collections.deque[PendingBatch] = collections.deque()
-        trials = Trials(self, number, self._largest, self._compile_from)
         for clip in self._timed(clips):
             while pending and pending[0].ready:  # finished while the clip was waited for: theirs to save
                 yield pending.popleft().result()
             waiting.append(clip)
             while len(waiting) >= self.batch_size:
-                started = time.monotonic()
-                batch = [waiting.popleft() for _ in range(self.batch_size)]
-                pending.append(self._launch(batch))
-                if trials.running:  # the batch is alone on the device, to be timed
-                    result = pending.popleft().result()
-                    trials.report(len(batch), time.monotonic() - started)
-                    yield result
-                elif len(pending) > self._ahead:
+                pending.append(self._launch([waiting.popleft() for _ in range(self.batch_size)]))
+                if len(pending) > self._ahead:
                     yield pending.popleft().result()
         while waiting:
             pending.append(self._launch([waiting.popleft() for _ in range(min(self.batch_size, len(waiting)))]))
@@ -140,13 +130,6 @@ class Extractor:
     def in_flight(self) -> int:
         """How many clips may be computed and not yielded yet."""
         return self.batch_size * (1 + self._ahead)
-
-    def compile(self) -> None:
-        """Compile what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing."""
-        for block in self._encoder.blocks:
-            block.compile(dynamic=False)
-        self._prepare = torch.compile(preprocessing.preprocess, dynamic=False)
-        self.compiled = self._has_compiled_code = True
 
     def _timed(self, clips: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
         """The clips; the time that they keep waiting is added to `waited`."""

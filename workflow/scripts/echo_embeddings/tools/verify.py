@@ -59,7 +59,7 @@ def vector(model: Model, checkpoint: Path, config: Mapping[str, Any], device: st
             str(source), "clip.dcm", tree / "clip.mp4", settings.convert_settings(config, model.resolution)
         )
         manifest.write(layout.manifest(model.resolution, FOLDER), [made])
-        options = ComputeOptions(device, batch_size=1, auto=False, num_workers=0, threads=threads, save_every=10)
+        options = ComputeOptions(device, batch_size=1, num_workers=0, threads=threads, save_every=10)
         embed_folder(Folder(FOLDER, str(tree)), model, checkpoint, tree, layout, options, max_failed_fraction=0)
         record = json.loads(layout.run_record(model.name, FOLDER).read_text())
         vector = torch.load(layout.vectors(model.name, FOLDER))[made.mp4]
