@@ -6,7 +6,7 @@ BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
 .PHONY: install demo doctor status models verify scrub compare rekey test test-slow \
-	test-slurm lint format bench screenshot lock clean
+	test-slurm lint format bench bench-gpu screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -54,6 +54,10 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.qc
 	$(BIN)/python -m benchmarks.export
+
+# On a machine with a GPU, in ten minutes; ARGS="--device cpu --quick" tries it without.
+bench-gpu: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 # The picture in README.md, of the demo's report; needs Chromium (Debian: apt-get install chromium).
 screenshot: demo $(VENV)/dev.stamp

@@ -1,0 +1,51 @@
+"""What is to be measured on a GPU, in ten minutes: the tests that need one, the encoder, the extraction, the start.
+
+    python -m benchmarks.gpu                            by the torch and packages of this Python
+    python -m benchmarks.gpu --device cpu --quick       the same in small, to see that it works before a GPU is paid for
+
+The most wanted comes first. What the ten minutes do not suffice for is cut off, and named.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+
+from benchmarks.common import REPOSITORY
+
+SECONDS = 600
+TESTS = ["pytest", "-n", "0", "-q", "-rs", "-m", "gpu", "tests/test_gpu.py", "tests/test_cards.py"]
+STEPS = [
+    ["benchmarks.encoder", "--models", "vitl"],
+    ["benchmarks.embed", "run", "--reference-clips", "1280"],
+    ["benchmarks.embed", "startup"],
+    *(
+        ["benchmarks.encoder", "--models", model, "--runs", "3", "--batch", "8"]
+        for model in ("vitg", "vith", "vitg-384")
+    ),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--quick", action="store_true", help="in small: a small encoder and few clips")
+    arguments = parser.parse_args()
+    more = ["--device", arguments.device]
+    if arguments.quick:  # in fp32, which every CPU is quick at
+        more += ["--quick", "--precision", "fp32"]
+    steps = [TESTS, *([*step, *more] for step in (STEPS[:3] if arguments.quick else STEPS))]
+    deadline, wrong = time.monotonic() + SECONDS, []
+    for step in steps:
+        print(f"== {' '.join(step)}", flush=True)
+        left = deadline - time.monotonic()
+        try:
+            status = subprocess.run([sys.executable, "-m", *step], cwd=REPOSITORY, check=False, timeout=left).returncode
+            wrong += [] if status == 0 else [f"{' '.join(step)}: exit status {status}"]
+        except subprocess.TimeoutExpired:
+            wrong.append(f"{' '.join(step)}: cut off, {SECONDS} s were over")
+    sys.exit("\n".join(wrong) or 0)
+
+
+if __name__ == "__main__":
+    main()
