@@ -35,11 +35,14 @@ from ..encoders.checkpoint import sha256 as checkpoint_digest
 from . import devices, inference, loader, run_record, sampling
 from .features import Features, update_indices
 from .inference import Extractor
-from .limits import COMPILE_FROM
 from .pooling import POOLS, Pooled
 from .reader import Reader
 from .saving import Unsaved, largest_batch
 from .shards import Shards, carry
+
+# Floating-point operations of a job from which on compiling the encoder pays: it takes 15 to 20 s and saves a fifth of
+# the time, and an H200 computes these in 80 s (docs/benchmarks.md). They are 18,000 clips of ViT-L.
+COMPILE_FROM = 3e16
 
 
 @dataclass(frozen=True)
