@@ -24,6 +24,7 @@ from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.embed import inference, one_file
 from echo_embeddings.embed.reader import Reader
+from echo_embeddings.encoders.vjepa import Encoder
 from testing import REPOSITORY
 from testing.commands import run_command
 from testing.conversion import ConvertPaths, convert_folder
@@ -217,13 +218,17 @@ def test_a_vector_that_is_not_finite_is_none(top):
         model.embed("clip.mp4")
 
 
-def test_a_clip_that_does_not_fit_into_memory_is_one_line(top, model, monkeypatch):
+def test_what_does_not_fit_into_memory_is_one_line(top, model, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(inference, "forward", full)
-    with pytest.raises(UserError, match=r"^model vitl: one clip does not fit into the memory of cpu: CUDA out of mem"):
+    said = r"^model vitl: no room in the memory of cpu: CUDA out of memory.*; take embed.precision: bf16 or another"
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=said):
+        patch.setattr(inference, "forward", full)
         model.embed("clip.mp4")
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=said):
+        patch.setattr(Encoder, "to", full)
+        load_model("vitl", device="cpu")
 
 
 @pytest.mark.parametrize(

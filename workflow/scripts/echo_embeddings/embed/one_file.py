@@ -4,11 +4,12 @@ Nothing below results/ is read or written. A DICOM goes through an MP4 in the di
 deleted in every case: the vector depends on what the codec does to the pixels.
 """
 
+import contextlib
 import copy
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ class Embedder:
 
         The tensor lies in main memory. A name that ends with .mp4, .avi, .mov, .mkv or .webm is a video's; any other
         file is to be a DICOM. Files are embedded one after the other. Raises `UserError`, one line that names the file,
-        for the first that has no vector: it is missing, damaged or no clip (a still, for example).
+        for the first that has no vector: it is missing, damaged or no clip (a still, for example). Raises `OSError` if
+        the disk of temporary files is full.
         """
         if isinstance(paths, str | os.PathLike):
             return self.embed_one(paths).vector
@@ -116,21 +118,10 @@ class Embedder:
     def _forward(self, frames: Tensor) -> Tensor:
         """The vector, float32 [embed_dim] in main memory, of uint8 frames [T, height, width, 3]."""
         model = self.model
-        try:
-            pooled = inference.forward(
-                self._encoder,
-                [frames.to(self.device)],
-                model.resolution,
-                inference.DTYPES[model.precision],
-                recipe=model.recipe,
-            )
-        except RuntimeError as error:
-            if not any(words in str(error) for words in inference.OUT_OF_MEMORY):
-                raise
-            raise UserError(
-                f"model {model.name}: one clip does not fit into the memory of {self.device}: {one_line(error)[:200]}; "
-                "take embed.precision: bf16 or another device, or see who else uses this one"
-            ) from error
+        dtype = inference.DTYPES[model.precision]
+        with _in_memory(model.name, self.device):
+            clips = [frames.to(self.device)]
+            pooled = inference.forward(self._encoder, clips, model.resolution, dtype, recipe=model.recipe)
         # A copy that torch lets its owner train with, which the result of inference mode is not.
         return pooled.vectors[0].cpu().clone()
 
@@ -166,7 +157,8 @@ def load_model(
     place = _device(device)
     model = settings.model(keys, models, name)
     encoder = load_encoder(path, name, model.constructor, model.embed_dim, model.entry, model.family)
-    encoder.to(place, inference.DTYPES[model.precision])
+    with _in_memory(name, place):
+        encoder.to(place, inference.DTYPES[model.precision])
     return Embedder(model, path, settings.convert_settings(keys, model.resolution), encoder, place)
 
 
@@ -192,6 +184,20 @@ def _keys(config: Configuration | None) -> dict[str, Any]:
     if isinstance(config, Mapping):
         return copy.deepcopy(dict(config))
     return configuration.read(".", *([os.fspath(config)] if config is not None else []))
+
+
+@contextlib.contextmanager
+def _in_memory(model: str, device: torch.device) -> Iterator[None]:
+    """Raise `UserError` where what the block does with a model has no room in the memory of its device."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in inference.OUT_OF_MEMORY):
+            raise
+        raise UserError(
+            f"model {model}: no room in the memory of {device}: {one_line(error)[:200]}; take embed.precision: bf16 "
+            "or another device, or see who else uses this one"
+        ) from error
 
 
 def _device(device: str | None) -> torch.device:
