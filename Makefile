@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo doctor status models verify scrub compare rekey test test-slow \
-	test-slurm lint format bench bench-gpu screenshot lock clean
+.PHONY: install demo doctor status models embed verify scrub compare rekey test \
+	test-slow test-slurm lint format bench bench-gpu screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
@@ -18,7 +18,7 @@ install: $(VENV)/run.stamp
 
 # The package's commands, which `.venv/bin/echo-embeddings --help` explains: make doctor ARGS="--configfile my.yaml",
 # make verify MODEL=vitl ARGS=...
-doctor status models verify scrub compare rekey: $(VENV)/run.stamp
+doctor status models embed verify scrub compare rekey: $(VENV)/run.stamp
 	@$(BIN)/echo-embeddings $@ $(if $(filter verify,$@),$(MODEL)) $(ARGS)
 
 test: $(VENV)/dev.stamp

@@ -100,7 +100,7 @@ def clips(*folders):
 
 def checkpoint_path(model):
     """Where the model's checkpoint is, or will be."""
-    return str(Path(config["weights_dir"], REGISTRY[model]["checkpoint"]))
+    return str(registry.place(config, REGISTRY[model]))
 
 
 def checkpoint(wildcards):

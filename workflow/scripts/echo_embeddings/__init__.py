@@ -10,7 +10,7 @@ in this list:
     tables      tables joined to the manifests, selection, record list against disk, Parquet, card, study vectors
     convert     DICOM to MP4 and manifest; MP4 that are there already to a manifest
     encoders    architectures, the encoder, checkpoints
-    embed       MP4 and encoder to vectors and features
+    embed       MP4 and encoder to vectors and features; one file to its vector
     qc          numbers, pictures, pages
     tools       what is run beside the workflow, and what a job will ask of a cluster
 
@@ -23,7 +23,13 @@ from typing import Any
 __version__ = "0.2.0"
 
 # Imported when first asked for: torch takes seconds.
-_API = {"read_vectors": "core.vectors", "write_vectors": "core.vectors", "UserError": "core.errors"}
+_API = {
+    "embed_file": "embed.one_file",
+    "load_model": "embed.one_file",
+    "read_vectors": "core.vectors",
+    "write_vectors": "core.vectors",
+    "UserError": "core.errors",
+}
 __all__ = sorted(_API)  # noqa: PLE0605
 
 

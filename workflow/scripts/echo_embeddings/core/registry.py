@@ -1,7 +1,7 @@
 """The model registry: name -> how to build the encoder and what feeds it (models.schema.yaml)."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +37,13 @@ def read(file: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
         return {}, [str(error)]
     wrong = problems(schema("models"), entries, str(file))
     return ({}, wrong) if wrong else (completed(schema("models"), entries), [])
+
+
+def place(config: Mapping[str, Any], entry: Mapping[str, Any]) -> Path:
+    """Where the checkpoint of a registry entry is looked for."""
+    return Path(config["weights_dir"], entry["checkpoint"])
+
+
+def origin(entry: Mapping[str, Any]) -> str:
+    """Where the checkpoint of a registry entry comes from, in words."""
+    return str(entry["url"] or entry["obtain"] or "the registry does not say where from")

@@ -188,6 +188,47 @@ def models(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
+def embed(parser: argparse.ArgumentParser) -> Run:
+    """Embed single files, DICOM or video, and tell how; nothing below results/ is touched.
+
+    echo-embeddings embed clip.dcm --model vitl
+    echo-embeddings embed clip.dcm clip.mp4 --model vitl --configfile my.yaml --out vectors.npy
+    """
+    parser.add_argument("file", nargs="+", type=_here, help="a DICOM, or a video: .mp4, .avi, .mov, .mkv, .webm")
+    parser.add_argument("--model", required=True, help="a name that `models` lists")
+    _configured(parser)
+    parser.add_argument("--checkpoint", type=_here, metavar="FILE", help="of the model, if it lies elsewhere")
+    parser.add_argument("--device", choices=["cuda", "cpu"], help="by default a GPU where there is one")
+    parser.add_argument(
+        "--out", type=_npy, metavar="FILE.npy", help="write the vector, float32 [embed_dim]; of N files [N, embed_dim]"
+    )
+
+    def run(arguments: argparse.Namespace) -> None:
+        # What OpenCV says of a broken video beside the one line that says it all; it reads these when it is imported.
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        from ..embed.one_file import load_model
+        from .embed_files import embed_files
+
+        config = _configuration(arguments)
+        model = load_model(arguments.model, device=arguments.device, config=config, checkpoint=arguments.checkpoint)
+        for line in embed_files(model, arguments.file, arguments.out):
+            print(line, flush=True)
+
+    return run
+
+
+def _here(text: str) -> Path:
+    """A path from where the command was called: `_configuration` goes to where Snakemake runs."""
+    return Path(text).absolute()
+
+
+def _npy(text: str) -> Path:
+    if text.endswith(".npy"):
+        return _here(text)
+    raise argparse.ArgumentTypeError(f"{text!r} does not end with .npy")
+
+
 def verify(parser: argparse.ArgumentParser) -> Run:
     """Embed one known clip with a model, and compare the vector with the recorded one.
 
@@ -276,7 +317,7 @@ def rekey(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
-COMMANDS = (doctor, status, models, verify, scrub, compare, rekey)
+COMMANDS = (doctor, status, models, embed, verify, scrub, compare, rekey)
 
 
 if __name__ == "__main__":  # without the command that the package installs: python -m echo_embeddings.tools.cli

@@ -17,9 +17,10 @@ from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.files import free_bytes
 from ..core.layout import Layout
+from ..core.registry import origin, place
 from ..encoders import checkpoint
 from ..encoders.architectures import architecture
-from . import collection_checks, estimate, machine, models
+from . import collection_checks, estimate, machine
 from .collection_checks import Sample
 from .machine import AMBER, GREEN, RED, Finding
 
@@ -40,13 +41,13 @@ def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[
     """Whether each model's checkpoint is there and fits."""
     for name in config["models"]:
         entry = registry[name]
-        path = models.place(config, entry)
+        path = place(config, entry)
         if not path.is_file():
             if entry["url"]:
                 fix = f"nothing: a run fetches {entry['url']}; or set weights_dir or checkpoints to where it lies"
                 yield Finding(AMBER, "weights", f"{name}: no {path}", fix)
             else:
-                fix = f"get it ({models.origin(entry)}), or set weights_dir or checkpoints"
+                fix = f"get it ({origin(entry)}), or set weights_dir or checkpoints"
                 yield Finding(RED, "weights", f"{name}: no {path}", fix)
             continue
         try:

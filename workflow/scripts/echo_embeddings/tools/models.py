@@ -1,10 +1,10 @@
 """The model registry as a table: which checkpoints are there, which are missing, and what each costs a clip."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..core import settings
+from ..core.registry import origin, place
 from ..encoders.architectures import architecture
 
 HEADER = (
@@ -19,11 +19,6 @@ HEADER = (
     "licence",
     "checkpoint",
 )
-
-
-def place(config: Mapping[str, Any], entry: Mapping[str, Any]) -> Path:
-    """Where the checkpoint of a registry entry is looked for."""
-    return Path(config["weights_dir"], entry["checkpoint"])
 
 
 def table(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) -> str:
@@ -53,8 +48,3 @@ def _row(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], n
         entry["license"] or "not stated",
         there,
     )
-
-
-def origin(entry: Mapping[str, Any]) -> str:
-    """Where the checkpoint of a registry entry comes from, in words."""
-    return str(entry["url"] or entry["obtain"] or "the registry does not say where from")

@@ -21,9 +21,9 @@ from ..convert.folder import convert_file
 from ..core import manifest, settings
 from ..core.errors import UserError
 from ..core.layout import Layout
+from ..core.registry import place
 from ..core.settings import Model
 from ..embed.folder import ComputeOptions, embed_folder
-from . import models
 
 FOLDER = "verify"  # the name of the folder that the clip is embedded in
 CLIP = "color3d_jpeg_baseline.dcm"  # 120 frames, 480 x 640; in pydicom-data
@@ -40,7 +40,7 @@ def verify(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]],
         raise UserError(f"no model {name!r} in the registry: {', '.join(registry)}")
     model = dataclasses.replace(settings.model(config, registry, name), precision="fp32")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    digest, found = vector(model, models.place(config, registry[name]), config, device, os.cpu_count() or 1)
+    digest, found = vector(model, place(config, registry[name]), config, device, os.cpu_count() or 1)
     return judge(model, digest, found.tolist(), registry[name]["known_vectors"])
 
 

@@ -1,0 +1,38 @@
+"""What `echo-embeddings embed` does: single files to vectors, and how each was made."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..core.files import atomic_write
+from ..embed.one_file import Embedded, Embedder
+
+
+def embed_files(model: Embedder, files: Sequence[Path], out: Path | None) -> Iterator[str]:
+    """Embed N files one after the other; yields, line by line, what is to be said.
+
+    `out` becomes a file of numpy: float32 [embed_dim] for one file, [N, embed_dim] for several, in their order.
+    """
+    recipe, size = model.model.recipe, model.model.resolution
+    gpu = f" ({torch.cuda.get_device_name(model.device)})" if model.device.type == "cuda" else ""
+    yield f"model {model.model.name} on {model.device}{gpu}, {model.model.precision}, {model.checkpoint}"
+    yield f"recipe {recipe.name}, mask {recipe.mask}: {recipe.says(model.model.num_frames, size)}"
+    vectors = []
+    for path in files:
+        made = model.embed_one(path)
+        yield f"{path}: {_says(made)}"
+        vectors.append(made.vector.numpy())
+    if out:
+        matrix = np.stack(vectors) if len(vectors) > 1 else vectors[0]
+        with atomic_write(out) as part, part.open("wb") as file:
+            np.save(file, matrix)
+        yield f"{out}: {matrix.dtype} {list(matrix.shape)}"
+
+
+def _says(made: Embedded) -> str:
+    """The vector's size, and the frames that it was made of; those of each part of the video stand together."""
+    shown = " | ".join(" ".join(map(str, part)) for part in made.indices.tolist())
+    vector = f"float32 {list(made.vector.shape)}, norm {made.vector.norm():.4g}"
+    return f"{vector}, in {made.seconds:.1f} s, from frames {shown} of {made.frames}"
