@@ -171,7 +171,7 @@ class Extractor:
             if compiled and isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 print(f"torch.compile does not work here, going on without: {one_line(error)[:300]}", flush=True)
                 self.compiled = False
-            elif not _is_out_of_memory(error):
+            elif not is_out_of_memory(error):
                 raise
             elif len(clips) == 1:
                 raise UserError(
@@ -217,5 +217,6 @@ def ahead(device: torch.device) -> int:
     return AHEAD if device.type == "cuda" else 0
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or its libraries, found no memory."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)

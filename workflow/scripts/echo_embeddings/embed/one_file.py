@@ -192,7 +192,7 @@ def _in_memory(model: str, device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any(words in str(error) for words in inference.OUT_OF_MEMORY):
+        if not inference.is_out_of_memory(error):
             raise
         raise UserError(
             f"model {model}: no room in the memory of {device}: {one_line(error)[:200]}; take embed.precision: bf16 "
