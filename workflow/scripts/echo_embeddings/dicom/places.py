@@ -38,21 +38,32 @@ def fragments(file: BinaryIO, position: int, end: int | None = None) -> Iterator
 def places(clip: Clip, file: BinaryIO, wanted: Sequence[int]) -> list[list[Fragment]]:
     """The fragments of each frame in `wanted`; `file` stands where the value of the pixel data begins.
 
-    An offset table is believed if it can be right and each frame wanted of it ends where the next one begins; else
-    all fragments' headers are read. Raises `Unreadable` if what is found are not NumberOfFrames frames.
+    An offset table is believed if it can be right, each frame wanted of it ends where the next one begins, and the last
+    frame where the pixel data ends; else all fragments' headers are read. Raises `Unreadable` if what is found are not
+    NumberOfFrames frames.
     """
     table: Sequence[int] = parse_basic_offsets(file)
     start = file.tell()
     if extended := clip.dataset.get("ExtendedOffsetTable"):
         table = struct.unpack(f"<{len(extended) // 8}Q", extended[: len(extended) // 8 * 8])
-    if len(table) == clip.number_of_frames and table[0] == 0 and all(a < b for a, b in itertools.pairwise(table)):
-        borders = [*(start + offset for offset in table), None]
-        try:
-            return [list(fragments(file, borders[i] or start, borders[i + 1])) for i in wanted]
-        except Unreadable:
-            pass  # the table is wrong, or the scan says what is
+    if len(table) == clip.number_of_frames and (found := _by_table(file, start, table, wanted)):
+        return [found[i] for i in wanted]
     frames = _scan(clip, file, start)
     return [frames[i] for i in wanted]
+
+
+def _by_table(
+    file: BinaryIO, start: int, table: Sequence[int], wanted: Sequence[int]
+) -> dict[int, list[Fragment]] | None:
+    """The fragments of the frames `wanted` and of the last one by the offset table; None if it is seen to be wrong."""
+    ends = [*(start + offset for offset in table[1:]), None]
+    if table[0] or any(a >= b for a, b in itertools.pairwise(table)) or start + table[-1] > file.seek(0, os.SEEK_END):
+        return None
+    try:
+        found = {i: list(fragments(file, start + table[i], ends[i])) for i in {*wanted, len(table) - 1}}
+    except Unreadable:  # the scan will say so, if it is not the table
+        return None
+    return found if all(found.values()) else None
 
 
 def _scan(clip: Clip, file: BinaryIO, start: int) -> list[list[Fragment]]:
