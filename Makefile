@@ -48,6 +48,9 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.convert speed
 	$(BIN)/python -m benchmarks.convert memory
 	$(BIN)/python -m benchmarks.convert codecs
+	$(BIN)/python -m benchmarks.direct speed
+	$(BIN)/python -m benchmarks.direct memory
+	$(BIN)/python -m benchmarks.direct error
 	$(BIN)/python -m benchmarks.encoder
 	$(BIN)/python -m benchmarks.embed run
 	$(BIN)/python -m benchmarks.embed startup

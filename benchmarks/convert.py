@@ -77,14 +77,19 @@ def ours(source: str, target: str, made: ConvertSettings = DEFAULT) -> None:
         sys.exit(f"{source}: {row.reason}")
 
 
-def speed(paths: list[str], runs: int, plugin: str) -> None:
-    """CPU seconds of both methods over all files, interleaved; the median of the ratios."""
+def only_plugin(plugin: str) -> None:
+    """Have pydicom decode JPEG by this plugin alone."""
     decoder = get_decoder(JPEGBaseline8Bit)
     for other in decoder.available_plugins:
         if other != plugin:
             decoder.remove_plugin(other)
     if plugin not in decoder.available_plugins:
         sys.exit(f"pydicom's plugin {plugin} is not installed; pip install pylibjpeg pylibjpeg-libjpeg (GPL)")
+
+
+def speed(paths: list[str], runs: int, plugin: str) -> None:
+    """CPU seconds of both methods over all files, interleaved; the median of the ratios."""
+    only_plugin(plugin)
     ratios, walls = [], []
     with tempfile.TemporaryDirectory() as out:
         target = os.path.join(out, "clip.mp4")
@@ -226,10 +231,15 @@ def windows(paths: list[str]) -> list[np.ndarray]:
     """Two windows of each different clip: uint8 frames [n, 256, 256, 3] as the encoder is to see them."""
     found = []
     for path in dict.fromkeys(paths):
-        dataset, offset = read_header(path)
-        small = np.stack(list(_small_frames(check_clip(path, dataset, offset, ()), 256, Path(tempfile.gettempdir()))))
+        small = small_frames(path)
         found += [small[: len(small) // 2], small[len(small) // 2 :]]
     return found
+
+
+def small_frames(path: str) -> np.ndarray:
+    """A clip's frames as the conversion hands them to its codec, uint8 [n, 256, 256, 3]."""
+    clip = check_clip(path, *read_header(path), ())
+    return np.stack(list(_small_frames(clip, 256, Path(tempfile.gettempdir()))))
 
 
 def by_reference(frames: np.ndarray, path: str) -> None:

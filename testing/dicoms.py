@@ -2,6 +2,7 @@
 
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +87,9 @@ def clip_of(path: str | Path) -> Clip:
     return check_clip(str(path), *read_header(str(path)), ("US",))
 
 
-def decoded(path: str | Path) -> np.ndarray:
-    """All frames of the clip."""
-    return np.stack(list(decode_frames(clip_of(path))))
+def decoded(path: str | Path, indices: Sequence[int] | None = None) -> np.ndarray:
+    """The frames `indices` of the clip; None: all of them."""
+    return np.stack(list(decode_frames(clip_of(path), indices)))
 
 
 def converted(path: Path) -> Row:
@@ -105,3 +106,37 @@ def subsampled(pixels: np.ndarray) -> bytes:
     """YBR_FULL_422 as DICOM stores it: two luminances, then the chrominance that they share."""
     pairs = pixels.reshape(-1, 2, 3)
     return np.stack([pairs[:, 0, 0], pairs[:, 1, 0], pairs[:, 0, 1], pairs[:, 0, 2]], axis=1).tobytes()
+
+
+def as_words(dataset: Dataset) -> Dataset:
+    """The data set with its pixels as OW, padded to whole words."""
+    dataset["PixelData"].VR = "OW"
+    if len(dataset.PixelData) % 2:
+        dataset.PixelData += b"\x00"
+    return dataset
+
+
+def palette() -> Dataset:
+    """A clip whose pixels are entries of a palette of 16 bits."""
+    dataset = cine(drawn(FRAMES, ROWS, COLUMNS), "PALETTE COLOR")
+    for i, name in enumerate(("Red", "Green", "Blue")):
+        setattr(dataset, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        table = (np.arange(256, dtype="<u2") * (100 + 50 * i)).astype("<u2")
+        setattr(dataset, f"{name}PaletteColorLookupTableData", table.tobytes())
+    return dataset
+
+
+# How uncompressed pixels may be stored.
+STORED = {
+    "RGB": lambda: cine(drawn(FRAMES, ROWS, COLUMNS, 3), "RGB"),
+    "RGB, as words": lambda: as_words(cine(drawn(FRAMES, ROWS, COLUMNS, 3), "RGB")),
+    "planes": lambda: cine(drawn(FRAMES, ROWS, COLUMNS, 3), "RGB", PlanarConfiguration=1),
+    "YBR_FULL": lambda: cine(drawn(FRAMES, ROWS, COLUMNS, 3), "YBR_FULL"),
+    "YBR_FULL_422": lambda: cine(
+        drawn(FRAMES, ROWS, COLUMNS, 3), "YBR_FULL_422", PixelData=subsampled(drawn(FRAMES, ROWS, COLUMNS, 3))
+    ),
+    "grey": lambda: cine(drawn(FRAMES, ROWS, COLUMNS), "MONOCHROME2"),
+    "grey of an odd size": lambda: as_words(cine(drawn(3, 5, 7), "MONOCHROME2")),
+    "16 bits": lambda: cine(drawn(FRAMES, ROWS, COLUMNS, dtype=np.uint16), "MONOCHROME2"),
+    "palette": palette,
+}

@@ -16,6 +16,9 @@ EMBED = ["% of the encoder alone", "x the encoder, ", "ours / reference"]
     [
         (["convert", "speed"], ["x per CPU-second", "% of the conversion", "with two workers"]),
         (["convert", "memory"], ["130 frames of 240 x 320: worker"]),
+        (["direct", "speed"], ["x direct", "clips/s of 8 workers"]),
+        (["direct", "memory"], ["16 of 130 frames of 240 x 320: peak"]),
+        (["direct", "error"], ["through our MP4", "direct           0.0000 %"]),
         (["qc"], ["GB resident", "exact duplicates: recall 1.0000"]),
         (["convert", "codecs", "--only", "default"], CODECS),
         pytest.param(["convert", "codecs"], [*CODECS, "libx264 crf 13 medium, psnr, 4:4:4"], marks=pytest.mark.slow),

@@ -31,6 +31,7 @@ from testing.dicoms import (
     FRAMES,
     NATIVE,
     ROWS,
+    STORED,
     body_of,
     cine,
     clip_of,
@@ -69,37 +70,6 @@ def test_colour_that_is_called_subsampled_and_is_not(tmp_path, syntax):
     assert (row.status, row.reason) == (
         "failed", "PhotometricInterpretation is YBR_FULL_422, and the pixels are not subsampled: RGB or YBR_FULL?"
     )  # fmt: skip
-
-
-def palette() -> Dataset:
-    dataset = cine(drawn(FRAMES, ROWS, COLUMNS), "PALETTE COLOR")
-    for i, name in enumerate(("Red", "Green", "Blue")):
-        setattr(dataset, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
-        table = (np.arange(256, dtype="<u2") * (100 + 50 * i)).astype("<u2")
-        setattr(dataset, f"{name}PaletteColorLookupTableData", table.tobytes())
-    return dataset
-
-
-STORED = {
-    "RGB": lambda: cine(drawn(FRAMES, ROWS, COLUMNS, 3), "RGB"),
-    "RGB, as words": lambda: as_words(cine(drawn(FRAMES, ROWS, COLUMNS, 3), "RGB")),
-    "planes": lambda: cine(drawn(FRAMES, ROWS, COLUMNS, 3), "RGB", PlanarConfiguration=1),
-    "YBR_FULL": lambda: cine(drawn(FRAMES, ROWS, COLUMNS, 3), "YBR_FULL"),
-    "YBR_FULL_422": lambda: cine(
-        drawn(FRAMES, ROWS, COLUMNS, 3), "YBR_FULL_422", PixelData=subsampled(drawn(FRAMES, ROWS, COLUMNS, 3))
-    ),
-    "grey": lambda: cine(drawn(FRAMES, ROWS, COLUMNS), "MONOCHROME2"),
-    "grey of an odd size": lambda: as_words(cine(drawn(3, 5, 7), "MONOCHROME2")),
-    "16 bits": lambda: cine(drawn(FRAMES, ROWS, COLUMNS, dtype=np.uint16), "MONOCHROME2"),
-    "palette": palette,
-}
-
-
-def as_words(dataset: Dataset) -> Dataset:
-    dataset["PixelData"].VR = "OW"
-    if len(dataset.PixelData) % 2:
-        dataset.PixelData += b"\x00"
-    return dataset
 
 
 def expected_of(path) -> np.ndarray:

@@ -170,7 +170,7 @@ def test_an_input_error_is_a_row(tmp_path, clip, monkeypatch):
     def fails(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(frames, "generate_frames", fails)
+    monkeypatch.setattr(frames, "places", fails)
     row = convert_file(str(tmp_path / "in.dcm"), "in.dcm", tmp_path / "out.mp4", SETTINGS)
     assert (row.status, row.reason) == ("failed", "cannot be read: Input/output error")
 

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +38,7 @@ from ..dicom.header import ARCHIVE, Clip, Skip, Unreadable, check_clip, describe
 from ..dicom.mark import seems_dicom
 from . import ids, video
 from .journal import Journal
+from .pictures import Stretch, shrunk
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
 # Error numbers of a name that cannot be had, which say nothing of the disk.
@@ -105,25 +105,16 @@ def _small_frames(clip: Clip, size: int, directory: Path) -> Iterator[NDArray[np
     value becomes black. Both steps are linear, so the full-size clip never has to be in memory. What of the small
     frames has no room in memory waits on the disk of `directory`.
     """
-    low, high = np.inf, -np.inf
-    shape: tuple[int, ...] = ()
+    stretch = Stretch(inverted=clip.photometric == "MONOCHROME1")
     with tempfile.SpooledTemporaryFile(max_size=WAITING_MEMORY, dir=os.fspath(directory)) as waiting:
         for frame in decode_frames(clip):
-            low, high = min(low, int(frame.min())), max(high, int(frame.max()))
-            small = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
-            shape, dtype = small.shape, small.dtype
+            stretch.see(frame)
+            small = shrunk(frame, size)
             with naming(directory):
                 waiting.write(small.tobytes())
         waiting.seek(0)
-        # Divided before it is multiplied, as the reference does: so the maximum becomes 255 and not 254.99.
-        span = np.float32(max(high - low, 1))
-        length = int(np.prod(shape)) * dtype.itemsize
-        while data := waiting.read(length):
-            small = np.frombuffer(data, dtype).reshape(shape)
-            stretched = ((small.astype(np.float32) - np.float32(low)) / span * np.float32(255)).astype(np.uint8)
-            if clip.photometric == "MONOCHROME1":
-                stretched = 255 - stretched
-            yield stretched if stretched.ndim == 3 else np.repeat(stretched[..., None], 3, axis=2)
+        while data := waiting.read(small.nbytes):
+            yield stretch.apply(np.frombuffer(data, small.dtype).reshape(small.shape))
 
 
 # --- one folder -------------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 """The frames of a DICOM file, one at a time, as pydicom's `pixel_array` has them."""
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.pixels.utils import as_pixel_options
@@ -16,6 +16,7 @@ from pydicom.pixels.utils import as_pixel_options
 from ..core.files import FULL
 from ..core.names import one_line
 from .header import Clip, Unreadable, frame_bytes, same_size
+from .places import places
 from .source import open_data_set, pixel_element
 from .streams import stream_frames
 from .syntaxes import BY_PLUGIN, JPEG, JPEG_LS, LOSSLESS_JPEG, SAMPLES, VIDEO
@@ -24,24 +25,23 @@ _PLUGIN = "imagecodecs"
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of JPEG, start of frame
 
 
-def decode_frames(clip: Clip) -> Iterator[NDArray[Any]]:
-    """Yield every frame of the clip, one at a time, with the colours of pydicom's `pixel_array`.
+def decode_frames(clip: Clip, indices: Sequence[int] | None = None) -> Iterator[NDArray[Any]]:
+    """Yield the frames `indices` (ascending, each once; None: all), one at a time, as pydicom's `pixel_array` has them.
 
     Colour (YBR and palettes turned into RGB) is [rows, columns, 3], grey [rows, columns]; uint8,
-    uint16 or int16. MONOCHROME1 is not inverted here: its values are, once they are stretched.
-    Raises `Unreadable` where a frame cannot be decoded or their number is not NumberOfFrames, `OSError` where there
-    is no room for a video stream in the directory of temporary files.
+    uint16 or int16. MONOCHROME1 is not inverted here: its values are, once they are stretched. What lies between the
+    frames is not decoded, unless it is a video stream's, and not judged.
+    Raises `Unreadable` where a frame cannot be decoded or the number of frames is seen not to be NumberOfFrames,
+    `OSError` where there is no room for a video stream in the directory of temporary files.
     """
-    count = 0
+    wanted = range(clip.number_of_frames) if indices is None else indices
+    done = 0
     try:
-        with contextlib.closing(_decoded(clip)) as decoded:
-            for frame in decoded:
+        with contextlib.closing(_decoded(clip, wanted)) as decoded:
+            for done, frame in enumerate(decoded):
                 if clip.photometric == "PALETTE COLOR":
                     frame = apply_color_lut(frame, clip.dataset)[..., :3]  # noqa: PLW2901
-                same_size(count, frame.shape[0], frame.shape[1], clip)
-                count += 1
-                if count > clip.number_of_frames:
-                    break
+                same_size(wanted[done], frame.shape[0], frame.shape[1], clip)
                 dtype = np.dtype(np.int16) if frame.dtype == np.int8 else frame.dtype.newbyteorder("=")
                 yield np.ascontiguousarray(frame, dtype)
     except OSError as error:
@@ -51,14 +51,11 @@ def decode_frames(clip: Clip) -> Iterator[NDArray[Any]]:
     except Unreadable:
         raise
     except Exception as error:  # a decoder raises whatever a broken byte leads it to
-        raise Unreadable(f"frame {count} cannot be decoded: {one_line(error)}") from error
-    if count != clip.number_of_frames:
-        more = "more" if count > clip.number_of_frames else f"only {count}"
-        raise Unreadable(f"NumberOfFrames is {clip.number_of_frames}, the file holds {more}")
+        raise Unreadable(f"frame {wanted[done]} cannot be decoded: {one_line(error)}") from error
 
 
-def _decoded(clip: Clip) -> Generator[NDArray[Any]]:
-    """The frames as their decoder gives them, palettes not applied."""
+def _decoded(clip: Clip, wanted: Sequence[int]) -> Generator[NDArray[Any]]:
+    """The frames `wanted` as their decoder gives them, palettes not applied."""
     syntax = uid.UID(clip.transfer_syntax)
     with open_data_set(clip.path) as (file, _):
         vr, length = pixel_element(file, clip.pixel_offset, syntax.is_little_endian)
@@ -73,15 +70,13 @@ def _decoded(clip: Clip) -> Generator[NDArray[Any]]:
         )
         if length is not None:
             _right_amount(clip, length)
-            yield from _native_frames(clip, file, options)
+            yield from _native_frames(clip, file, options, wanted)
         elif syntax in VIDEO:
-            yield from stream_frames(clip, file)
+            yield from stream_frames(clip, file, wanted)
         elif syntax in JPEG:
-            yield from _jpeg_frames(clip, file)
+            yield from _jpeg_frames(clip, file, wanted)
         else:
-            plugin = _PLUGIN if syntax in BY_PLUGIN else ""
-            for frame, _ in get_decoder(syntax).iter_array(file, decoding_plugin=plugin, **options):
-                yield frame
+            yield from _other_frames(clip, file, options, wanted)
 
 
 def _right_amount(clip: Clip, held: int) -> None:
@@ -100,21 +95,24 @@ def _right_amount(clip: Clip, held: int) -> None:
         raise Unreadable(f"the header promises {promised} bytes of pixels, the file holds {held}")
 
 
-def _native_frames(clip: Clip, file: BinaryIO, options: dict[str, Any]) -> Iterator[NDArray[Any]]:
-    """The uncompressed frames of `file`, which stands where they begin."""
+def _native_frames(
+    clip: Clip, file: BinaryIO, options: dict[str, Any], wanted: Sequence[int]
+) -> Iterator[NDArray[Any]]:
+    """The uncompressed frames `wanted` of `file`, which stands where the first one begins."""
     decoder = get_decoder(clip.transfer_syntax)
     start = file.tell()
-    for index in range(clip.number_of_frames):
+    for index in wanted:
         file.seek(start)
         # Not pydicom's iter_array: from the second frame on it has forgotten that YBR_FULL_422 is subsampled.
         yield decoder.as_array(file, index=index, **options)[0]
 
 
-def _jpeg_frames(clip: Clip, file: BinaryIO) -> Iterator[NDArray[Any]]:
+def _jpeg_frames(clip: Clip, file: BinaryIO, wanted: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Decode JPEG (baseline, extended, lossless) with libjpeg-turbo, straight to RGB where it can."""
     signed = clip.dataset.get("PixelRepresentation", 0) == 1
     lossless = clip.transfer_syntax in LOSSLESS_JPEG
-    for number, data in enumerate(_encapsulated_frames(clip, file)):
+    for number, data in zip(wanted, _encapsulated_frames(clip, file, wanted), strict=True):
+        _check_whole(data)
         rows, columns, colour = _jpeg_header(data, clip.photometric)
         same_size(number, rows, columns, clip)  # before anything is allocated for it
         if SAMPLES[clip.photometric] == 1:
@@ -130,23 +128,29 @@ def _jpeg_frames(clip: Clip, file: BinaryIO) -> Iterator[NDArray[Any]]:
         yield frame
 
 
-def _encapsulated_frames(clip: Clip, file: BinaryIO) -> Iterator[bytes]:
-    """The compressed frames, read from the file one at a time."""
-    offsets = clip.dataset.get("ExtendedOffsetTable")
-    lengths = clip.dataset.get("ExtendedOffsetTableLengths")
-    for frame in generate_frames(
-        file,
-        number_of_frames=clip.number_of_frames,
-        extended_offsets=(offsets, lengths) if offsets and lengths else None,
-    ):
-        yield _whole(frame)
+def _other_frames(clip: Clip, file: BinaryIO, options: dict[str, Any], wanted: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """Decode RLE by pydicom, JPEG-LS and JPEG 2000 by the plugin below."""
+    syntax = uid.UID(clip.transfer_syntax)
+    decoder, plugin = get_decoder(syntax), _PLUGIN if syntax in BY_PLUGIN else ""
+    alone = {name: value for name, value in options.items() if name != "extended_offsets"} | {"number_of_frames": 1}
+    for data in _encapsulated_frames(clip, file, wanted):
+        yield next(decoder.iter_array(encapsulate([data], has_bot=False), decoding_plugin=plugin, **alone))[0]
 
 
-def _whole(frame: bytes) -> bytes:
-    """The compressed frame. Raises `Unreadable` if it lacks the end mark of the JPEG family: decoders paint over it."""
+def _encapsulated_frames(clip: Clip, file: BinaryIO, wanted: Sequence[int]) -> Iterator[bytes]:
+    """The compressed frames `wanted`, read from the file one at a time."""
+    for fragments in places(clip, file, wanted):
+        pieces = []
+        for position, length in fragments:
+            file.seek(position)
+            pieces.append(file.read(length))
+        yield b"".join(pieces)
+
+
+def _check_whole(frame: bytes) -> None:
+    """Raise `Unreadable` if a compressed frame lacks the end mark of the JPEG family: decoders paint over it."""
     if frame.rfind(b"\xff\xd9") < 0:
         raise Unreadable("the file ends within a frame")
-    return frame
 
 
 def _jpeg_header(data: bytes, photometric: str) -> tuple[int, int, str | None]:
@@ -209,10 +213,11 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     size = _codestream_size(src)
     if size and size != (runner.rows, runner.columns):  # before anything is allocated for it
         raise Unreadable("is {} x {}, the header says {} x {}".format(*size, runner.rows, runner.columns))
+    _check_whole(src)
     if runner.transfer_syntax in JPEG_LS:
-        frame = imagecodecs.jpegls_decode(_whole(src))
+        frame = imagecodecs.jpegls_decode(src)
     else:
-        frame = imagecodecs.jpeg2k_decode(_whole(src))
+        frame = imagecodecs.jpeg2k_decode(src)
         if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):  # OpenJPEG has undone it
             runner.set_option("photometric_interpretation", "RGB")
     runner.set_option("planar_configuration", 0)

@@ -350,3 +350,10 @@ def same_size(number: int, rows: int, columns: int, clip: Clip) -> None:
     """Raise `Unreadable` unless frame `number` has the size that the header says."""
     if (rows, columns) != (clip.rows, clip.columns):
         raise Unreadable(f"frame {number} is {rows} x {columns}, the header says {clip.rows} x {clip.columns}")
+
+
+def check_number(clip: Clip, found: int) -> None:
+    """Raise `Unreadable` unless the file holds as many frames as the header says; `found` beyond that means more."""
+    if found != clip.number_of_frames:
+        more = "more" if found > clip.number_of_frames else f"only {found}"
+        raise Unreadable(f"NumberOfFrames is {clip.number_of_frames}, the file holds {more}")

@@ -1,19 +1,21 @@
 """Video streams in DICOM (MPEG-2, H.264, HEVC: transfer syntaxes .4.100 to .4.108), decoded by the ffmpeg program."""
 
+import itertools
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, BinaryIO
 
 import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import parse_basic_offsets, parse_fragments
+from pydicom.encaps import parse_basic_offsets
 
 from ..core.names import one_line
 from ..core.workers import program
-from .header import Clip, Unreadable, frame_rate, same_size
+from .header import Clip, Unreadable, check_number, frame_rate, same_size
+from .places import fragments
 from .source import PIECE
 
 # What a stream may be. Without these lists a file could have ffmpeg read others that its content names.
@@ -24,13 +26,17 @@ RATE_TOLERANCE = 0.02  # of the header's rate: 29.97 frames a second are often c
 _WHERE = r"(?:\[\S+ @ 0x[0-9a-f]+\] )*"  # which part of ffmpeg says something
 
 
-def stream_frames(clip: Clip, file: BinaryIO) -> Iterator[NDArray[Any]]:
-    """Yield the frames of the video stream in `file`, which stands where its pixel data begins: RGB uint8 [.., .., 3].
+def stream_frames(clip: Clip, file: BinaryIO, wanted: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """Yield frames of the video stream in `file`, which stands where its pixel data begins: RGB uint8 [.., .., 3].
 
-    Interlaced frames are deinterlaced; there are as many as before. Raises `Unreadable` where the stream cannot be
+    The stream is decoded up to the last frame of `wanted`, which ascends. Interlaced frames are deinterlaced; there are
+    as many as before. Raises `Unreadable` where the stream cannot be
     decoded, or its frames or rate are not those that the header states; `OSError` if the directory of temporary files
     is full. ffmpeg ends with the generator, and with this process.
     """
+    end = wanted[-1] + 1
+    if end == clip.number_of_frames:
+        end += 1  # to see that there is none
     with tempfile.TemporaryFile() as stream, tempfile.TemporaryFile() as said:
         _copy_stream(file, stream)
         command = [
@@ -43,27 +49,34 @@ def stream_frames(clip: Clip, file: BinaryIO) -> Iterator[NDArray[Any]]:
         ]  # fmt: skip
         with program(command, stdin=stream, stdout=subprocess.PIPE, stderr=said) as process:
             assert process.stdout is not None
+            count = 0
             try:
-                yield from _pictures(process.stdout, clip)
+                for picture in itertools.islice(_pictures(process.stdout, clip), end):
+                    count += 1
+                    if count - 1 in wanted:
+                        yield picture
             except BaseException:  # GeneratorExit among them
                 process.kill()
                 raise
+            if count == end:
+                process.kill()
         said.seek(0)
-        _judge(said.read().decode(errors="replace").splitlines(), process.returncode, clip)
+        _judge(said.read().decode(errors="replace").splitlines(), 0 if count == end else process.returncode, clip)
+    if count < end or end > clip.number_of_frames:
+        check_number(clip, count)
 
 
 def _copy_stream(file: BinaryIO, stream: IO[bytes]) -> None:
     """Write the stream, which lies in `file` in one or more fragments, to `stream`: ffmpeg has to seek in it."""
     parse_basic_offsets(file)
-    for offset in parse_fragments(file)[1]:
-        file.seek(offset + 4)
-        left = int.from_bytes(file.read(4), "little")
+    for position, left in list(fragments(file, file.tell())):
+        file.seek(position)
         while left:
             piece = file.read(min(left, PIECE))
             if not piece:
                 raise Unreadable("the file ends within its video stream")
             stream.write(piece)
-            left -= len(piece)
+            left -= len(piece)  # noqa: PLW2901
     stream.flush()
     stream.seek(0)
 

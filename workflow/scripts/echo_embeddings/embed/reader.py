@@ -30,15 +30,21 @@ class Reader:
 
     def read(self, row: Row) -> NDArray[np.uint8] | Failure:
         """A clip's frames as the recipe shows them, [clips_per_video * num_frames, height, width, 3]; or why not."""
-        frames = row.frames or 0
-        wanted = sampling.sample(frames, self.num_frames, self.recipe, row.fps).flatten().tolist()
+        wanted = sampling.sample(row.frames or 0, self.num_frames, self.recipe, row.fps).flatten().tolist()
         try:
             overview = masks.overview(self.recipe, row)
-            read = video.read(self.tree / row.mp4, wanted + overview, frames, row.mp4_blake2b)
-            read = masks.squeeze(read, self.resolution)
+            read = self.frames(row, wanted + overview)
             return masks.show(read[: len(wanted)], self.recipe, read[len(wanted) :], row)
         except (video.VideoError, masks.NoSectorError, OSError) as error:
             return Failure(one_line(error))
+
+    def frames(self, row: Row, indices: list[int]) -> NDArray[np.uint8]:
+        """The frames `indices` (any order, repeats allowed) of a clip, uint8 [n, size, size, 3], before any mask.
+
+        Raises `VideoError` or `OSError`.
+        """
+        read = video.read(self.tree / row.mp4, indices, row.frames or 0, row.mp4_blake2b)
+        return masks.squeeze(read, self.resolution)
 
 
 class SharedMemory:

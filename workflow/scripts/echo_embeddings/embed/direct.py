@@ -1,0 +1,49 @@
+"""One DICOM to the frames that the encoder sees, without an MP4. Processes that decode import this, and not torch."""
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..convert.pictures import Stretch, shrunk
+from ..core.manifest import Row
+from ..core.names import decode_name
+from ..core.workers import Failure
+from ..dicom.frames import decode_frames
+from ..dicom.header import Clip, Skip, Unreadable, check_clip, check_number, read_header
+from .reader import Reader
+
+
+class DicomReader(Reader):
+    """Reads from the DICOM files below `tree` what the encoder sees; a row's `path` says where, and `frames` how many.
+
+    Only the frames that are shown are decoded, and stretched from their own extremes to 0..255. Of more than 8 bits,
+    where a few frames say little of a clip's extremes, all are decoded, and the stretch is that of the conversion.
+    """
+
+    def read(self, row: Row) -> NDArray[np.uint8] | Failure:
+        """As of a video; what cannot be converted fails for the same reason, as far as it is decoded."""
+        try:
+            return super().read(row)
+        except (Skip, Unreadable) as reason:
+            return Failure(str(reason))
+
+    def frames(self, row: Row, indices: list[int]) -> NDArray[np.uint8]:
+        """As of a video. Raises `Skip`, `Unreadable` or `OSError`."""
+        path = os.path.join(self.tree, decode_name(row.path))
+        clip = check_clip(path, *read_header(path), ())
+        check_number(clip, row.frames or 0)
+        wanted = sorted(set(indices))
+        decode = list(range(clip.number_of_frames)) if _is_deep(clip) else wanted
+        stretch, small = Stretch(inverted=clip.photometric == "MONOCHROME1"), {}
+        for i, frame in zip(decode, decode_frames(clip, decode), strict=True):
+            stretch.see(frame)
+            if i in wanted:
+                small[i] = shrunk(frame, self.resolution)
+        shown = {i: stretch.apply(frame) for i, frame in small.items()}
+        return np.stack([shown[i] for i in indices])
+
+
+def _is_deep(clip: Clip) -> bool:
+    """Whether pixels may have more than 8 bits; a palette's entries may."""
+    return bool(clip.dataset.BitsAllocated > 8 or clip.photometric == "PALETTE COLOR")
