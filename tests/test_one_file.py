@@ -19,9 +19,11 @@ from pydicom.data import get_testdata_file
 from echo_embeddings import UserError, embed_file, load_model, write_vectors
 from echo_embeddings.collection.folders import find_folders
 from echo_embeddings.collection.kinds import DICOM, VIDEO
+from echo_embeddings.convert.folder import _small_frames
 from echo_embeddings.convert.probe import probe_folder
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.layout import Layout
+from echo_embeddings.dicom.header import check_clip, read_header
 from echo_embeddings.embed import inference, one_file
 from echo_embeddings.embed.reader import Reader
 from echo_embeddings.encoders.vjepa import Encoder
@@ -105,6 +107,37 @@ def workflows(path, name, top):
     # `run` knows the place of one model's results.
     (vector,) = run(EmbedPaths(tree, Path("tiny.pt"), layout), dataclasses.replace(model, name="tiny")).values()
     return vector
+
+
+def test_a_direct_model_is_fed_with_the_frames_as_they_are(top):
+    model = load_model("vitl-direct", device="cpu")
+    made = model.embed_one("clip.dcm")
+    # The conversion's frames before the codec; the sampled ones have the extremes of the whole clip.
+    clip = check_clip("clip.dcm", *read_header("clip.dcm"), ())
+    frames = np.stack(list(_small_frames(clip, SIZE, Path(tempfile.gettempdir()))))[made.indices[0]]
+    expected = model._forward(torch.from_numpy(frames))
+    assert (made.vector - expected).norm() / expected.norm() < 1e-6
+    assert (made.vector - embed_file("clip.dcm", "vitl", device="cpu")).norm() / expected.norm() > 1e-3  # of the codec
+    letterboxed = embed_file("clip.dcm", "header-direct", device="cpu")
+    usual = embed_file("clip.dcm", "header", device="cpu")
+    assert 0 < (letterboxed - usual).norm() / usual.norm() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("clip.mp4", "clip.mp4: model vitl-direct is fed with DICOM; take vitl for videos"),
+        ("still.dcm", "still.dcm: no clip: single frame"),
+        ("cut.dcm", "cut.dcm: "),
+        ("notes.txt", "notes.txt: no clip: not DICOM"),
+        ("ct.dcm", "ct.dcm: no clip: modality CT"),
+        ("none.dcm", "none.dcm: no such file"),
+    ],
+)
+def test_what_a_direct_model_cannot_embed_is_one_line(top, path, words):
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        embed_file(path, "vitl-direct", device="cpu")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("model", ["vitl", "header"])

@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,7 +27,7 @@ from ..core.errors import UserError
 from ..core.files import PART, blake2b_of, naming, part_of
 from ..core.keys import Key
 from ..core.layout import Layout
-from ..core.manifest import CONVERTED, FAILED, SKIPPED, Row
+from ..core.manifest import CONVERTED, FAILED, READABLE, SKIPPED, Row
 from ..core.names import decode_name, encode_name
 from ..core.progress import Progress
 from ..core.settings import ConvertSettings
@@ -58,6 +58,31 @@ def convert_file(
     hashes of the header's identifiers. Whatever is wrong with the file ends in the row's reason. Raises `OSError` for
     what is wrong with the output (a full disk, say).
     """
+
+    def write(clip: Clip, stated_fps: float | None) -> dict[str, Any]:
+        fps = (stated_fps or FPS) if settings.fps == "source" else settings.fps
+        return _write_mp4(clip, target, settings, float(fps), mark)
+
+    return _row(source, path, CONVERTED, settings.modalities, key, write)
+
+
+def read_row(source: str, path: str, modalities: tuple[str, ...]) -> Row:
+    """The row of the file at `source` by its header alone: `readable` if it is a clip; `path` is its name there."""
+    return _row(source, path, READABLE, modalities, None, lambda clip, _: {"frames": clip.number_of_frames})
+
+
+def _row(
+    source: str,
+    path: str,
+    done: str,
+    modalities: tuple[str, ...],
+    key: Key | None,
+    use: Callable[[Clip, float | None], dict[str, Any]],
+) -> Row:
+    """The row of a file, which has the status `done` if it is a clip and `use` does not fail with it.
+
+    `use` gets the clip and the rate that the header states, and returns what else the manifest says, by column.
+    """
     try:
         status = os.stat(source)
     except OSError as error:
@@ -66,9 +91,7 @@ def convert_file(
     try:
         dataset, offset = read_header(source)
         facts |= describe_header(dataset) | ids.hashed(dataset, key)
-        clip = check_clip(source, dataset, offset, settings.modalities)
-        fps = (facts.get("fps") or FPS) if settings.fps == "source" else settings.fps
-        facts |= _write_mp4(clip, target, settings, float(fps), mark)
+        facts |= use(check_clip(source, dataset, offset, modalities), facts.get("fps"))
     except Skip as reason:
         return Row(path, "", SKIPPED, str(reason), **facts)
     except (Unreadable, video.VideoError) as reason:
@@ -78,7 +101,7 @@ def convert_file(
             raise
         why = f"its MP4 cannot be called as it would be: {error.strerror}; rename the DICOM"
         return Row(path, "", FAILED, why, **facts)
-    return Row(path, mp4_name(decode_name(path)), CONVERTED, "", **facts)
+    return Row(path, mp4_name(decode_name(path)), done, "", **facts)
 
 
 def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float, mark: str) -> dict[str, Any]:

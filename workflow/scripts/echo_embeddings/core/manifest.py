@@ -13,6 +13,7 @@ from .files import atomic_write
 from .names import one_line
 
 CONVERTED, SKIPPED, FAILED = "converted", "skipped", "failed"
+READABLE = "readable"  # by its header: a clip that is not converted
 FPS = (1, 1000)  # frames a second, from least to most: no echo is slower or faster
 DEINTERLACED = "deinterlaced"  # what the reason says of an MP4 that is read so
 

@@ -21,6 +21,7 @@ class Recipe:
     mask: str = "none"  # one of `MASKS`
     aspect: str = "squeezed"  # or "letterboxed": the DICOM's, with black beside or above and below
     crop: bool = True  # short side to 256/224 of the resolution and the centre of that; else all of the picture
+    source: str = field(default="mp4", metadata={"neutral": "mp4"})  # or "dicom": the sampled frames, without an MP4
 
     def says(self, num_frames: int, resolution: int) -> str:
         """What is done to a clip, in words."""
@@ -38,9 +39,10 @@ class Recipe:
             else f"all of the picture to {resolution} x {resolution}, bilinear"
         )
         masked = {"none": "", "echojepa-boxes": "; EchoJEPA's boxes black", "sector": "; black outside the sector"}
+        source = "straight from the DICOM: " if self.source == "dicom" else ""
         return (
-            f"{parts}{how}{short if self.sampling in ('rate', 'stride') else ''}; {self.aspect}{masked[self.mask]}; "
-            f"{pixels}; ImageNet's mean and standard deviation; mean over all tokens"
+            f"{source}{parts}{how}{short if self.sampling in ('rate', 'stride') else ''}; "
+            f"{self.aspect}{masked[self.mask]}; {pixels}; ImageNet's mean and standard deviation; mean over all tokens"
         )
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import fingerprint
@@ -16,6 +16,7 @@ EMBED_VERSION = 1
 PROBE_VERSION = 3  # of the manifests of videos that were there already, which cost a look at each file
 QC_VERSION = 2  # of the pages: what they say or how they look
 
+DIRECT = "-direct"  # what ends the name of a model that is fed straight from DICOM
 CPU_BATCH = 4  # clips; more are no faster on a CPU, and take more of its memory
 
 
@@ -168,6 +169,11 @@ def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], 
         family=entry["family"],
         recipe=recipes(config)[entry["recipe"]],
     )
+
+
+def direct(model: Model) -> Model:
+    """The twin of `model` that is fed with the frames of the DICOM themselves."""
+    return replace(model, name=model.name + DIRECT, recipe=replace(model.recipe, source="dicom"))
 
 
 def recipes(config: Mapping[str, Any]) -> dict[str, Recipe]:

@@ -1,7 +1,8 @@
 """One file, one call: a DICOM or a video to its vector, by the workflow's own conversion, sampling and encoder.
 
 Nothing below results/ is read or written. A DICOM goes through an MP4 in the directory for temporary files, which is
-deleted in every case: the vector depends on what the codec does to the pixels.
+deleted in every case: the vector depends on what the codec does to the pixels. Models whose names end with `-direct`
+are fed with the frames of the DICOM themselves.
 """
 
 import contextlib
@@ -20,17 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..collection.kinds import VIDEOS, is_video, mp4_name
-from ..convert.folder import convert_file
+from ..convert.folder import convert_file, read_row
 from ..convert.probe import probe_file
 from ..core import configuration, registry, settings
 from ..core.errors import UserError
-from ..core.manifest import CONVERTED, SKIPPED, Row
-from ..core.names import one_line
-from ..core.settings import ConvertSettings, Model
+from ..core.manifest import CONVERTED, READABLE, SKIPPED, Row
+from ..core.names import encode_name, one_line
+from ..core.settings import DIRECT, ConvertSettings, Model
 from ..core.workers import Failure
 from ..encoders.checkpoint import load as load_encoder
 from ..encoders.vjepa import Encoder
 from . import inference, sampling
+from .direct import DicomReader
 from .reader import Reader
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -90,9 +92,15 @@ class Embedder:
         """The file's row, and what the encoder sees of it. Raises `UserError`; `OSError` if no MP4 can be written."""
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file")
+        top, name = os.path.split(path)
+        direct = self.model.recipe.source == "dicom"
+        if direct and is_video(path):
+            usual = self.model.name.removesuffix(DIRECT)
+            raise UserError(f"{path}: model {self.model.name} is fed with DICOM; take {usual} for videos")
         try:
+            if direct:
+                return self._frames(path, Path(top), read_row(path, encode_name(name), self._convert.modalities))
             if is_video(path):
-                top, name = os.path.split(path)
                 return self._frames(path, Path(top), probe_file(top, name))
             with tempfile.TemporaryDirectory() as directory:
                 target = Path(directory, mp4_name(DICOM))
@@ -103,12 +111,13 @@ class Embedder:
             raise UserError(f"{path}: cannot be read: {type(error).__name__}: {one_line(error)[:200]}") from error
 
     def _frames(self, path: str, tree: Path, row: Row) -> tuple[Row, NDArray[np.uint8]]:
-        """The row, and what the encoder sees of the video that it has below `tree`; `path` is for messages."""
+        """The row, and what the encoder sees of the file that it has below `tree`; `path` is for messages."""
         if row.status == SKIPPED:
             raise UserError(f"{path}: no clip: {row.reason}; {CLIP}")
-        if row.status != CONVERTED:
+        if row.status not in (CONVERTED, READABLE):
             raise UserError(f"{path}: {row.reason}; look at the file, or take a whole copy of it")
-        frames = Reader(tree, self.model.num_frames, self.model.recipe, self.model.resolution).read(row)
+        reader = DicomReader if self.model.recipe.source == "dicom" else Reader
+        frames = reader(tree, self.model.num_frames, self.model.recipe, self.model.resolution).read(row)
         if isinstance(frames, Failure):
             raise UserError(
                 f"{path}: cannot be shown as recipe {self.model.recipe.name} asks: {frames}; look at the file"
@@ -135,6 +144,9 @@ def load_model(
 ) -> Embedder:
     """Load a model of the registry, to embed files with it: `load_model("vitl").embed("clip.dcm")`.
 
+    `load_model("vitl-direct")` is the same encoder, fed with the frames of the DICOM and not with those of its MP4.
+    Only the sampled frames are decoded, and there is no error of a codec. Do not mix its vectors with those of "vitl".
+
     `device` is "cuda", which is torch's current GPU whoever else uses it, or "cpu"; by default "cuda" where torch sees
     a GPU and "cpu" where it does not, and the result's `device` says which. `config` is a configuration file of the
     workflow, or its content as a nested dict; by default the configuration that a run in the current directory has.
@@ -146,16 +158,18 @@ def load_model(
     """
     keys = _keys(config)
     models = configuration.check(keys, data=False)
-    if name not in models:
+    entry = name if name in models else name.removesuffix(DIRECT)
+    if entry not in models:
         raise UserError(f"model {registry.unknown(name, models, registry.path(keys['models_file']))}")
-    path = registry.place(keys, models[name]) if checkpoint is None else Path(checkpoint)
+    path = registry.place(keys, models[entry]) if checkpoint is None else Path(checkpoint)
     if not path.is_file():
         raise UserError(
-            f"model {name}: no checkpoint {path}; get it ({registry.origin(models[name])}), "
+            f"model {name}: no checkpoint {path}; get it ({registry.origin(models[entry])}), "
             "or say where it is: weights_dir, checkpoints or the option checkpoint"
         )
     place = _device(device)
-    model = settings.model(keys, models, name)
+    model = settings.model(keys, models, entry)
+    model = model if entry == name else settings.direct(model)
     encoder = load_encoder(path, name, model.constructor, model.embed_dim, model.entry, model.family)
     with _in_memory(name, place):
         encoder.to(place, inference.DTYPES[model.precision])
