@@ -50,7 +50,7 @@ def run(collection: Collection, weights: Path, layout: Layout, limit: int = 0) -
     before, computed = mp4s(layout), 0
     for unit in collection.units().values():
         convert(collection, unit, layout, limit)
-        compute = ComputeOptions("cpu", batch_size=16, auto=False, num_workers=0, threads=1, save_every=100)
+        compute = ComputeOptions("cpu", batch_size=16, num_workers=0, threads=1, save_every=100)
         tree = collection.tree(unit, layout, SIZE)
         embed_folder(unit, MODEL, weights, tree, layout, compute, max_failed_fraction=1.0)
         counts = json.loads(layout.run_record("tiny", unit.name).read_text())["counts"]

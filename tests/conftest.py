@@ -33,6 +33,11 @@ from testing.embedding import EmbedPaths, write_weights
 from testing.qc import Collection
 
 
+def pytest_xdist_auto_num_workers():
+    """One process more than cores, four at most: many tests wait for other processes most of their time."""
+    return min(4, len(os.sched_getaffinity(0)) + 1)
+
+
 def pytest_collection_modifyitems(items):
     """Tests that run the workflow come first: they are long, and processes without work take over the rest."""
     items.sort(key=lambda item: "finished" not in item.fixturenames)
