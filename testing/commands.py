@@ -1,11 +1,15 @@
 """The workflow and its commands as a user runs them, each in a process of its own."""
 
+import contextlib
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from echo_embeddings.tools import cli
 
 from . import REPOSITORY
 
@@ -29,6 +33,14 @@ def run_command(*arguments: str | Path, environment: dict[str, str] | None = Non
     """The command `echo-embeddings` as a user runs it."""
     command = [sys.executable, "-m", "echo_embeddings.tools.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def call_command(*arguments: str | Path) -> subprocess.CompletedProcess:
+    """The same within this process, which spares the start of another."""
+    command, said, wrong = list(map(str, arguments)), io.StringIO(), io.StringIO()
+    with contextlib.chdir(os.getcwd()), contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
+        status = cli.main(command)
+    return subprocess.CompletedProcess(command, status, said.getvalue(), wrong.getvalue())
 
 
 def run_demo(directory, *arguments, change=None, snakefile="workflow/Snakefile"):

@@ -14,18 +14,19 @@ from echo_embeddings.collection.folders import find_folders
 from echo_embeddings.core import configuration
 from echo_embeddings.tools import collection_checks, doctor, estimate, machine
 from testing import REPOSITORY
-from testing.commands import run_command, run_snakemake
+from testing.commands import call_command, run_command, run_snakemake
 from testing.units import collection_of, write_clips
 
 
 def ask(directory, change=None, environment=None):
-    """What it prints for the demo, with `change` laid over its configuration, and whether it found it in order."""
+    """What it prints for the demo, with `change` laid over its configuration; with an `environment`, as a process."""
     files = [str(REPOSITORY / "config/demo.yaml")]
     if change:
         path = directory.parent / f"change-{os.getpid()}.yaml"  # pytest's processes share the finished demo
         path.write_text(yaml.safe_dump(change))
         files.append(str(path))
-    done = run_command("doctor", "--directory", directory, "--configfile", *files, environment=environment)
+    command = ("doctor", "--directory", directory, "--configfile", *files)
+    done = run_command(*command, environment=environment) if environment else call_command(*command)
     assert done.stderr == ""
     assert done.returncode == (not done.stdout.endswith("ready to run\n"))
     return done.stdout
@@ -36,7 +37,7 @@ def lines(said, level):
 
 
 def test_a_demo_that_is_in_order(finished):
-    said = ask(finished)
+    said = ask(finished, environment=dict(os.environ))
     assert lines(said, "red") == []
     assert said.endswith("ready to run\n")
     assert re.search(r"green  locks +keep two jobs from one folder below .*/results", said)
