@@ -14,7 +14,18 @@ import time
 from benchmarks.common import REPOSITORY
 
 SECONDS = 600
-TESTS = ["pytest", "-n", "0", "-q", "-rs", "-m", "gpu", "tests/test_gpu.py", "tests/test_cards.py"]
+TESTS = [
+    "pytest",
+    "-n",
+    "0",
+    "-q",
+    "-rs",
+    "-m",
+    "gpu",
+    "tests/test_gpu.py",
+    "tests/test_cards.py",
+    "tests/test_one_file.py",
+]
 STEPS = [
     ["benchmarks.encoder", "--models", "vitl"],
     ["benchmarks.embed", "run", "--reference-clips", "1280"],

@@ -180,3 +180,17 @@ def test_where_compiling_does_not_work_it_goes_on_without(frames, expected, monk
     assert "torch.compile does not work here, going on without: " in capsys.readouterr().out
     assert ((vectors - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
     torch._dynamo.reset()
+
+
+def test_where_compiling_cannot_even_begin_it_goes_on_without(frames, expected, capsys):
+    encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
+
+    def refuses(**_):
+        raise FileNotFoundError(2, "No such file or directory", "/no/such/cache")
+
+    encoder.blocks[0].compile = refuses
+    extractor = new(encoder, 6, compiled=True)
+    vectors, _ = run(extractor, frames)
+    assert not extractor.compiled
+    assert "torch.compile does not work here, going on without: " in capsys.readouterr().out
+    torch.testing.assert_close(vectors, expected, rtol=1e-5, atol=1e-5)

@@ -98,12 +98,8 @@ class Extractor:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead = ahead(device)
         self.batch_size = batch_size
-        self.compiled = self._has_compiled_code = compiled
+        self.compiled = self._has_compiled_code = compiled and self._compile()
         self.waited = 0.0  # seconds, for clips
-        if compiled:  # what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing
-            for block in encoder.blocks:
-                block.compile(dynamic=False)
-            self._prepare = torch.compile(preprocessing.preprocess, dynamic=False)
 
     def run(self, clips: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[list[int], Pooled]]:
         """Yield indices of clips and what is kept of these clips, in main memory, in the order of `clips`.
@@ -130,6 +126,20 @@ class Extractor:
     def in_flight(self) -> int:
         """How many clips may be computed and not yielded yet."""
         return self.batch_size * (1 + self._ahead)
+
+    def _compile(self) -> bool:
+        """Compile what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing.
+
+        The first full batch waits for it. Returns False where torch cannot even begin, for want of a directory, say.
+        """
+        try:
+            for block in self._encoder.blocks:
+                block.compile(dynamic=False)
+            self._prepare = torch.compile(preprocessing.preprocess, dynamic=False)
+        except (OSError, RuntimeError) as error:
+            print(f"torch.compile does not work here, going on without: {one_line(error)[:300]}", flush=True)
+            return False
+        return True
 
     def _timed(self, clips: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
         """The clips; the time that they keep waiting is added to `waited`."""

@@ -1,8 +1,8 @@
 """One file, one call: a DICOM or a video to its vector, by the workflow's own conversion, sampling and encoder.
 
 Nothing below results/ is read or written. A DICOM goes through an MP4 in the directory for temporary files, which is
-deleted in every case: the vector depends on what the codec does to the pixels. Models whose names end with `-direct`
-are fed with the frames of the DICOM themselves.
+deleted unless the process is killed: the vector depends on what the codec does to the pixels. Models whose names end
+with `-direct` are fed with the frames of the DICOM themselves.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ class Embedder:
         if isinstance(paths, str | os.PathLike):
             return self.embed_one(paths).vector
         vectors = [self.embed_one(path).vector for path in paths]
-        return torch.stack(vectors) if vectors else torch.empty(0, self.model.embed_dim)
+        return torch.stack(vectors) if vectors else torch.empty(0, self.model.embed_dim, dtype=torch.float32)
 
     def embed_one(self, path: str | os.PathLike[str]) -> Embedded:
         """The vector of one file, with the frames that it was made of; otherwise as `embed`."""
@@ -149,7 +149,7 @@ def load_model(
 
     `device` is "cuda", which is torch's current GPU whoever else uses it, or "cpu"; by default "cuda" where torch sees
     a GPU and "cpu" where it does not, and the result's `device` says which. `config` is a configuration file of the
-    workflow, or its content as a nested dict; by default the configuration that a run in the current directory has.
+    workflow, or a nested dict, which is then all of it; by default the configuration of a run in the current directory.
     It says what decides a vector (the registry, `convert`, `embed.num_frames`, `embed.precision`) and where the
     checkpoint is; `checkpoint` names that file directly. Nothing is downloaded.
 

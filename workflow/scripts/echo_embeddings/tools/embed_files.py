@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..core.files import atomic_write
+from ..core.names import one_line
 from ..embed.one_file import Embedded, Embedder
 
 
@@ -22,13 +23,13 @@ def embed_files(model: Embedder, files: Sequence[Path], out: Path | None) -> Ite
     vectors = []
     for path in files:
         made = model.embed_one(path)
-        yield f"{path}: {_says(made)}"
+        yield f"{one_line(path)}: {_says(made)}"
         vectors.append(made.vector.numpy())
     if out:
         matrix = np.stack(vectors) if len(vectors) > 1 else vectors[0]
         with atomic_write(out) as part, part.open("wb") as file:
             np.save(file, matrix)
-        yield f"{out}: {matrix.dtype} {list(matrix.shape)}"
+        yield f"{one_line(out)}: {matrix.dtype} {list(matrix.shape)}"
 
 
 def _says(made: Embedded) -> str:
