@@ -14,18 +14,8 @@ import time
 from benchmarks.common import REPOSITORY
 
 SECONDS = 600
-TESTS = [
-    "pytest",
-    "-n",
-    "0",
-    "-q",
-    "-rs",
-    "-m",
-    "gpu",
-    "tests/test_gpu.py",
-    "tests/test_cards.py",
-    "tests/test_one_file.py",
-]
+FILES = ["tests/test_gpu.py", "tests/test_cards.py", "tests/test_one_file.py"]
+TESTS = ["pytest", "-n", "0", "-q", "-rs", "-m", "gpu", *FILES]
 STEPS = [
     ["benchmarks.encoder", "--models", "vitl"],
     ["benchmarks.embed", "run", "--reference-clips", "1280"],
