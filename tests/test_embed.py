@@ -139,9 +139,16 @@ def test_the_encoder_is_compiled_where_it_is_asked_for(paths):
     assert record(paths)["compiled"] is False
     for path in paths.state.iterdir():
         path.unlink()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     again = run(paths, compile=True)
     assert record(paths)["compiled"] is True
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
     assert all((again[key] - vector).norm() / vector.norm() < 1e-5 for key, vector in first.items())
+    for path in paths.state.iterdir():
+        path.unlink()
+    run(paths, compile=True, batch_size=50, save_every=100)
+    assert record(paths)["compiled"] is False  # there is no full batch
     torch._dynamo.reset()
 
 

@@ -109,7 +109,7 @@ def test_another_error_ends_it(encoder, frames, monkeypatch):
 
     monkeypatch.setattr(inference, "forward", breaks)
     extractor = new(encoder, 4)
-    extractor.compiled = True
+    extractor._use_compiled = True
     with pytest.raises(RuntimeError, match="illegal memory access"):
         run(extractor, frames)
 
@@ -172,10 +172,10 @@ def test_compiled_once_for_full_batches_and_not_for_the_last(frames, expected):
 
 def test_where_compiling_does_not_work_it_goes_on_without(frames, expected, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/such/compiler",))
     torch._dynamo.reset()
     extractor = new(checkpoint.draw(ARCHITECTURES["vit_tiny"], 0), 6, compiled=True)
-    vectors, _ = run(extractor, frames)
+    with torch._inductor.config.patch({"cpp.cxx": ("/no/such/compiler",)}):
+        vectors, _ = run(extractor, frames)
     assert not extractor.compiled
     assert "torch.compile does not work here, going on without: " in capsys.readouterr().out
     assert ((vectors - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5

@@ -3,9 +3,13 @@
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -349,3 +353,32 @@ def test_on_a_gpu_the_vector_is_the_cpus_to_rounding(top):
     vector, expected = model.embed("clip.dcm"), embed_file("clip.dcm", "vitl", device="cpu")
     assert vector.device.type == "cpu"
     assert (vector - expected).norm() / expected.norm() < 1e-4
+
+
+TERMINATED = """
+import os, sys
+from echo_embeddings.embed import one_file
+from echo_embeddings.tools import cli
+
+number, convert = int(sys.argv.pop(1)), one_file.convert_file
+
+def terminated(*arguments):
+    made = convert(*arguments)
+    assert arguments[2].is_file()
+    os.kill(os.getpid(), number)
+    return made
+
+one_file.convert_file = terminated
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_that_is_ended_leaves_no_temporary_mp4(top, tmp_path, number):
+    arguments = ("embed", top / "clip.dcm", "--model", "vitl", "--directory", top, "--device", "cpu")
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", TERMINATED, str(number.value), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 128 + number, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

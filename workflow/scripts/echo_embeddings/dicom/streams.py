@@ -69,14 +69,15 @@ def stream_frames(clip: Clip, file: BinaryIO, wanted: Sequence[int]) -> Iterator
 def _copy_stream(file: BinaryIO, stream: IO[bytes]) -> None:
     """Write the stream, which lies in `file` in one or more fragments, to `stream`: ffmpeg has to seek in it."""
     parse_basic_offsets(file)
-    for position, left in list(fragments(file, file.tell())):
+    for position, length in list(fragments(file, file.tell())):
         file.seek(position)
+        left = length
         while left:
             piece = file.read(min(left, PIECE))
             if not piece:
                 raise Unreadable("the file ends within its video stream")
             stream.write(piece)
-            left -= len(piece)  # noqa: PLW2901
+            left -= len(piece)
     stream.flush()
     stream.seek(0)
 

@@ -98,7 +98,8 @@ class Extractor:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead = ahead(device)
         self.batch_size = batch_size
-        self.compiled = self._has_compiled_code = compiled and self._compile()
+        self._use_compiled = self._has_compiled_code = compiled and self._compile()
+        self.compiled = False  # whether a batch has run compiled code
         self.waited = 0.0  # seconds, for clips
 
     def run(self, clips: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[list[int], Pooled]]:
@@ -165,10 +166,10 @@ class Extractor:
     def _compute(self, clips: list[Tensor]) -> Pooled:
         """Vectors and features of uint8 clips, in smaller batches where they do not fit into memory."""
         # Code is compiled for full batches: a smaller last one would be compiled for again.
-        compiled = self.compiled and len(clips) == self.batch_size
+        compiled = self._use_compiled and len(clips) == self.batch_size
         try:
             with self._stance(compiled):
-                return forward(
+                pooled = forward(
                     self._encoder,
                     self._upload(clips),
                     self._resolution,
@@ -177,10 +178,12 @@ class Extractor:
                     self._recipe,
                     self._pooling,
                 )
+            self.compiled |= compiled
+            return pooled
         except RuntimeError as error:
             if compiled and isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 print(f"torch.compile does not work here, going on without: {one_line(error)[:300]}", flush=True)
-                self.compiled = False
+                self._use_compiled = False
             elif not is_out_of_memory(error):
                 raise
             elif len(clips) == 1:

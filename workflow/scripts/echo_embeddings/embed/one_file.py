@@ -93,30 +93,29 @@ class Embedder:
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file")
         top, name = os.path.split(path)
-        direct = self.model.recipe.source == "dicom"
-        if direct and is_video(path):
-            usual = self.model.name.removesuffix(DIRECT)
-            raise UserError(f"{path}: model {self.model.name} is fed with DICOM; take {usual} for videos")
         try:
-            if direct:
-                return self._frames(path, Path(top), read_row(path, encode_name(name), self._convert.modalities))
+            if self.model.recipe.source == "dicom":
+                if is_video(path):
+                    usual = self.model.name.removesuffix(DIRECT)
+                    raise UserError(f"{path}: model {self.model.name} is fed with DICOM; take {usual} for videos")
+                row = read_row(path, encode_name(name), self._convert.modalities)
+                return self._frames(path, row, DicomReader, Path(top))
             if is_video(path):
-                return self._frames(path, Path(top), probe_file(top, name))
+                return self._frames(path, probe_file(top, name), Reader, Path(top))
             with tempfile.TemporaryDirectory() as directory:
-                target = Path(directory, mp4_name(DICOM))
-                return self._frames(path, target.parent, convert_file(path, DICOM, target, self._convert))
+                row = convert_file(path, DICOM, Path(directory, mp4_name(DICOM)), self._convert)
+                return self._frames(path, row, Reader, Path(directory))
         except (UserError, OSError):
             raise
         except Exception as error:  # as in the workflow: there is no end to what a damaged file brings
             raise UserError(f"{path}: cannot be read: {type(error).__name__}: {one_line(error)[:200]}") from error
 
-    def _frames(self, path: str, tree: Path, row: Row) -> tuple[Row, NDArray[np.uint8]]:
-        """The row, and what the encoder sees of the file that it has below `tree`; `path` is for messages."""
+    def _frames(self, path: str, row: Row, reader: type[Reader], tree: Path) -> tuple[Row, NDArray[np.uint8]]:
+        """The row, and what the encoder sees of its file, by a `reader` of `tree`; `path` is for messages."""
         if row.status == SKIPPED:
             raise UserError(f"{path}: no clip: {row.reason}; {CLIP}")
         if row.status not in (CONVERTED, READABLE):
             raise UserError(f"{path}: {row.reason}; look at the file, or take a whole copy of it")
-        reader = DicomReader if self.model.recipe.source == "dicom" else Reader
         frames = reader(tree, self.model.num_frames, self.model.recipe, self.model.resolution).read(row)
         if isinstance(frames, Failure):
             raise UserError(

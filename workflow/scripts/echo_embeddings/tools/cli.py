@@ -12,6 +12,7 @@ import contextlib
 import functools
 import inspect
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -195,7 +196,7 @@ def embed(parser: argparse.ArgumentParser) -> Run:
     echo-embeddings embed clip.dcm clip.mp4 --model vitl --configfile my.yaml --out vectors.npy
     """
     parser.add_argument("file", nargs="+", type=_here, help="a DICOM, or a video: .mp4, .avi, .mov, .mkv, .webm")
-    parser.add_argument("--model", required=True, help="a name that `models` lists")
+    parser.add_argument("--model", required=True, help="a name that `models` lists, or one with -direct behind it")
     _configured(parser)
     parser.add_argument("--checkpoint", type=_here, metavar="FILE", help="of the model, if it lies elsewhere")
     parser.add_argument("--device", choices=["cuda", "cpu"], help="by default a GPU where there is one")
@@ -210,6 +211,8 @@ def embed(parser: argparse.ArgumentParser) -> Run:
         from ..embed.one_file import load_model
         from .embed_files import embed_files
 
+        for number in (signal.SIGTERM, signal.SIGHUP):  # the temporary MP4 of a patient is deleted before the end
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
         config = _configuration(arguments)
         model = load_model(arguments.model, device=arguments.device, config=config, checkpoint=arguments.checkpoint)
         for line in embed_files(model, arguments.file, arguments.out):
