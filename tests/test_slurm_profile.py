@@ -39,6 +39,34 @@ def test_the_slurm_profile_plans_without_slurm(finished, without_slurm, device):
     assert not any(resource.startswith("gpu") for resource in convert)
 
 
+# The thread of the executor begins its work when Python is about to end, at the latest after a second and a half.
+LATE = """
+import concurrent.futures.thread
+import time
+
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+real = RemoteExecutor._wait_for_jobs
+
+async def late(self):
+    deadline = time.monotonic() + 1.5
+    while not concurrent.futures.thread._shutdown and time.monotonic() < deadline:
+        time.sleep(0.001)
+    await real(self)
+
+RemoteExecutor._wait_for_jobs = late
+"""
+
+
+def test_an_executor_that_begins_late_says_nothing_below_our_line(work, without_slurm, tmp_path, monkeypatch):
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late/sitecustomize.py").write_text(LATE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "late"), prepend=os.pathsep)
+    result = run_demo(work, "--forceall", *SLURM_PROFILE)
+    assert result.returncode == 1
+    assert result.stdout.strip().splitlines()[-1].startswith("SLURM: there is none here (no sbatch in PATH)")
+
+
 def test_a_real_run_with_the_slurm_profile_and_without_slurm_stops_with_one_line(work, without_slurm):
     files = ["--configfile", str(REPOSITORY / "config/demo.yaml")]
     result = run_snakemake(work, *files, "--forceall", *SLURM_PROFILE)

@@ -161,6 +161,7 @@ def check_slurm():
     try:
         slurm.check(Path(".snakemake/slurm_logs"))
     except UserError as error:
+        end_executor()
         stop(error)
 
 

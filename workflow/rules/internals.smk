@@ -55,3 +55,13 @@ def on_job_error(tell):
     for handler in [one for one in logger.handlers if type(one).__qualname__ == JobErrors.__qualname__]:
         logger.removeHandler(handler)
     logger.addHandler(JobErrors())
+
+
+def end_executor():
+    """End the thread that asks SLURM for jobs, before Python ends: late, it prints an error of its own below ours.
+
+    One that is past its first look sleeps quietly, and is not waited for longer than this.
+    """
+    executor = workflow.scheduler._executor
+    executor.wait = False
+    executor.wait_thread.join(timeout=2)
