@@ -26,7 +26,7 @@ STEPS = [
     ["benchmarks.embed", "startup"],
     *(
         ["benchmarks.encoder", "--models", model, "--runs", "3", "--batch", "8"]
-        for model in ("vitg", "vith", "vitg-384")
+        for model in ("vitg", "vith", "vitg-384", "vjepa2_1_vit_base_384", "vjepa2_1_vit_large_384")
     ),
 ]
 
