@@ -45,6 +45,7 @@ HEADER = {"sampling": "rate", "rate": 12, "clips_per_video": 2, "mask": "sector"
 def write_directory(top):
     """A working directory with a configuration, weights, and files that are clips or are not."""
     write_weights(top / "tiny.pt")
+    os.mkfifo(top / "pipe.mp4")
     entry = ENTRY | {"checkpoint": "tiny.pt", "entry": "encoder"}
     (top / "models.yaml").write_text(yaml.safe_dump({"vitl": entry, "header": entry | {"recipe": "header"}}))
     config = {
@@ -201,6 +202,7 @@ WRONG = {
     "ct.dcm": "no clip: modality CT; a clip is ",
     "notes.txt": "no clip: not DICOM; a clip is ",
     "config": "no clip: not a regular file; a clip is ",
+    "pipe.mp4": "no clip: not a regular file; a clip is ",
     "cut.dcm": "the file ends within a frame; look at the file, or take a whole copy of it",
     "broken.mp4": "cannot be opened as a video; look at the file, or take a whole copy of it",
     "absent.dcm": "no such file",
@@ -221,6 +223,12 @@ def test_a_file_without_a_vector_is_one_line_that_names_it(top, model, name):
             model.embed(paths)
         assert str(raised.value).startswith(f"{name}: {WRONG[name]}")
         assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_video_may_have_a_name_that_is_no_key(top, model, tmp_path_factory):
+    odd = tmp_path_factory.mktemp("names") / os.fsdecode(b"50%\xff\n.MP4")
+    shutil.copy(top / "clip.mp4", odd)
+    assert torch.equal(model.embed(odd), model.embed("clip.mp4"))
 
 
 def test_a_recipe_that_does_not_fit_the_file_is_one_line(top, monkeypatch):
@@ -321,6 +329,13 @@ def test_the_command_says_one_line_and_writes_nothing(top, tmp_path_factory, nam
     assert not out.exists()
 
 
+def test_a_place_for_the_vectors_that_cannot_be_is_told_before_the_work(top):
+    out = top / "tiny.pt/clip.npy"
+    done = run_command("embed", top / "clip.mp4", "--model", "vitl", "--directory", top, "--out", out)
+    assert (done.returncode, done.stderr) == (1, f"echo-embeddings: {top / 'tiny.pt'}: File exists\n")
+    assert "norm" not in done.stdout
+
+
 def test_a_name_for_the_vector_that_is_no_numpys_is_refused():
     done = run_command("embed", "clip.dcm", "--model", "vitl", "--out", "clip.pt")
     assert done.returncode == 2
@@ -329,7 +344,7 @@ def test_a_name_for_the_vector_that_is_no_numpys_is_refused():
 
 def test_the_page_says_what_works(made, tmp_path):
     """Every block of docs/python.md, as it stands there."""
-    directory = shutil.copytree(made, tmp_path / "work")
+    directory = shutil.copytree(made, tmp_path / "work", ignore=shutil.ignore_patterns("pipe.mp4"))
     write_vectors(directory / "results/embeddings/vitl_embeddings_all.pt", ["a.mp4", "b.mp4"], torch.ones(2, 192))
     page = (REPOSITORY / "docs/python.md").read_text()
     said, names = io.StringIO(), {}

@@ -38,7 +38,7 @@ from .reader import Reader
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Configuration = str | os.PathLike[str] | Mapping[str, Any]
 
-DICOM = "clip.dcm"  # what a DICOM is called in its row, whatever its own name is
+DICOM, VIDEO = "clip.dcm", "clip"  # what a file is called in its row, whatever its own name is
 CLIP = f"a clip is a DICOM of several frames, or a video whose name ends with {', '.join(VIDEOS)}"
 
 
@@ -92,6 +92,8 @@ class Embedder:
         """The file's row, and what the encoder sees of it. Raises `UserError`; `OSError` if no MP4 can be written."""
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file")
+        if not os.path.isfile(path):  # a reader would wait for a pipe's writer
+            raise UserError(f"{path}: no clip: not a regular file; {CLIP}")
         top, name = os.path.split(path)
         try:
             if self.model.recipe.source == "dicom":
@@ -100,9 +102,11 @@ class Embedder:
                     raise UserError(f"{path}: model {self.model.name} is fed with DICOM; take {usual} for videos")
                 row = read_row(path, encode_name(name), self._convert.modalities)
                 return self._frames(path, row, DicomReader, Path(top))
-            if is_video(path):
-                return self._frames(path, probe_file(top, name), Reader, Path(top))
             with tempfile.TemporaryDirectory() as directory:
+                if is_video(path):
+                    plain = VIDEO + os.path.splitext(path)[1]  # the workflow refuses names that are no keys
+                    os.symlink(os.path.abspath(path), os.path.join(directory, plain))
+                    return self._frames(path, probe_file(directory, plain), Reader, Path(directory))
                 row = convert_file(path, DICOM, Path(directory, mp4_name(DICOM)), self._convert)
                 return self._frames(path, row, Reader, Path(directory))
         except (UserError, OSError):

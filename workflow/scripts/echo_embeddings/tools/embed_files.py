@@ -1,5 +1,6 @@
 """What `echo-embeddings embed` does: single files to vectors, and how each was made."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,14 +22,17 @@ def embed_files(model: Embedder, files: Sequence[Path], out: Path | None) -> Ite
     yield f"model {model.model.name} on {model.device}{gpu}, {model.model.precision}, {model.checkpoint}"
     yield f"recipe {recipe.name}, mask {recipe.mask}: {recipe.says(model.model.num_frames, size)}"
     vectors = []
-    for path in files:
-        made = model.embed_one(path)
-        yield f"{one_line(path)}: {_says(made)}"
-        vectors.append(made.vector.numpy())
-    if out:
-        matrix = np.stack(vectors) if len(vectors) > 1 else vectors[0]
-        with atomic_write(out) as part, part.open("wb") as file:
+    with contextlib.ExitStack() as stack:
+        if out:  # tried before the work
+            file = stack.enter_context(stack.enter_context(atomic_write(out)).open("wb"))
+        for path in files:
+            made = model.embed_one(path)
+            yield f"{one_line(path)}: {_says(made)}"
+            vectors.append(made.vector.numpy())
+        if out:
+            matrix = np.stack(vectors) if len(vectors) > 1 else vectors[0]
             np.save(file, matrix)
+    if out:
         yield f"{one_line(out)}: {matrix.dtype} {list(matrix.shape)}"
 
 
