@@ -29,6 +29,7 @@ from ..core.manifest import CONVERTED, READABLE, SKIPPED, Row
 from ..core.names import encode_name, one_line
 from ..core.settings import DIRECT, ConvertSettings, Model
 from ..core.workers import Failure
+from ..encoders import kinds
 from ..encoders.checkpoint import load as load_encoder
 from ..encoders.vjepa import Encoder
 from . import inference, sampling
@@ -161,7 +162,7 @@ def load_model(
     if entry not in models:
         raise UserError(f"model {registry.unknown(name, models, registry.path(keys['models_file']))}")
     path = registry.place(keys, models[entry]) if checkpoint is None else Path(checkpoint)
-    if not path.is_file():
+    if kinds.absent(path):
         raise UserError(
             f"model {name}: no checkpoint {path}; get it ({registry.origin(models[entry])}), "
             "or say where it is: weights_dir, checkpoints or the option checkpoint"
