@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..core import fingerprint, state
+from ..core import fingerprint, origin, state
 from ..core.files import atomic_write
 from ..core.manifest import Row
 from ..core.package import repository
@@ -45,6 +45,7 @@ def write(
     record = {
         **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
         "fingerprint": model.fingerprint(),
+        origin.SHORT: origin.short_fingerprint(model.fingerprint(), digest),
         "model": model.name,
         "checkpoint_sha256": digest,
         "checkpoint": str(weights),
