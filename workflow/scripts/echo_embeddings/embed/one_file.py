@@ -86,7 +86,8 @@ class Embedder:
                 f"{path}: the encoder gave NaN or Inf; take embed.precision: fp32, or look at the checkpoint"
             )
         count = row.frames or 0
-        indices = sampling.sample(count, self.model.num_frames, self.model.recipe, row.fps)
+        recipe = self.model.recipe
+        indices = sampling.sample(count, self.model.num_frames, recipe, sampling.rate_of(row, recipe))
         return Embedded(vector, count, indices, time.monotonic() - started)
 
     def _read(self, path: str) -> tuple[Row, NDArray[np.uint8]]:
