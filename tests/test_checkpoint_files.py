@@ -385,6 +385,16 @@ def test_a_file_that_is_another_than_the_registrys_is_told(tmp_path, monkeypatch
     assert not Path("results").exists()  # doctor changes nothing
 
 
+def test_a_digest_that_cannot_be_looked_up_is_a_finding(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"encoder": OFFICIAL}, "w.pt")
+    Path("results/state").mkdir(parents=True)
+    Path("results/state/checkpoints").write_text("no directory")
+    amber, green = examined("w.pt", sha256="0" * 64)
+    assert (amber.level, green.level) == (AMBER, GREEN)
+    assert "its SHA-256 cannot be compared with the registry's" in amber.says
+
+
 def test_the_registry_has_the_one_digest_that_is_known():
     registry = configuration.check(configuration.defaults(), data=False)
     known = {name: entry["sha256"] for name, entry in registry.items() if entry["sha256"]}

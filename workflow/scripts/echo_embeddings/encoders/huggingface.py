@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from ..core.errors import UserError
@@ -46,7 +46,9 @@ def tensors(path: str | os.PathLike[str], where: str) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in sorted(file.keys())}
-    except SafetensorError as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged header or a type that torch lacks; there is no end to them
         raise UserError(
             f"{where}: not a whole safetensors file (truncated or of another kind): {one_line(error)[:160]}"
         ) from error

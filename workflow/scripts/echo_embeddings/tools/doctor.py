@@ -17,6 +17,7 @@ from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.files import free_bytes
 from ..core.layout import Layout
+from ..core.names import one_line
 from ..core.registry import origin, place
 from ..encoders import checkpoint, kinds
 from ..encoders.architectures import architecture
@@ -58,8 +59,11 @@ def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[
             yield Finding(RED, "weights", str(error), "take the file that the registry names")
             continue
         if entry["sha256"]:
-            digest = checkpoint.look_up_sha256(path, Layout().checkpoint_digests())
-            told += filter(None, [checkpoint.unlike_registry(path, digest, entry["sha256"])])
+            try:
+                digest = checkpoint.look_up_sha256(path, Layout().checkpoint_digests())
+                told += filter(None, [checkpoint.unlike_registry(path, digest, entry["sha256"])])
+            except OSError as error:
+                told.append(f"{path}: its SHA-256 cannot be compared with the registry's: {one_line(error)}")
         for line in told:
             yield Finding(AMBER, "weights", line, "nothing, if it is the file you mean")
         yield Finding(GREEN, "weights", f"{name}: {path} fits {entry['constructor']}")
