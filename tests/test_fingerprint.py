@@ -39,6 +39,7 @@ MODELS = {
 OF_RECIPES = {
     "guide": "70ba90c650bd2c49e5603f56ac72f3e4979d60b5f5b2a7117c0140e8dbdea1ea",
     "echojepa": "eac95ceb7d23a57afa90345e0310df7c28a1354abf510c265e16d356c217042b",
+    "echojepa-eval": "28eb02c5ec8f5b1263d53ca131146ccbc19ed29ba19c5dfed6db19d2d54e39a0",
 }
 OF_0_1_0 = json.loads((REPOSITORY / "tests/data/v0_1_0/digests.json").read_text())
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from echo_embeddings.core.errors import UserError
-from echo_embeddings.embed import inference
+from echo_embeddings.core.recipe import RECIPES
+from echo_embeddings.embed import inference, preprocessing
 from echo_embeddings.embed.inference import DTYPES, Extractor
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES, architecture
@@ -52,6 +53,15 @@ def test_vectors_are_those_of_a_cpu(frames, family, precision, most):
     vectors, sizes = run(on_gpu(drawn(family), 8, precision), frames)
     assert sizes == [8] * 7 + [5]
     assert apart(vectors, expected) < most < apart(expected[1:], expected[:-1]) / 2
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_frames_that_shrink_are_those_of_a_cpu(recipe, compiled):
+    clips = torch.randint(0, 256, (1, 4, 300, 300, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    prepare = torch.compile(preprocessing.preprocess, dynamic=False) if compiled else preprocessing.preprocess
+    found = prepare(clips.cuda(), RESOLUTION, recipe).cpu()
+    assert (found - preprocessing.preprocess(clips, RESOLUTION, recipe)).abs().max() < 1e-3
 
 
 def test_copies_and_batches_in_flight_mix_no_clips(frames, expected):

@@ -10,8 +10,8 @@ import pytest
 
 from echo_embeddings.convert import probe, video
 from echo_embeddings.core.manifest import CONVERTED
-from echo_embeddings.core.recipe import GUIDE
-from echo_embeddings.embed.folder import identity
+from echo_embeddings.embed.folder import corrected
+from testing.embedding import MODEL
 
 MOVING = "testsrc2=size=256x256:rate=30:duration=1"
 INTERLACED = {
@@ -104,5 +104,6 @@ def test_a_file_that_ends_too_early_is_not_taken_for_one_that_is_cut(tmp_path):
 def test_a_vector_of_a_deinterlaced_clip_is_not_that_of_an_earlier_version(tmp_path):
     make(tmp_path / "clip.mp4", "mpeg4", interlaced=True)
     row = probe.probe_file(str(tmp_path), "clip.mp4")
-    before = identity(tmp_path, dataclasses.replace(row, reason=""), GUIDE)
-    assert identity(tmp_path, row, GUIDE) == f"{before}+0.2.0-interlaced"
+    model = dataclasses.replace(MODEL, resolution=256)  # larger than the video
+    before = corrected(tmp_path, dataclasses.replace(row, reason=""), model)
+    assert corrected(tmp_path, row, model) == f"{before}+0.2.0-interlaced"

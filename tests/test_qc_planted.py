@@ -195,7 +195,7 @@ def test_compare_finds_what_differs(tmp_path: Path) -> None:
     assert (found.matched, found.only, found.only_keys[0]) == (55, (5, 0), keys[:5])
     assert found.identical == 55 - 13
     assert found.worst[0] == (keys[7], pytest.approx(-1))
-    assert {check.name: check.level for check in found.checks} == {"Keys": "warn", "Vectors": "warn"}
+    assert {check.name: check.level for check in found.checks} == {"Keys": "warn", "Vectors": "warn", "Origin": "warn"}
     make_comparison(tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "compare.html")
     assert keys[7] in (tmp_path / "compare.html").read_text()
     y[30, 3] = np.nan

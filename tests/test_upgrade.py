@@ -287,7 +287,7 @@ def test_what_was_made_with_a_correction_says_so(work, monkeypatch):
 
 def test_a_corrected_embedding_makes_again_what_it_touched_and_once(work, monkeypatch):
     """And leaves MP4 files, and models whose recipe the bug was not of, as they are."""
-    by_rate = Correction("0.2.1", "rate", lambda row, recipe: row.frames == 4 and recipe.sampling == "rate")
+    by_rate = Correction("0.2.1", "rate", lambda row, model: row.frames == 4 and model.recipe.sampling == "rate")
     correct(monkeypatch, "EMBED", by_rate)
     assert (converted(), embedded("tiny", "time"), embedded("tiny-rate", "time")) == (set(), 0, 1)
     assert (converted(), embedded("tiny", "time"), embedded("tiny-rate", "time")) == (set(), 0, 0)
@@ -297,7 +297,7 @@ def test_corrected_results_go_under_new_names_and_uncorrected_ones_stay_so(work,
     """What `rekey` carries over keeps the corrections that it was made with, and those alone."""
     listed = [f"files/{path.relative_to('dicom')}" for path in Path("dicom").rglob("*.dcm")]
     (tmp_path / "record.csv").write_text("\n".join(["dicom_filepath", *listed, ""]))
-    by_rate = Correction("0.2.1", "rate", lambda row, recipe: row.frames == 4 and recipe.sampling == "rate")
+    by_rate = Correction("0.2.1", "rate", lambda row, model: row.frames == 4 and model.recipe.sampling == "rate")
     correct(monkeypatch, "EMBED", by_rate)
     correct(monkeypatch, "CONVERT", OF_FOUR)
     assert (converted(), embedded("tiny-rate")) == ({f"{FOUR}.mp4"}, 1)

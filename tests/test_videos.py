@@ -16,9 +16,9 @@ from echo_embeddings.convert import probe, video
 from echo_embeddings.core import corrections, manifest
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import CONVERTED, Row
-from echo_embeddings.core.recipe import GUIDE
-from echo_embeddings.embed import masks, preprocessing, run_record
-from echo_embeddings.embed.folder import identity
+from echo_embeddings.core.recipe import GUIDE, RECIPES
+from echo_embeddings.embed import masks, preprocessing, run_record, sampling
+from echo_embeddings.embed.folder import corrected
 from echo_embeddings.encoders import checkpoint
 from testing.embedding import MODEL, EmbedPaths, run
 
@@ -37,9 +37,9 @@ FORMS = {
 }
 
 
-def make(path, *options, size="112x112", frames=FRAMES, filters="null"):
+def make(path, *options, size="112x112", frames=FRAMES, filters="null", rate=FPS):
     """A video in which everything moves."""
-    source = f"testsrc2=size={size}:rate={FPS},trim=end_frame={frames},{filters}"
+    source = f"testsrc2=size={size}:rate={rate},trim=end_frame={frames},{filters}"
     path.parent.mkdir(parents=True, exist_ok=True)
     command = [*FFMPEG, "-f", "lavfi", "-i", source, "-fps_mode", "passthrough", *options, str(path)]
     subprocess.run(command, check=True)
@@ -126,6 +126,7 @@ def test_what_is_listed_and_what_is_left_out(tmp_path, capsys):
 # --- shapes -----------------------------------------------------------------------------------------
 
 LOSSLESS = ("-c:v", "ffv1", "-pix_fmt", "bgr0")
+ECHOJEPA = dataclasses.replace(MODEL, recipe=RECIPES["echojepa"])
 LETTERBOXED = dataclasses.replace(MODEL, recipe=dataclasses.replace(GUIDE, name="letterboxed", aspect="letterboxed"))
 
 
@@ -185,6 +186,66 @@ def test_vectors_of_videos_that_are_not_square_are_made_again_once_and_no_others
     assert {key for key in before if not torch.equal(before[key], after[key])} == {"tall.mkv", "wide.avi"}
     run(shapes)
     assert "4 clips, 0 to do" in capsys.readouterr().out
-    ends = {row.mp4: identity(shapes.tree, row, GUIDE).partition("+")[2] for row in manifest.read(shapes.table)}
-    corrected = "0.2.0-not-square"
-    assert ends == {"square.avi": "", "s/x.mp4": "", "tall.mkv": corrected, "wide.avi": corrected}
+    ends = {row.mp4: corrected(shapes.tree, row, MODEL).partition("+")[2] for row in manifest.read(shapes.table)}
+    squeezed = "0.2.0-not-square"
+    assert ends == {"square.avi": "0.2.0-not-antialiased", "s/x.mp4": "", "tall.mkv": squeezed, "wide.avi": squeezed}
+
+
+# --- rates ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rated(tmp_path, tiny_weights):
+    """Videos of several rates and of none, one that was converted, and their manifest, to be embedded."""
+    top = tmp_path / "theirs/p10"
+    for rate in (15, 25, 50):
+        make(top / f"{rate}.avi", *LOSSLESS, size="64x64", frames=150, rate=rate)
+    make(top / "none.avi", *LOSSLESS, size="64x64", frames=150)
+    probed(tmp_path, "p10")
+    make(top / "s/x.mp4", "-c:v", "mpeg4", size="64x64", frames=150)
+    paths = EmbedPaths(top, tiny_weights, Layout(tmp_path / "results"))
+    rows = [
+        dataclasses.replace(row, fps=None) if row.mp4 == "none.avi" else row
+        for row in manifest.read(paths.table)
+        if not row.mp4.startswith("s/")
+    ]
+    converted = Row("s/x.dcm", "s/x.mp4", CONVERTED, "", 150, 480, 640, fps=50.0, transfer_syntax="1.2.3")
+    manifest.write(paths.table, [*rows, converted])
+    return paths
+
+
+def test_echojepa_steps_by_the_rate_of_a_video_and_its_record_says_so(rated):
+    vectors = run(rated, ECHOJEPA)
+    rows = {row.mp4: row for row in manifest.read(rated.table)}
+    assert {key: row.fps for key, row in rows.items()} == {
+        **{"15.avi": 15, "25.avi": 25, "50.avi": 50, "none.avi": None, "s/x.mp4": 50}
+    }
+    steps = {"15.avi": 1, "25.avi": 3, "50.avi": 6, "none.avi": 3, "s/x.mp4": 3}
+    for key, step in steps.items():
+        wanted = np.minimum(np.linspace(0, 16 * step, 16), 16 * step - 1).astype(int)
+        frames = (
+            decoded(rated.tree / key, 64, 64)[wanted]
+            if key != "s/x.mp4"
+            else video.read(rated.tree / key, wanted.tolist(), 150)
+        )
+        (expected,) = by_hand(rated, [frames * masks.boxes(64, 64)[None, :, :, None]])
+        assert torch.equal(vectors[key], expected), key
+    record = json.loads(rated.run.read_text())
+    assert record["rates"] == {"15": 1, "25": 1, "50": 1, "30": 1, "30, assumed: none is stated": 1}
+    run(rated)
+    assert json.loads(rated.run.read_text())["rates"] == {}  # the guide's frames have nothing to do with it
+
+
+def test_vectors_of_videos_of_another_rate_are_made_again_once_and_no_others(rated, capsys, monkeypatch):
+    with monkeypatch.context() as patch:  # as 0.1.0 made them
+        patch.setattr(corrections, "EMBED", tuple(one for one in corrections.EMBED if one.name != "echojepa-rate"))
+        patch.setattr(sampling, "rate_of", lambda row, recipe: 30)
+        before = run(rated, ECHOJEPA)
+        run(rated)
+    capsys.readouterr()
+    after = run(rated, ECHOJEPA)
+    assert "5 clips, 2 to do" in capsys.readouterr().out
+    assert {key for key in before if not torch.equal(before[key], after[key])} == {"15.avi", "50.avi"}
+    run(rated, ECHOJEPA)
+    run(rated)  # the guide's
+    assert capsys.readouterr().out.count("5 clips, 0 to do") == 2

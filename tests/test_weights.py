@@ -1,5 +1,6 @@
 """Rule download_weights as users meet it: only what is absent is fetched, and nothing that is there is touched."""
 
+import json
 import os
 import shutil
 import threading
@@ -202,3 +203,30 @@ def test_the_four_official_files_are_fetched_from_their_publisher():
     registry = yaml.safe_load((REPOSITORY / "config/models.yaml").read_text())
     for name in ("vitl", "vith", "vitg", "vitg-384"):
         assert registry[name]["url"] == f"https://dl.fbaipublicfiles.com/vjepa2/{name}.pt"
+
+
+def test_what_lies_in_the_place_of_one_and_is_none_stops_before_any_job(work):
+    (work / "weights").mkdir()
+    (work / "weights/vit-tiny.pt").write_text("<!DOCTYPE html><html></html>")
+    result = run_demo(work, VECTORS)
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1].startswith("model vit-tiny: weights/vit-tiny.pt: a web page (HTML), ")
+    assert not (work / "results/mp4").exists()
+    shutil.rmtree(work / "weights")
+    (work / "weights/vit-tiny.pt").mkdir(parents=True)
+    result = run_demo(work, "-n", VECTORS)
+    assert result.stdout.splitlines()[-1].startswith("model vit-tiny: weights/vit-tiny.pt: a directory; name the file")
+
+
+def test_one_that_was_fetched_by_hand_and_is_another_file_is_told_in_the_log(work, content):
+    (work / "weights").mkdir()
+    (work / "weights/vit-tiny.pt").write_bytes(content)
+    register(work.parent, vit_tiny={"checkpoint": "vit-tiny.pt", "obtain": "by hand", "sha256": "0" * 64})
+    merged = "results/embeddings/vit-tiny_embeddings_all.pt"
+    result = run_demo(work, merged)
+    assert result.returncode == 0, result.stdout
+    log = (work / "results/logs/embed/vit-tiny/p11.log").read_text()
+    assert "weights/vit-tiny.pt: another file than the registry's: its SHA-256 is " in log
+    records = [json.loads((work / name).with_suffix(".json").read_text()) for name in (VECTORS, merged)]
+    assert records[0]["short_fingerprint"] == records[1]["short_fingerprint"]
+    assert records[1]["folders"] == ["p11"]

@@ -11,6 +11,7 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.keys import key_of_ids
 from echo_embeddings.core.layout import Layout
+from echo_embeddings.encoders import kinds
 from echo_embeddings.encoders.architectures import architecture
 from echo_embeddings.tables import selection
 from echo_embeddings.tools import estimate, slurm
@@ -106,11 +107,13 @@ def checkpoint_path(model):
 def checkpoint(wildcards):
     """The path of the model's checkpoint, which is there or can be fetched."""
     path = checkpoint_path(wildcards.model)
-    if not Path(path).is_file() and path not in ABSENT_WEIGHTS:
+    if path not in ABSENT_WEIGHTS and kinds.absent(path):
         get = REGISTRY[wildcards.model]["obtain"] or "the registry has no url to fetch it from"
         stop(
             f"model {wildcards.model}: no checkpoint {path}: {get}; put the file there, or set weights_dir to where it lies"
         )
+    if path not in ABSENT_WEIGHTS and (reason := kinds.refusal(path)):
+        stop(f"model {wildcards.model}: {path}: {reason}")
     return path
 
 

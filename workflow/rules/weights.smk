@@ -4,7 +4,7 @@
 ABSENT_WEIGHTS = {
     checkpoint_path(model): model
     for model, entry in REGISTRY.items()
-    if entry["url"] and not Path(checkpoint_path(model)).exists()
+    if entry["url"] and kinds.absent(checkpoint_path(model))
 }
 
 

@@ -6,6 +6,7 @@ from echo_embeddings.collection.source import Collection
 from echo_embeddings.core import configuration, job, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
+from echo_embeddings.encoders import checkpoint
 
 if __name__ == "__main__":
     with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)) as terminal:
@@ -15,10 +16,14 @@ if __name__ == "__main__":
         layout = Layout()
         collection = Collection.of(snakemake.config)
         unit = collection.unit(snakemake.wildcards.folder)
+        weights = Path(snakemake.input.checkpoint)
+        digest = checkpoint.sha256(weights, layout.checkpoint_digests())
+        if unlike := checkpoint.unlike_registry(weights, digest, registry[model.name]["sha256"]):
+            print(unlike, flush=True)
         embed_folder(
             unit,
             model,
-            Path(snakemake.input.checkpoint),
+            weights,
             collection.tree(unit, layout, model.resolution),
             layout,
             ComputeOptions(

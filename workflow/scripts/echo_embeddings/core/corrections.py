@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .manifest import CONVERTED, DEINTERLACED, Row, believed_fps
+from .recipe import NOMINAL_FPS, echojepa_stride
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,32 @@ CONVERT: tuple[Correction, ...] = (  # of an MP4 or its row: (row, ConvertSettin
     Correction("0.2.0", "longer-than-stated", _holds_more),
     Correction("0.2.0", "rate", lambda row, _: row.fps is not None and believed_fps(row.fps) is None),
 )
-EMBED: tuple[Correction, ...] = (  # of a vector and features, where the MP4 is right: (row, Recipe)
+EMBED: tuple[Correction, ...] = (  # of a vector and features, where the MP4 is right: (row, Model)
     # Frames that OpenCV had not decoded were taken for what lay in its buffer.
     Correction("0.2.0", "interlaced", lambda row, _: row.reason == DEINTERLACED),
     # Videos that are not square lost what lies beyond a square in their centre.
     Correction("0.2.0", "not-square", lambda row, _: row.is_video and row.rows != row.columns),
+    # Square videos larger than their short side is resized to were not antialiased as they shrank.
+    Correction(
+        "0.2.0",
+        "not-antialiased",
+        lambda row, model: (
+            model.recipe.antialiases
+            and row.is_video
+            and row.rows == row.columns
+            and (row.rows or 0) > model.recipe.short_side(model.resolution)
+        ),
+    ),
+    # Videos of yours were sampled as if each had 30 frames a second.
+    Correction(
+        "0.2.0",
+        "echojepa-rate",
+        lambda row, model: (
+            model.recipe.sampling == "echojepa"
+            and row.is_video
+            and echojepa_stride(row.fps or NOMINAL_FPS) != echojepa_stride(NOMINAL_FPS)
+        ),
+    ),
 )
 
 

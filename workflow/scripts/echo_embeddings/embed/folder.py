@@ -97,7 +97,7 @@ def embed_folder(
         rows = sorted(_selected(folder, table, converted, tables, collection), key=lambda row: unit.bucket(row.mp4))
         digest = checkpoint_digest(checkpoint, layout.checkpoint_digests())
         made_by = f"{model.fingerprint()} {digest}"
-        identities = {row.mp4: identity(tree, row, model.recipe) for row in rows}
+        identities = {row.mp4: corrected(tree, row, model) for row in rows}
         shards = _shards(layout, model, unit, tree, rows, identities, digest)
         features = Features(layout.feature_files(pooling, model.name), unit, made_by) if pooling != "mean" else None
         done = set(shards.vectors(identities))
@@ -137,8 +137,8 @@ def embed_folder(
         identities = {key: identities[key] for key in vectors}
         kept = {"pool": pooling, **features.summary(identities)} if features else None
         record = layout.run_record(model.name, folder)
-        sizes = run_record.sizes((row for row in rows if row.mp4 in vectors), model)
-        run_record.write(record, model, checkpoint, digest, sizes, counts, seconds, speed, kept)
+        embedded = [row for row in rows if row.mp4 in vectors]
+        run_record.write(record, model, checkpoint, digest, embedded, counts, seconds, speed, kept)
         update_indices(layout, model.name, unit, made_by, identities, features)
         keys = sorted(vectors)
         matrix = torch.stack([vectors[key] for key in keys]) if keys else torch.empty(0, 0)
@@ -172,10 +172,7 @@ def _carry(state: Path, unit: Unit, tree: Path, rows: Iterable[Row], recipe: Rec
         if known := unit.in_folder(row.mp4):
             folder, key = known
             there = dataclasses.replace(row, path=(unit.in_folder(row.path) or known)[1], mp4=key)
-            was, is_now = (
-                corrections.split(identity(where, one, recipe))[0]
-                for where, one in ((tree / row.mp4.removesuffix(key), there), (tree, row))
-            )
+            was, is_now = identity(tree / row.mp4.removesuffix(key), there, recipe), identity(tree, row, recipe)
             under.setdefault(folder, {})[key, was] = (state / unit.bucket(row.mp4), row.mp4, is_now)
     return sum(
         carry(path, clips)
@@ -301,13 +298,13 @@ def _not_finite(keys: Sequence[str], pooled: Pooled) -> dict[str, str]:
 def _is_short(row: Row, model: Model) -> bool:
     """Whether the clip ends before the recipe's window does, so that it is padded or frames are repeated."""
     frames = (row.frames or 0) // model.recipe.clips_per_video
-    return frames < sampling.window(model.recipe, model.num_frames, row.fps)
+    return frames < sampling.window(model.recipe, model.num_frames, sampling.rate_of(row, model.recipe))
 
 
 def identity(tree: Path, row: Row, recipe: Recipe) -> str:
     """A digest of what the vector of a clip depends on besides model and settings: the MP4, and what it was made of.
 
-    Of the manifest's row it covers what `recipe` uses. The corrections that apply to the row follow it.
+    Of the manifest's row it covers what `recipe` uses.
     """
     try:
         status = (tree / row.mp4).stat()
@@ -319,8 +316,12 @@ def identity(tree: Path, row: Row, recipe: Recipe) -> str:
         facts.append(f"{row.fps:.6g}" if row.fps else None)  # as manifests have it
     if recipe.mask == "sector" or recipe.aspect == "letterboxed":
         facts += [row.rows, row.columns, row.tissue_box]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    return digest + corrections.term(corrections.EMBED, row, recipe)
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def corrected(tree: Path, row: Row, model: Model) -> str:
+    """What the vector of a clip is kept under: its identity, and the corrections that apply to it."""
+    return identity(tree, row, model.recipe) + corrections.term(corrections.EMBED, row, model)
 
 
 def _write_failed(path: Path, failed: dict[str, str]) -> None:

@@ -22,7 +22,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # What CUDA's libraries and the CPU's allocator say where torch's own allocator raises OutOfMemoryError.
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 
-Prepare = Callable[[Tensor, int, bool], Tensor]
+Prepare = Callable[[Tensor, int, Recipe], Tensor]
 
 
 @torch.inference_mode()
@@ -40,7 +40,7 @@ def forward(
     A video's T frames are those of its `clips_per_video` clips, one clip after the other. Preprocessing runs in
     float32, the encoder in `dtype`, and means are taken in float32, on the device of the clips.
     """
-    video = torch.cat([prepare(frames[None], resolution, recipe.crop).to(dtype) for frames in clips])
+    video = torch.cat([prepare(frames[None], resolution, recipe).to(dtype) for frames in clips])
     apart = video.unflatten(2, (recipe.clips_per_video, -1)).transpose(1, 2).flatten(0, 1)
     tokens: Tensor = encoder(apart)
     return pool(tokens, recipe.clips_per_video, apart.shape[2] // TUBELET, pooling)

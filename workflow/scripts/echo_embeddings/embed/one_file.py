@@ -29,6 +29,7 @@ from ..core.manifest import CONVERTED, READABLE, SKIPPED, Row
 from ..core.names import encode_name, one_line
 from ..core.settings import DIRECT, ConvertSettings, Model
 from ..core.workers import Failure
+from ..encoders import kinds
 from ..encoders.checkpoint import load as load_encoder
 from ..encoders.vjepa import Encoder
 from . import inference, sampling
@@ -85,7 +86,8 @@ class Embedder:
                 f"{path}: the encoder gave NaN or Inf; take embed.precision: fp32, or look at the checkpoint"
             )
         count = row.frames or 0
-        indices = sampling.sample(count, self.model.num_frames, self.model.recipe, row.fps)
+        recipe = self.model.recipe
+        indices = sampling.sample(count, self.model.num_frames, recipe, sampling.rate_of(row, recipe))
         return Embedded(vector, count, indices, time.monotonic() - started)
 
     def _read(self, path: str) -> tuple[Row, NDArray[np.uint8]]:
@@ -165,7 +167,7 @@ def load_model(
     if entry not in models:
         raise UserError(f"model {registry.unknown(name, models, registry.path(keys['models_file']))}")
     path = registry.place(keys, models[entry]) if checkpoint is None else Path(checkpoint)
-    if not path.is_file():
+    if kinds.absent(path):
         raise UserError(
             f"model {name}: no checkpoint {path}; get it ({registry.origin(models[entry])}), "
             "or say where it is: weights_dir, checkpoints or the option checkpoint"

@@ -30,7 +30,8 @@ class Reader:
 
     def read(self, row: Row) -> NDArray[np.uint8] | Failure:
         """A clip's frames as the recipe shows them, [clips_per_video * num_frames, height, width, 3]; or why not."""
-        wanted = sampling.sample(row.frames or 0, self.num_frames, self.recipe, row.fps).flatten().tolist()
+        rate = sampling.rate_of(row, self.recipe)
+        wanted = sampling.sample(row.frames or 0, self.num_frames, self.recipe, rate).flatten().tolist()
         try:
             overview = masks.overview(self.recipe, row)
             read = self.frames(row, wanted + overview)

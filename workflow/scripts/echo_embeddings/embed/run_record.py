@@ -9,19 +9,21 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..core import fingerprint, state
+from ..core import fingerprint, origin, state
 from ..core.files import atomic_write
 from ..core.manifest import Row
 from ..core.package import repository
+from ..core.recipe import NOMINAL_FPS, Recipe
 from ..core.settings import Model
 from ..encoders import checkpoint
+from .sampling import rate_of
 
 # Keys of the record that say where and how fast the vectors were made.
 SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
-SIZES = 10  # of frames, that a record names
+SIZES = 10  # of frames, or rates, that a record names
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
 
 
@@ -30,7 +32,7 @@ def write(
     model: Model,
     weights: Path,
     digest: str,
-    sizes: Mapping[str, int],
+    rows: Sequence[Row],
     counts: Mapping[str, int],
     seconds: float,
     speed: Mapping[str, object],
@@ -38,13 +40,14 @@ def write(
 ) -> None:
     """Write the record to `path`.
 
-    `weights` is the checkpoint and `digest` its SHA-256. `sizes` are those of the frames that were read. `speed` has
+    `weights` is the checkpoint and `digest` its SHA-256. `rows` are those of the clips that have vectors. `speed` has
     the keys `SPEED`; it is empty if all vectors were there already. `features` describes what is kept besides the
     vectors; None if nothing is.
     """
     record = {
         **{key: value for key, value in dataclasses.asdict(model).items() if key != "name"},
         "fingerprint": model.fingerprint(),
+        origin.SHORT: origin.short_fingerprint(model.fingerprint(), digest),
         "model": model.name,
         "checkpoint_sha256": digest,
         "checkpoint": str(weights),
@@ -56,7 +59,8 @@ def write(
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         **(speed or _speed_before(path, model, digest)),
-        "read": sizes,
+        "read": sizes(rows, model),
+        "rates": rates(rows, model.recipe),
         "counts": counts,
     }
     with atomic_write(path) as part:
@@ -66,7 +70,19 @@ def write(
 def sizes(rows: Iterable[Row], model: Model) -> dict[str, int]:
     """How many of the clips have frames of which size, height x width in pixels; the most frequent ones by name."""
     converted = f"{model.resolution} x {model.resolution}"
-    found = Counter(f"{row.rows} x {row.columns}" if row.is_video else converted for row in rows)
+    return _most(Counter(f"{row.rows} x {row.columns}" if row.is_video else converted for row in rows))
+
+
+def rates(rows: Iterable[Row], recipe: Recipe) -> dict[str, int]:
+    """How many of the clips were sampled by which rate, frames a second; empty where `recipe` goes by none."""
+    if not recipe.by_rate:
+        return {}
+    found = (rate_of(row, recipe) for row in rows)
+    return _most(Counter(f"{rate:.6g}" if rate else f"{NOMINAL_FPS}, assumed: none is stated" for rate in found))
+
+
+def _most(found: Counter[str]) -> dict[str, int]:
+    """The most frequent ones by name, and how many others there are."""
     named = dict(found.most_common(SIZES))
     others = found.total() - sum(named.values())
     return named | ({"others": others} if others else {})

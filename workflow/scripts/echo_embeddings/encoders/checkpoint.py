@@ -7,8 +7,9 @@ checkpoint key here, `entry` in the registry.
 import hashlib
 import json
 import os
-import pickle
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,83 +19,72 @@ from ..core import state
 from ..core.errors import UserError
 from ..core.files import atomic_write, sha256_of
 from ..core.locks import file_lock
-from ..core.names import one_line
 from ..core.vectors import save_tensors
-from . import huggingface
+from . import huggingface, kinds
 from .architectures import ARCHITECTURES, FAMILIES, Architecture, architecture
+from .naming import LEFT_OVER, state_dict
+from .opening import opened
 from .vjepa import Encoder
 
-PREFIXES = ("module.", "backbone.")  # left by distributed training and by the wrapper class
-LEFT_OVER = "pos_embed"  # from training without rotary embedding; the encoder has no use for it
 # Prefixes of parameter names that only one family has.
 TELLTALE = {
     "vjepa2": ("norm.",),
     "vjepa2_1": ("video_mod_embed", "img_mod_embed", "patch_embed_img.", "norms_block."),
 }
-HUGGING_FACE = "encoder"  # the checkpoint key of the official files that those of Hugging Face were made from
+EXACT = (torch.float32, torch.float64)  # dtypes of weights that lose nothing that matters
+HALF = (torch.float16, torch.bfloat16)
 NOTE = "note"  # the key of a text about the weights, which reports repeat
 
 
+def say(line: str) -> None:
+    """Print a line for people, who may have the standard output for something else."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def load(
-    path: str | os.PathLike[str], name: str, constructor: str, embed_dim: int, checkpoint_key: str, family: str
+    path: str | os.PathLike[str],
+    name: str,
+    constructor: str,
+    embed_dim: int,
+    checkpoint_key: str,
+    family: str,
+    tell: Callable[[str], object] = say,
 ) -> Encoder:
-    """The encoder of model `name` with the float32 weights under `checkpoint_key` of the checkpoint at `path`.
+    """The encoder of model `name` with the weights under `checkpoint_key` of the checkpoint at `path`, as float32.
 
     The file is memory-mapped: only these weights are read. It is an official one, or safetensors of Hugging Face,
-    whose only checkpoint key is "encoder"; its content shows which of the two. Raises `UserError`, one line that names
-    file, key and model, if the file is missing, broken or of another kind, the checkpoint key is not there, the weights
-    are of the other family or of another embedding dimension or depth, or a parameter is missing, unknown or of another
-    shape.
+    whose only checkpoint key is "encoder"; its content shows which of the two. `tell` is called with a line for each
+    thing about the file that is to be known and is no mistake; by default it is printed. Raises `UserError`, one line
+    that names file, key and model, if the file is missing, broken, of another kind or to be read only by running its
+    code, the checkpoint key is not there, the weights are of the other family or of another embedding dimension or
+    depth, or a parameter is missing, unknown, of another shape, or holds NaN or Inf.
     """
     wanted = architecture(constructor, family)
     if wanted.embed_dim != embed_dim:
         raise UserError(f"model {name}: embed_dim is {embed_dim}, {constructor} has {wanted.embed_dim}")
     where = f"model {name}: {path}"
-    state = _state_dict(_open(path, where), checkpoint_key, where)
-    where = f"{where}: checkpoint key {checkpoint_key!r}"
-    _check_family(state, family, where)
-    _check_size(state, wanted, constructor, where)
+    content = opened(path, where)
     with torch.device("meta"):
         encoder = Encoder(wanted)
-    _compare(encoder.state_dict(), state, constructor, where)
-    encoder.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=True, assign=True)
-    return encoder.eval().requires_grad_(False)
-
-
-def _open(path: str | os.PathLike[str], where: str) -> dict[str, object]:
-    if not Path(path).is_file():
-        raise UserError(f"{where}: no such checkpoint; put it there or set weights_dir")
-    # torch.load goes by the name: it would take any file called .safetensors for one.
-    if huggingface.recognised(path) or Path(path).suffix == ".safetensors":
-        return {HUGGING_FACE: huggingface.encoder(path, where)}
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{where}: not a whole checkpoint file (truncated or of another kind): {one_line(error)[:160]}"
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: holds a {type(content).__name__}, not a dict of state dicts")
-    return content
-
-
-def _state_dict(content: dict[str, object], checkpoint_key: str, where: str) -> dict[str, Tensor]:
-    """The tensors under a checkpoint key, by the encoder's own names."""
-    if not isinstance(content.get(checkpoint_key), dict):
-        there = ", ".join(str(key) for key, value in content.items() if isinstance(value, dict))
-        raise UserError(
-            f"{where}: no checkpoint key {checkpoint_key!r}, which entry names; the file has {there or 'none'}"
-        )
-    state: dict[str, Tensor] = {}
-    for key, tensor in content[checkpoint_key].items():  # type: ignore[attr-defined]
-        name = str(key)
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
-        if name in state:
-            raise UserError(f"{where}: checkpoint key {checkpoint_key!r} has {name!r} twice")
-        if name != LEFT_OVER:
-            state[name] = tensor
-    return state
+        state, key_is_named = state_dict(content, checkpoint_key, where)
+        of_key = f"{where}: checkpoint key {checkpoint_key!r}"
+        _check_family(state, family, of_key)
+        _check_size(state, wanted, constructor, of_key)
+        _compare(encoder.state_dict(), state, constructor, of_key)
+    except UserError as error:
+        if part := kinds.shard(path):
+            raise UserError(f"{where}{part}") from error
+        raise
+    if not key_is_named:
+        tell(f"{where}: one state dict without checkpoint keys, taken for {checkpoint_key!r}, which entry names")
+    halves = sorted({str(tensor.dtype) for tensor in state.values() if tensor.dtype in HALF})
+    if halves:
+        tell(f"{where}: weights in half precision ({', '.join(halves)}): vectors differ from those of the float32 file")
+    weights = {key: tensor.float() for key, tensor in state.items()}
+    _check_finite(weights, of_key)
+    encoder.load_state_dict(weights, strict=True, assign=True)
+    return encoder.eval().requires_grad_(False)
 
 
 def _check_family(state: dict[str, Tensor], family: str, where: str) -> None:
@@ -135,11 +125,24 @@ def _compare(wanted: dict[str, Tensor], state: dict[str, Tensor], constructor: s
             raise UserError(f"{where}: {key!r} is {shape}, {constructor} has {list(wanted[key].shape)}")
         if not value.is_floating_point():
             raise UserError(f"{where}: {key!r} is {value.dtype}, not floating-point weights")
+        if value.dtype not in (*EXACT, *HALF):
+            raise UserError(
+                f"{where}: {key!r} is {value.dtype}: weights of 8 bits mean nothing without their scales; "
+                "take the file in float32"
+            )
+
+
+def _check_finite(weights: dict[str, Tensor], where: str) -> None:
+    """Raise `UserError` for the first parameter that holds NaN or Inf, float32. All weights are read."""
+    for key, tensor in weights.items():
+        if not tensor.isfinite().all():
+            wrong = int((~tensor.isfinite()).sum())
+            raise UserError(f"{where}: {key!r} holds NaN or Inf, {wrong} of {tensor.numel()} values; take a whole file")
 
 
 def note(path: str | os.PathLike[str]) -> str | None:
     """The checkpoint's text about its own weights (that the demo's are drawn at random); None if it has none."""
-    content = huggingface.metadata(path) if huggingface.recognised(path) else _open(path, str(path))
+    content = huggingface.metadata(path) if huggingface.recognised(path) else opened(path, str(path))
     text = content.get(NOTE)
     return text if isinstance(text, str) else None
 
@@ -148,14 +151,11 @@ def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
     """The SHA-256 of the file at `path`, hexadecimal; it is remembered in the directory `cache`.
 
     It is computed again only if the file's size or modification time has changed: a checkpoint has up
-    to 16 GB, and every folder's job asks for it. Raises `UserError` if there is no such file.
+    to 16 GB, and every folder's job asks for it. Raises `UserError` if there is no such file, or it is no checkpoint.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such checkpoint; put it there or set weights_dir")
-    status = Path(path).stat()
-    name = os.path.abspath(path)
-    identity = [name, status.st_size, status.st_mtime_ns]
-    kept = Path(cache) / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".json")
+    if reason := kinds.refusal(path):
+        raise UserError(f"{path}: {reason}")
+    identity, kept = _identity(path), _kept(path, cache)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(kept.with_suffix(".lock")):  # the folders' jobs start together: one reads, the others wait
         remembered = state.load(kept, _remembered)
@@ -165,6 +165,36 @@ def sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
         with atomic_write(kept) as part:
             part.write_text(json.dumps({"identity": identity, "sha256": digest}))
     return digest
+
+
+def unlike_registry(path: str | os.PathLike[str], digest: str, expected: str | None) -> str | None:
+    """That the file at `path` has another `digest` than the registry's `expected`, in words; None if it has not.
+
+    It is no error: a registry may name the digest of one of several files that all fit.
+    """
+    if expected is None or digest == expected:
+        return None
+    return (
+        f"{path}: another file than the registry's: its SHA-256 is {digest[:12]}.., the registry says "
+        f"{expected[:12]}..; vectors of the two are not to be mixed"
+    )
+
+
+def look_up_sha256(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> str:
+    """As `sha256`, but nothing is written."""
+    remembered = state.load(_kept(path, cache), _remembered, leave=True)
+    return remembered[1] if remembered and remembered[0] == _identity(path) else sha256_of(path)
+
+
+def _identity(path: str | os.PathLike[str]) -> list[object]:
+    """What of a file changes with its content."""
+    status = Path(path).stat()
+    return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
+
+
+def _kept(path: str | os.PathLike[str], cache: str | os.PathLike[str]) -> Path:
+    """Where the digest of a file is remembered."""
+    return Path(cache) / (hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:16] + ".json")
 
 
 def _remembered(path: Path) -> tuple[list[object], str]:

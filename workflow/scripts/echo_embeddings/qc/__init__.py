@@ -15,6 +15,7 @@ The modules, lowest layer first; a module imports only from those above it in th
     similarity    cosine similarity between clips
     pictures      strips of frames of the clips worth a look
     report        all of it, measured
+    causes        why two sets of vectors may differ
     agreement     two sets of vectors of the same clips
     plots         numbers -> pictures
     writing       numbers -> JSON, and with a template HTML

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from ..core import origin
 from ..core.errors import UserError
 from ..core.vectors import read_vectors
+from . import causes
 from .base import BLOCK, NAMED, NEIGHBOURS, SAMPLE, Check, Floats, Histogram, Integers, Level, count, histogram, sample
 
 SAME = 0.9999  # cosine: at least this much is the same vector but for rounding
@@ -40,8 +43,10 @@ class Comparison:
     mean: float | None  # of the cosine similarity between a clip's two vectors
     min: float | None
     worst: list[tuple[str, float]]  # the keys least alike
+    apart: float | None  # median distance of a clip's two vectors, relative to their mean length
     cosines: Histogram | None
     agreement: Agreement
+    origins: tuple[dict[str, Any], dict[str, Any]]  # how the files were made, as those beside them say
     checks: list[Check]
 
 
@@ -121,7 +126,7 @@ def compare(first: Path, second: Path) -> Comparison:
     columns = np.array([at[key] for key in mine])
     chosen = sample(len(mine), SAMPLE)
     same_length = x.shape[1] == y.shape[1]
-    cosines, identical = _clip_by_clip(x, y, rows, columns) if same_length else (None, None)
+    cosines, apart, identical = _clip_by_clip(x, y, rows, columns) if same_length else (None, None, None)
     defined = cosines[np.isfinite(cosines)] if cosines is not None else np.zeros(0)
     worst = [] if cosines is None else [i for i in np.argsort(cosines, kind="stable")[:10] if np.isfinite(cosines[i])]
     found = Comparison(
@@ -136,26 +141,32 @@ def compare(first: Path, second: Path) -> Comparison:
         mean=float(defined.mean()) if len(defined) else None,
         min=float(defined.min()) if len(defined) else None,
         worst=[(mine[i], float(cosines[i])) for i in worst] if cosines is not None else [],
+        apart=float(np.median(apart[np.isfinite(apart)])) if apart is not None and len(defined) else None,
         cosines=histogram(defined) if len(defined) else None,
         agreement=agree(x[rows[chosen]], y[columns[chosen]]),
+        origins=(origin.beside(first), origin.beside(second)),
         checks=[],
     )
     found.checks.extend(_judge(found))
     return found
 
 
-def _clip_by_clip(x: Floats, y: Floats, rows: Integers, columns: Integers) -> tuple[Floats, int]:
-    """The cosine similarity [n] of each clip's two vectors, NaN where one has no direction; how many are equal."""
-    cosines = np.empty(len(rows))
+def _clip_by_clip(x: Floats, y: Floats, rows: Integers, columns: Integers) -> tuple[Floats, Floats, int]:
+    """The cosine similarity [n] of each clip's two vectors and their distance relative to their mean length [n].
+
+    They are NaN where a vector has no direction. Also returns how many clips have two equal vectors.
+    """
+    cosines, apart = np.empty(len(rows)), np.empty(len(rows))
     identical = 0
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
         a, b = x[rows[part]].astype(np.float64), y[columns[part]].astype(np.float64)
         identical += int((a == b).all(axis=1).sum())
-        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            cosines[part] = np.einsum("ij,ij->i", a, b) / lengths
-    return cosines, identical
+            cosines[part] = np.einsum("ij,ij->i", a, b) / (lengths[0] * lengths[1])
+            apart[part] = 2 * np.linalg.norm(a - b, axis=1) / (lengths[0] + lengths[1])
+    return cosines, apart, identical
 
 
 def _judge(found: Comparison) -> list[Check]:
@@ -176,4 +187,7 @@ def _judge(found: Comparison) -> list[Check]:
     names = ", ".join(key for key, _ in found.worst[:NAMED])
     sentence = f"Cosine similarity of a clip's two vectors: {found.mean:.6f} on average, {found.min:.6f} at least"
     sentence += f" (least alike: {names})." if level == "warn" else ": the same but for rounding."
-    return [*checks, Check("Vectors", level, sentence, "vectors")]
+    if level == "warn":
+        sentence += f" A clip's two vectors are {found.apart:.1%} of their length apart (median)."
+    why = causes.judge(found.names, found.origins, found.apart or 0.0, level == "good")
+    return [*checks, Check("Vectors", level, sentence, "vectors"), *why]

@@ -1,8 +1,9 @@
 """The index: one page that sets all models side by side."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import UserError
 from ..core.names import one_line
@@ -24,6 +25,7 @@ def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output
         try:
             numbers = json.loads(beside.read_text(encoding="utf-8"))
             row = {"model": model, "status": numbers["status"], **numbers["summary"]}
+            row["entries"] = sorted(numbers["provenance"]["shared"]["entry"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{beside}: not the numbers of a quality page: {one_line(error)}; delete it and run again"
@@ -36,5 +38,17 @@ def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output
 
         pairs = agreement.matrix([embeddings[name] for name in names])
     agreements = [{"models": [names[i] for i in at], **plain(found)} for at, found in pairs.items()]
-    numbers = {"models": models, "agreement": agreements}
-    write_pair(output, numbers, "index.html.j2", limits=LIMITS, models=models, names=names, pairs=pairs)
+    read_from = _entries(models)
+    numbers = {"models": models, "agreement": agreements, "entries": read_from}
+    write_pair(
+        output, numbers, "index.html.j2", limits=LIMITS, models=models, names=names, pairs=pairs, entries=read_from
+    )
+
+
+def _entries(models: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The models that were read from each entry (checkpoint key), if there is more than one."""
+    found: dict[str, list[str]] = {}
+    for row in models:
+        for entry in row["entries"]:
+            found.setdefault(entry, []).append(row["model"])
+    return found if len(found) > 1 else {}

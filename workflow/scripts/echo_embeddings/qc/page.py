@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.origin import DECIDES, SHORT
 from ..tables.inventory import differences_of
 from . import agreement, health, near, pairs, plots, report, similarity, statistics
 from .accounting import TOTAL
@@ -65,7 +66,15 @@ def make_comparison(first: Path, second: Path, output: Path) -> None:
         if found.cosines
         else ""
     )
-    write_pair(output, plain(found), "compare.html.j2", limits=LIMITS, c=found, picture_source=picture)
+    write_pair(
+        output,
+        plain(found),
+        "compare.html.j2",
+        limits=LIMITS,
+        c=found,
+        decides={SHORT: "short fingerprint"} | DECIDES,
+        picture_source=picture,
+    )
 
 
 def _summary(measured: Report) -> dict[str, Any]:

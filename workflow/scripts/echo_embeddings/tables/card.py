@@ -8,6 +8,7 @@ import pyarrow as pa
 import yaml
 
 from ..core.files import atomic_write
+from ..core.origin import SHORT, of_record
 from ..core.settings import Tables
 from ..core.state import read_run_record
 from . import selection
@@ -33,7 +34,7 @@ OTHERS = (
 )
 RECORDED = (
     *("checkpoint_sha256", "entry", "constructor", "family", "resolution", "num_frames", "preprocessing", "precision"),
-    *("commit", "weights"),
+    *(SHORT, "commit", "weights"),
 )
 
 
@@ -135,7 +136,7 @@ def _counts(exported: Exported, known: Tables, total: int) -> list[str]:
 
 def _provenance(parts: Mapping[str, Part]) -> list[tuple[str, str]]:
     """Each recorded fact; several values where the folders differ."""
-    runs = [run for part in parts.values() if (run := read_run_record(part.run)) is not None]
+    runs = [run | of_record(run) for part in parts.values() if (run := read_run_record(part.run)) is not None]
     facts = [
         (name.replace("_", " "), ", ".join(sorted({str(run[name]) for run in runs if run.get(name) is not None})))
         for name in RECORDED

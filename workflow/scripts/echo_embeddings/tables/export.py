@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,9 @@ from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
 from ..core.manifest import CONVERTED
+from ..core.origin import SHORT, of_records
 from ..core.settings import Table, Tables
+from ..core.state import read_run_record
 from ..core.vectors import read_vectors
 from . import identity, selection
 from .join import Join, files_table, join_tables, selected_mask
@@ -48,6 +51,15 @@ class Part:
         if keys and matrix.shape[1] != dim:
             raise UserError(f"{self.vectors}: vectors of dimension {matrix.shape[1]}, the model's is {dim}")
         return keys, matrix.numpy().reshape(len(keys), dim)
+
+    def made_by(self) -> dict[str, Any]:
+        """What its run record says of how its vectors were made, see `origin`; empty without one."""
+        return of_records([read_run_record(self.run)])
+
+
+def made_by(parts: Mapping[str, Part]) -> dict[str, Any]:
+    """What the folders' run records agree on, see `origin`."""
+    return of_records(read_run_record(part.run) for part in parts.values())
 
 
 def parts(layout: Layout, model: str, size: str, folders: Sequence[str]) -> dict[str, Part]:
@@ -134,23 +146,35 @@ def to_arrow(frame: pd.DataFrame) -> pa.Table:
 
 
 def write_parquet(
-    path: Path, table: pa.Table, matrix: npt.NDArray[np.float32], empty: npt.NDArray[np.bool_] | None = None
+    path: Path,
+    table: pa.Table,
+    matrix: npt.NDArray[np.float32],
+    empty: npt.NDArray[np.bool_] | None = None,
+    *,
+    made_by: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `table` and, as its last column, the rows of `matrix` [N, D]; whole. A row is null where `empty` [N]."""
+    """Write `table` and, as its last column, the rows of `matrix` [N, D]; whole. A row is null where `empty` [N].
+
+    The short fingerprint that `made_by` has, see `origin`, stands in the metadata of the file.
+    """
     field = pa.field(EMBEDDING, pa.list_(pa.float32(), matrix.shape[1]))
     names = table.schema.names
+    schema = table.schema.append(field)
+    if made_by and SHORT in made_by:
+        schema = schema.with_metadata({SHORT: made_by[SHORT]})
     packing = dict.fromkeys(names, "zstd") | {f"{EMBEDDING}.list.element": "none"}  # floats do not shrink
     with (
         atomic_write(path) as part,
         parquet.ParquetWriter(
-            part, table.schema.append(field), use_dictionary=names, write_statistics=names, compression=packing
+            part, schema, use_dictionary=names, write_statistics=names, compression=packing
         ) as writer,
     ):
         for start in range(0, max(1, len(matrix)), ROWS):
             block = matrix[start : start + ROWS]
             mask = None if empty is None else pa.array(empty[start : start + ROWS])
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), matrix.shape[1], mask=mask)
-            writer.write_table(table.slice(start, len(block)).append_column(field, vectors))
+            written = table.slice(start, len(block)).append_column(field, vectors)
+            writer.write_table(written.replace_schema_metadata(schema.metadata))
 
 
 @dataclass(frozen=True)
@@ -183,7 +207,7 @@ def write_shards(
     for (folder, part), shard in zip(parts.items(), shards, strict=True):
         keys, matrix = part.read(dim)
         at = files.rows(folder, keys)
-        write_parquet(shard, content.take(at), matrix)
+        write_parquet(shard, content.take(at), matrix, made_by=part.made_by())
         taken.append(at)
         rows[folder] = len(keys)
         print(f"{folder}: {len(keys):,} rows in {shard}", flush=True)

@@ -45,7 +45,7 @@ def write(
     names = [name for name in names if name in studies.columns]
     content = export.to_arrow(studies[names].assign(**{N_CLIPS: counts}))
     mean = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
-    export.write_parquet(path, content, mean, counts == 0)
+    export.write_parquet(path, content, mean, counts == 0, made_by=export.made_by(parts))
     print(f"{len(studies):,} studies, {int((counts == 0).sum()):,} of them without a clip", flush=True)
 
 

@@ -17,8 +17,9 @@ from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.files import free_bytes
 from ..core.layout import Layout
+from ..core.names import one_line
 from ..core.registry import origin, place
-from ..encoders import checkpoint
+from ..encoders import checkpoint, kinds
 from ..encoders.architectures import architecture
 from . import collection_checks, estimate, machine
 from .collection_checks import Sample
@@ -38,11 +39,11 @@ class Cost:
 
 
 def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether each model's checkpoint is there and fits."""
+    """Whether each model's checkpoint is there and fits, and what is to be known of it."""
     for name in config["models"]:
         entry = registry[name]
         path = place(config, entry)
-        if not path.is_file():
+        if kinds.absent(path):
             if entry["url"]:
                 fix = f"nothing: a run fetches {entry['url']}; or set weights_dir or checkpoints to where it lies"
                 yield Finding(AMBER, "weights", f"{name}: no {path}", fix)
@@ -50,12 +51,22 @@ def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[
                 fix = f"get it ({origin(entry)}), or set weights_dir or checkpoints"
                 yield Finding(RED, "weights", f"{name}: no {path}", fix)
             continue
+        told: list[str] = []
         try:
-            checkpoint.load(path, name, entry["constructor"], entry["embed_dim"], entry["entry"], entry["family"])
+            size = (entry["constructor"], entry["embed_dim"])
+            checkpoint.load(path, name, *size, entry["entry"], entry["family"], tell=told.append)
         except UserError as error:
             yield Finding(RED, "weights", str(error), "take the file that the registry names")
-        else:
-            yield Finding(GREEN, "weights", f"{name}: {path} fits {entry['constructor']}")
+            continue
+        if entry["sha256"]:
+            try:
+                digest = checkpoint.look_up_sha256(path, Layout().checkpoint_digests())
+                told += filter(None, [checkpoint.unlike_registry(path, digest, entry["sha256"])])
+            except OSError as error:
+                told.append(f"{path}: its SHA-256 cannot be compared with the registry's: {one_line(error)}")
+        for line in told:
+            yield Finding(AMBER, "weights", line, "nothing, if it is the file you mean")
+        yield Finding(GREEN, "weights", f"{name}: {path} fits {entry['constructor']}")
 
 
 # --- what it will cost ------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ..collection.folders import find_folders
 from ..collection.kinds import mp4_name
 from ..collection.units import Folder
 from ..convert import journal
-from ..core import corrections, state
+from ..core import state
 from ..core.errors import UserError
 from ..core.files import atomic_write, link
 from ..core.layout import Layout
@@ -221,8 +221,8 @@ def _carry_state(
                 if not _link(trees[0] / before.mp4, trees[1] / row.mp4, row.mp4_bytes):
                     continue
                 for recipe in ASKING:
-                    was, _ = corrections.split(identity(trees[0], before, recipe))
-                    is_now, _ = corrections.split(identity(trees[1], row, recipe))
+                    was = identity(trees[0], before, recipe)
+                    is_now = identity(trees[1], row, recipe)
                     clips.setdefault(folder, {})[before.mp4, was] = (to.folder, row.mp4, is_now)
             record = {"settings": fingerprint, "row": dataclasses.asdict(row)}
             lines[new.state("convert", size, to.folder) / "rows.jsonl"].append(json.dumps(record) + "\n")

@@ -24,6 +24,7 @@ from ..core.layout import Layout
 from ..core.registry import place
 from ..core.settings import Model
 from ..embed.folder import ComputeOptions, embed_folder
+from ..encoders import checkpoint
 
 FOLDER = "verify"  # the name of the folder that the clip is embedded in
 CLIP = "color3d_jpeg_baseline.dcm"  # 120 frames, 480 x 640; in pydicom-data
@@ -40,12 +41,15 @@ def verify(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]],
         raise UserError(f"no model {name!r} in the registry: {', '.join(registry)}")
     model = dataclasses.replace(settings.model(config, registry, name), precision="fp32")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    digest, found = vector(model, place(config, registry[name]), config, device, os.cpu_count() or 1)
-    return judge(model, digest, found.tolist(), registry[name]["known_vectors"])
+    path = place(config, registry[name])
+    digest, found = vector(model, path, config, device, os.cpu_count() or 1)
+    unlike = checkpoint.unlike_registry(path, digest, registry[name]["sha256"])
+    said = judge(model, digest, found.tolist(), registry[name]["known_vectors"])
+    return f"{unlike}\n{said}" if unlike else said
 
 
-def vector(model: Model, checkpoint: Path, config: Mapping[str, Any], device: str, threads: int) -> tuple[str, Any]:
-    """The SHA-256 of the checkpoint, and the clip's vector, float32 [embed_dim]; computed in float32.
+def vector(model: Model, weights: Path, config: Mapping[str, Any], device: str, threads: int) -> tuple[str, Any]:
+    """The SHA-256 of the checkpoint `weights`, and the clip's vector, float32 [embed_dim]; computed in float32.
 
     Raises `UserError` if the clip is not there, or for what is wrong with the checkpoint.
     """
@@ -60,7 +64,7 @@ def vector(model: Model, checkpoint: Path, config: Mapping[str, Any], device: st
         )
         manifest.write(layout.manifest(model.resolution, FOLDER), [made])
         options = ComputeOptions(device, batch_size=1, num_workers=0, threads=threads, save_every=10)
-        embed_folder(Folder(FOLDER, str(tree)), model, checkpoint, tree, layout, options, max_failed_fraction=0)
+        embed_folder(Folder(FOLDER, str(tree)), model, weights, tree, layout, options, max_failed_fraction=0)
         record = json.loads(layout.run_record(model.name, FOLDER).read_text())
         vector = torch.load(layout.vectors(model.name, FOLDER))[made.mp4]
         return str(record["checkpoint_sha256"]), vector

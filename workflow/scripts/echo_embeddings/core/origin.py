@@ -1,0 +1,84 @@
+"""How the vectors of an embedding file were made, as the `.json` file beside it says; of merged files too."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .files import atomic_write
+from .fingerprint import prefix
+from .state import read_json, read_run_record
+
+SHORT = "short_fingerprint"
+# What decides a vector besides its MP4, in words; in the order in which differences matter most.
+DECIDES = {
+    "checkpoint_sha256": "checkpoint",
+    "entry": "entry (checkpoint key)",
+    "family": "family",
+    "constructor": "constructor",
+    "resolution": "size",
+    "recipe": "recipe",
+    "num_frames": "frames",
+    "precision": "precision",
+}
+
+
+def short_fingerprint(fingerprint: str, digest: str) -> str:
+    """16 hexadecimal digits that are equal for vectors of one model, its settings and checkpoint, and for no others.
+
+    `fingerprint` is the model's, `digest` the SHA-256 of its checkpoint. The files of `results/state/` begin with it.
+    """
+    return prefix(f"{fingerprint} {digest}")
+
+
+def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run record says of `DECIDES` and the short fingerprint, which records of earlier versions do not name."""
+    found = {name: record[name] for name in (SHORT, "model", *DECIDES) if record.get(name) is not None}
+    if SHORT not in found and {"fingerprint", "checkpoint_sha256"} <= record.keys():
+        found[SHORT] = short_fingerprint(record["fingerprint"], record["checkpoint_sha256"])
+    return found
+
+
+def of_records(records: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """What all the run records agree on; empty if one is absent (None), or there are none."""
+    found = [of_record(record) if record is not None else {} for record in records]
+    return {name: value for name, value in (found or [{}])[0].items() if all(one.get(name) == value for one in found)}
+
+
+def write_merged(parts: Mapping[str, Path], merged: Path) -> None:
+    """Write beside the file `merged` what the records beside its `parts` (folder -> file) agree on."""
+    records = {folder: read_run_record(part.with_suffix(".json")) for folder, part in parts.items()}
+    content = of_records(records.values()) | {"folders": list(parts)}
+    with atomic_write(merged.with_suffix(".json")) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def beside(vectors: Path) -> dict[str, Any]:
+    """What the file beside the embedding file `vectors` says; empty if there is none, or it says nothing of these."""
+    try:
+        return of_record(read_json(vectors.with_suffix(".json")))
+    except (OSError, ValueError, RecursionError):  # vectors of others may lie beside any file
+        return {}
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """What two origins say differently: in words what it is, and both values. What one does not say is left out."""
+    found = {}
+    for name, words in DECIDES.items():
+        if name in first and name in second and _comparable(first[name]) != _comparable(second[name]):
+            found[words] = (_value(name, first[name]), _value(name, second[name]))
+    return found
+
+
+def _comparable(value: Any) -> Any:
+    """A value without the name of a recipe, which decides nothing; what a record does not name is as it was before."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: part for key, part in value.items() if key != "name"}
+
+
+def _value(name: str, value: Any) -> str:
+    """A value as people tell it from another."""
+    if isinstance(value, Mapping):
+        return str(value.get("name", "without a name"))
+    return f"{value[:12]}.." if name == "checkpoint_sha256" else str(value)
