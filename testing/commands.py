@@ -1,12 +1,16 @@
 """The workflow and its commands as a user runs them, each in a process of its own."""
 
 import contextlib
+import functools
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 from echo_embeddings.tools import cli
@@ -18,15 +22,37 @@ def run_snakemake(
     directory: Path, *arguments: str, snakefile: str | Path = "workflow/Snakefile"
 ) -> subprocess.CompletedProcess:
     """The workflow in a working directory; stdout and stderr together in `stdout`."""
-    command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / snakefile), "--directory", str(directory)]
+    command = ["-s", str(REPOSITORY / snakefile), "--directory", str(directory), *arguments]
+    if "-n" in arguments and environment() == AT_FIRST:  # what was imported may depend on the environment
+        return plan(command)
     return subprocess.run(
-        [*command, *arguments],
+        [sys.executable, "-m", "snakemake", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
         env=environment(),
     )
+
+
+@functools.cache
+def planner() -> subprocess.Popen:
+    """The process from which dry runs are forked; it ends with this one, which holds the other end of its stdin."""
+    command = [sys.executable, "-m", "testing.planner"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=AT_FIRST, start_new_session=True, **pipes)
+
+
+PLANNING = threading.Lock()
+
+
+def plan(arguments: list[str]) -> subprocess.CompletedProcess:
+    """A dry run of Snakemake, which need not import it."""
+    with tempfile.NamedTemporaryFile("r") as said:
+        with PLANNING:
+            print(json.dumps([os.getcwd(), said.name, *arguments]), file=planner().stdin, flush=True)
+            status = int(planner().stdout.readline())
+        return subprocess.CompletedProcess(arguments, status, said.read())
 
 
 def run_command(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
@@ -88,6 +114,10 @@ def copy_repository(to: Path) -> None:
 
 def environment() -> dict[str, str]:
     """That of a user's shell: without what the `make` that runs the tests would hand to another `make`."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {
+    ours = ("MAKE", "PYTEST_CURRENT_TEST")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
         "PYTHONWARNINGS": "ignore"
     }
+
+
+AT_FIRST = environment()
