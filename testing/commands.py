@@ -65,7 +65,10 @@ def call_command(*arguments: str | Path) -> subprocess.CompletedProcess:
     """The same within this process, which spares the start of another."""
     command, said, wrong = list(map(str, arguments)), io.StringIO(), io.StringIO()
     with contextlib.chdir(os.getcwd()), contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
-        status = cli.main(command)
+        try:
+            status = cli.main(command)
+        except SystemExit as end:  # of a command that was called wrongly
+            status = end.code
     return subprocess.CompletedProcess(command, status, said.getvalue(), wrong.getvalue())
 
 
