@@ -23,8 +23,12 @@ def run_snakemake(
 ) -> subprocess.CompletedProcess:
     """The workflow in a working directory; stdout and stderr together in `stdout`."""
     command = ["-s", str(REPOSITORY / snakefile), "--directory", str(directory), *arguments]
-    if "-n" in arguments and environment() == AT_FIRST:  # what was imported may depend on the environment
-        return plan(command)
+    # What was imported may depend on the environment; and one run at a time is forked.
+    if environment() == AT_FIRST and FORKING.acquire(blocking=False):
+        try:
+            return fork_snakemake(command)
+        finally:
+            FORKING.release()
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *command],
         stdout=subprocess.PIPE,
@@ -35,24 +39,24 @@ def run_snakemake(
     )
 
 
+FORKING = threading.Lock()
+
+
 @functools.cache
-def planner() -> subprocess.Popen:
-    """The process from which dry runs are forked; it ends with this one, which holds the other end of its stdin."""
-    command = [sys.executable, "-m", "testing.planner"]
+def forking() -> subprocess.Popen:
+    """The process that forks Snakemake; it ends with this one, which holds the other end of its stdin."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=AT_FIRST, start_new_session=True, **pipes)
+    return subprocess.Popen([sys.executable, "-m", "testing.forking"], cwd=REPOSITORY, env=AT_FIRST, **pipes)
 
 
-PLANNING = threading.Lock()
-
-
-def plan(arguments: list[str]) -> subprocess.CompletedProcess:
-    """A dry run of Snakemake, which need not import it."""
-    with tempfile.NamedTemporaryFile("r") as said:
-        with PLANNING:
-            print(json.dumps([os.getcwd(), said.name, *arguments]), file=planner().stdin, flush=True)
-            status = int(planner().stdout.readline())
-        return subprocess.CompletedProcess(arguments, status, said.read())
+def fork_snakemake(arguments: list[str]) -> subprocess.CompletedProcess:
+    """The same as `python -m snakemake`, without its imports; it too returns when nobody writes any more."""
+    with tempfile.TemporaryDirectory() as directory:
+        pipe = os.path.join(directory, "said")
+        os.mkfifo(pipe)
+        print(json.dumps([os.getcwd(), pipe, *arguments]), file=forking().stdin, flush=True)
+        said = Path(pipe).read_text()
+        return subprocess.CompletedProcess(arguments, int(forking().stdout.readline()), said)
 
 
 def run_command(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:

@@ -1,8 +1,9 @@
-"""Snakemake, imported once, for many dry runs: most of the time of one is that of imports.
+"""Snakemake, imported once, for many runs: most of the time of a dry run is that of imports.
 
-For each line of stdin, `[directory, file, argument, ...]` as JSON, this process forks. The child runs in that directory
-what `python -m snakemake argument ...` runs, and writes to that file; its exit status is a line of stdout. Snakemake
-has read no Snakefile before, and nothing of the package is imported, so that each child does that itself.
+For each line of stdin, `[directory, pipe, argument, ...]` as JSON, this process forks. The child runs in that directory
+what `python -m snakemake argument ...` runs, and writes to that named pipe; its exit status is a line of stdout.
+Snakemake has read no Snakefile before, and nothing of the package is imported: each child does that itself, and starts
+the jobs' processes as ever.
 """
 
 import gc
@@ -18,7 +19,7 @@ get_argument_parser()  # imports Snakemake's plugins
 gc.freeze()  # else each child goes through all that is imported, and copies the memory, when it ends
 
 for line in sys.stdin:
-    directory, said, *arguments = json.loads(line)
+    directory, pipe, *arguments = json.loads(line)
     child = os.fork()
     if not child:
         break
@@ -27,7 +28,7 @@ else:
     sys.exit()
 
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 1)
+os.dup2(os.open(pipe, os.O_WRONLY), 1)
 os.dup2(1, 2)
 os.chdir(directory)
 sys.path[0] = directory
