@@ -1,12 +1,16 @@
 """The workflow and its commands as a user runs them, each in a process of its own."""
 
 import contextlib
+import functools
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 from echo_embeddings.tools import cli
@@ -18,15 +22,41 @@ def run_snakemake(
     directory: Path, *arguments: str, snakefile: str | Path = "workflow/Snakefile"
 ) -> subprocess.CompletedProcess:
     """The workflow in a working directory; stdout and stderr together in `stdout`."""
-    command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / snakefile), "--directory", str(directory)]
+    command = ["-s", str(REPOSITORY / snakefile), "--directory", str(directory), *arguments]
+    # What was imported may depend on the environment; and one run at a time is forked.
+    if environment() == AT_FIRST and FORKING.acquire(blocking=False):
+        try:
+            return fork_snakemake(command)
+        finally:
+            FORKING.release()
     return subprocess.run(
-        [*command, *arguments],
+        [sys.executable, "-m", "snakemake", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
         env=environment(),
     )
+
+
+FORKING = threading.Lock()
+
+
+@functools.cache
+def forking() -> subprocess.Popen:
+    """The process that forks Snakemake; it ends with this one, which holds the other end of its stdin."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-m", "testing.forking"], cwd=REPOSITORY, env=AT_FIRST, **pipes)
+
+
+def fork_snakemake(arguments: list[str]) -> subprocess.CompletedProcess:
+    """The same as `python -m snakemake`, without its imports; it too returns when nobody writes any more."""
+    with tempfile.TemporaryDirectory() as directory:
+        pipe = os.path.join(directory, "said")
+        os.mkfifo(pipe)
+        print(json.dumps([os.getcwd(), pipe, *arguments]), file=forking().stdin, flush=True)
+        said = Path(pipe).read_text()
+        return subprocess.CompletedProcess(arguments, int(forking().stdout.readline()), said)
 
 
 def run_command(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
@@ -39,7 +69,10 @@ def call_command(*arguments: str | Path) -> subprocess.CompletedProcess:
     """The same within this process, which spares the start of another."""
     command, said, wrong = list(map(str, arguments)), io.StringIO(), io.StringIO()
     with contextlib.chdir(os.getcwd()), contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
-        status = cli.main(command)
+        try:
+            status = cli.main(command)
+        except SystemExit as end:  # of a command that was called wrongly
+            status = end.code
     return subprocess.CompletedProcess(command, status, said.getvalue(), wrong.getvalue())
 
 
@@ -88,6 +121,10 @@ def copy_repository(to: Path) -> None:
 
 def environment() -> dict[str, str]:
     """That of a user's shell: without what the `make` that runs the tests would hand to another `make`."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {
+    ours = ("MAKE", "PYTEST_CURRENT_TEST")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
         "PYTHONWARNINGS": "ignore"
     }
+
+
+AT_FIRST = environment()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from echo_embeddings.qc.index import make_index
-from testing.commands import run_command, run_demo
+from testing.commands import call_command, run_demo
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -32,7 +32,7 @@ def pages(finished: Path, made_once: Callable[[str, Callable[[Path], object]], P
         older = {key: vector.bfloat16().float() for key, vector in list(torch.load(merged).items())[2:]}
         torch.save({"gone.mp4": torch.ones(192)} | older, page.with_name("older.pt"))
         output = page.with_name("compare.html")
-        assert run_command("compare", page.with_name("older.pt"), merged, "--output", output).returncode == 0
+        assert call_command("compare", page.with_name("older.pt"), merged, "--output", output).returncode == 0
 
     return made_once("pages", make) / "results/qc"
 

@@ -49,7 +49,7 @@ def test_a_demo_that_is_in_order(finished):
 
 def test_a_directory_that_is_not_there_is_one_line(tmp_path):
     for command in ("doctor", "models", "status"):
-        done = run_command(command, "--directory", tmp_path / "no")
+        done = call_command(command, "--directory", tmp_path / "no")
         said = f"echo-embeddings: --directory: there is no directory '{tmp_path}/no'\n"
         assert (done.returncode, done.stderr) == (1, said)
 
@@ -294,16 +294,16 @@ def test_the_configuration_that_a_profile_names(finished, tmp_path):
     profile = tmp_path / "mine/config.v9+.yaml"
     shutil.copy(tmp_path / "mine/config.yaml", profile)
     (tmp_path / "mine/config.yaml").write_text("cores: 1\n")
-    said = run_command("doctor", "--directory", finished, "--profile", tmp_path / "mine").stdout
+    said = call_command("doctor", "--directory", finished, "--profile", tmp_path / "mine").stdout
     assert f"config: dicom_dir: no directory '{finished}/nowhere' in" in said
     planned = run_snakemake(finished, "-n", "--profile", str(tmp_path / "mine"))
     assert f"config: dicom_dir: no directory '{finished}/nowhere' in" in planned.stdout
     demo = REPOSITORY / "config/demo.yaml"
-    done = run_command("doctor", "--directory", finished, "--profile", tmp_path / "mine", "--configfile", demo)
+    done = call_command("doctor", "--directory", finished, "--profile", tmp_path / "mine", "--configfile", demo)
     assert done.stdout.endswith("ready to run\n")
     profile.write_text(f"cores: 1\nconfigfile: [{demo}]\n")
-    assert "\nvit-tiny " in run_command("models", "--directory", finished, "--profile", profile).stdout
-    done = run_command("doctor", "--profile", tmp_path)
+    assert "\nvit-tiny " in call_command("models", "--directory", finished, "--profile", profile).stdout
+    done = call_command("doctor", "--profile", tmp_path)
     assert done.stderr.startswith(f"echo-embeddings: --profile: '{tmp_path}' in ")
 
 

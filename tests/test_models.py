@@ -5,7 +5,7 @@ import pytest
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.encoders.architectures import ARCHITECTURES, FAMILIES
-from testing.commands import run_command
+from testing.commands import call_command
 
 CONFIG = configuration.defaults()
 REGISTRY = configuration.check(CONFIG, data=False)
@@ -39,7 +39,7 @@ def test_a_model_is_six_lines(tmp_path):
 
 
 def command(directory, *arguments):
-    return run_command("models", "--directory", directory, *arguments)
+    return call_command("models", "--directory", directory, *arguments)
 
 
 def test_the_table_says_what_is_there_what_is_missing_and_what_it_costs(tmp_path):

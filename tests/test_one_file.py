@@ -32,7 +32,7 @@ from echo_embeddings.embed import inference, one_file
 from echo_embeddings.embed.reader import Reader
 from echo_embeddings.encoders.vjepa import Encoder
 from testing import REPOSITORY
-from testing.commands import run_command
+from testing.commands import call_command, run_command
 from testing.conversion import ConvertPaths, convert_folder
 from testing.embedding import EmbedPaths, run, write_weights
 
@@ -337,7 +337,7 @@ def test_a_place_for_the_vectors_that_cannot_be_is_told_before_the_work(top):
 
 
 def test_a_name_for_the_vector_that_is_no_numpys_is_refused():
-    done = run_command("embed", "clip.dcm", "--model", "vitl", "--out", "clip.pt")
+    done = call_command("embed", "clip.dcm", "--model", "vitl", "--out", "clip.pt")
     assert done.returncode == 2
     assert done.stderr.endswith("argument --out: 'clip.pt' does not end with .npy\n")
 

@@ -18,7 +18,7 @@ from echo_embeddings.core.settings import Table
 from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.tools import demo, rekey
-from testing.commands import run_command
+from testing.commands import call_command, run_command
 from testing.embedding import MODEL
 
 SETTINGS = dataclasses.replace(settings.convert_settings(configuration.defaults(), 64))
@@ -119,7 +119,7 @@ def test_without_the_new_files_the_embeddings_go_under_the_new_names(world, tmp_
     assert "1 files: left the collection" in done.stdout
     assert same(vectors_in(tmp_path), expected(world))
     assert not (tmp_path / "results/state").exists()
-    again = run_command(*arguments)
+    again = call_command(*arguments)
     assert again.returncode == 1
     assert again.stderr.strip().endswith("is there already; give a directory without results")
 

@@ -9,7 +9,7 @@ from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.locks import exclusive_lock
 from testing import REPOSITORY
-from testing.commands import run_command, run_demo
+from testing.commands import call_command, run_command, run_demo
 
 FOLDER = "results/mp4/256/p10"
 AGAIN = "run with --forcerun convert, which makes what is deleted and gone again"
@@ -24,7 +24,7 @@ def flip(path):
 
 
 def scrub(work, *options, configfile=REPOSITORY / "config/demo.yaml"):
-    done = run_command("scrub", "--directory", work, "--configfile", configfile, *options)
+    done = call_command("scrub", "--directory", work, "--configfile", configfile, *options)
     assert done.stderr == ""
     return done.returncode, done.stdout
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_named_and_left_and_so_is_a_folder_at_work(work):
         assert "p10: another run is at work on this folder" in done.stderr
     assert paths[1].exists()
     (work / "results/mp4/256/p11.manifest.tsv").unlink()
-    done = run_command(*arguments)
+    done = call_command(*arguments)
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert f"{paths[0].relative_to(work)}: unreadable: not a file" in lines

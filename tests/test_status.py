@@ -17,7 +17,7 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.progress import Progress
 from echo_embeddings.tools import slurm, status
-from testing.commands import run_command
+from testing.commands import call_command
 from testing.processes import PATIENCE
 
 REGISTRY = {"m": {"resolution": 256}}
@@ -153,7 +153,7 @@ def test_vectors_done_are_counted_from_the_run_record(tmp_path):
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
-    result = run_command("status", "--directory", tmp_path)
+    result = call_command("status", "--directory", tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith("echo-embeddings: config: dicom_dir: no directory 'resources/dicom' in ")
     assert result.stderr.count("\n") == 1
