@@ -10,7 +10,7 @@ from echo_embeddings.core import configuration, corrections, registry, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.keys import key_of_ids
-from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.encoders import kinds
 from echo_embeddings.encoders.architectures import architecture
 from echo_embeddings.tables import selection
@@ -61,7 +61,7 @@ wildcard_constraints:
     size="|".join(sorted({str(entry["resolution"]) for entry in REGISTRY.values()})),
     # Any name but "all": that is the merged file.
     folder=r"[^/]{1,2}|(?!all)[^/]{3}|[^/]{4}[^/]*",
-    model="|".join(map(re.escape, REGISTRY)),
+    model=f"(?:{'|'.join(map(re.escape, REGISTRY))})(?:{registry.DIRECT})?",
 
 
 def stop(message):
@@ -168,9 +168,14 @@ def check_slurm():
         stop(error)
 
 
-def manifest_digest(model, folder):
-    """The file that changes when the manifest does that the model's clips stand in."""
-    return RESULTS.manifest_digest(REGISTRY[model]["resolution"], folder)
+def fed_with(wildcards):
+    """What a model is fed with: MP4 files of a size, or DICOM; as paths of `RESULTS` say it."""
+    return str(settings.model(config, REGISTRY, wildcards.model).clips)
+
+
+def manifest_digest(wildcards, folder=None):
+    """The file that changes when the manifest does that the model's clips stand in; of one folder."""
+    return RESULTS.manifest_digest(fed_with(wildcards), folder or wildcards.folder)
 
 
 # What `embed` makes besides vectors.

@@ -4,7 +4,7 @@
 
 rule embed:
     input:
-        digest=lambda wildcards: manifest_digest(wildcards.model, wildcards.folder),
+        digest=manifest_digest,
         checkpoint=checkpoint,
         tables=selecting_files,
     output:

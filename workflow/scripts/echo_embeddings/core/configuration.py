@@ -20,7 +20,7 @@ from .recipe import RECIPES
 from .schema import completed, load, problems, schema, unquoted
 
 
-def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, Any]]:
+def check(config: dict[str, Any], *, data: bool = True) -> registry.Registry:
     """Check the configuration and complete it in place with the documented defaults.
 
     Returns the model registry: model name -> entry. Raises `UserError` with one line for each
@@ -30,7 +30,7 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
     config |= unquoted(schema("config"), config)
     wrong = problems(schema("config"), config, "config")
     sound = completed(schema("config"), config)
-    models: dict[str, dict[str, Any]] = {}
+    models = registry.Registry()
     if "models_file" in sound:
         file = registry.path(sound["models_file"])
         models, more = registry.read(file)
@@ -58,14 +58,22 @@ def _model_problems(config: Mapping[str, Any], models: Mapping[str, Mapping[str,
     for i, name in enumerate(config.get("models", [])):
         if name not in models:
             yield f"config: models.{i}: {registry.unknown(name, models, file)}"
+        elif config.get("mp4_dir") and _is_direct(config, name, models[name]):
+            yield f"config: models.{i}: {name} is fed straight from DICOM, and mp4_dir holds videos"
     for name in config.get("checkpoints", {}):
-        if name not in models:
+        if name not in list(models):  # which a model and its twin share
             yield f"config: checkpoints: {registry.unknown(name, models, file)}"
     if "recipes" in config:
         recipes = [*RECIPES, *config["recipes"]]
         for name, entry in models.items():
             if entry["recipe"] not in recipes:
                 yield f"{file}: {name}.recipe: no recipe {entry['recipe']!r}: {', '.join(recipes)}"
+
+
+def _is_direct(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a model is fed straight from DICOM: by its name, or by its recipe."""
+    recipe = config.get("recipes", {}).get(entry["recipe"], {})
+    return name.endswith(registry.DIRECT) or recipe.get("source") == "dicom"
 
 
 def _recipe_problems(config: Mapping[str, Any]) -> Iterator[str]:

@@ -6,17 +6,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import fingerprint
+from .layout import DICOM
 from .names import encode_name
 from .recipe import GUIDE, RECIPES, Recipe
+from .registry import DIRECT
 
 # Raise these when the code changes what it computes of every file: everything made before is then made again. What it
 # changes of some files only is a line in `corrections`.
 CONVERT_VERSION = 1
 EMBED_VERSION = 1
 PROBE_VERSION = 3  # of the manifests of videos that were there already, which cost a look at each file
+HEADERS_VERSION = 1  # of the manifests by headers alone
 QC_VERSION = 2  # of the pages: what they say or how they look
 
-DIRECT = "-direct"  # what ends the name of a model that is fed straight from DICOM
 CPU_BATCH = 4  # clips; more are no faster on a CPU, and take more of its memory
 
 
@@ -73,6 +75,11 @@ class Model(_Settings):
     family: str = "vjepa2"  # a key of `architectures.FAMILIES`
     recipe: Recipe = GUIDE  # how it is fed
     version: int = EMBED_VERSION
+
+    @property
+    def clips(self) -> int | str:
+        """What it is fed with, as paths of `Layout` say it: MP4 files of a size, or DICOM."""
+        return DICOM if self.recipe.source == "dicom" else self.resolution
 
 
 KEY_COLUMNS = {"path": "dicom_filepath", "study": "study_id", "patient": "subject_id"}
@@ -158,7 +165,7 @@ def batch_size(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, An
 def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> Model:
     """What the configuration and the registry say of the vectors of model `name`."""
     entry = registry[name]
-    return Model(
+    found = Model(
         name=name,
         constructor=entry["constructor"],
         resolution=entry["resolution"],
@@ -169,11 +176,7 @@ def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], 
         family=entry["family"],
         recipe=recipes(config)[entry["recipe"]],
     )
-
-
-def direct(model: Model) -> Model:
-    """The twin of `model` that is fed with the frames of the DICOM themselves."""
-    return replace(model, name=model.name + DIRECT, recipe=replace(model.recipe, source="dicom"))
+    return replace(found, recipe=replace(found.recipe, source="dicom")) if name.endswith(DIRECT) else found
 
 
 def recipes(config: Mapping[str, Any]) -> dict[str, Recipe]:

@@ -113,7 +113,7 @@ def _count_folder(
 ) -> tuple[dict[str, Any], list[str]]:
     """A folder's counts, and a sentence for each way in which its files and its run record do not fit together."""
     of = files["status"].value_counts().to_dict()
-    converted = set(files.loc[files["status"] == manifest.CONVERTED, "key"])
+    converted = set(files.loc[files["status"].isin(manifest.CLIPS), "key"])
     failed = set(files.loc[files["embed_reason"].notna(), "key"])
     left_out = set(files.loc[files["left_out"], "key"])
     missing = converted - embedded - failed - left_out
