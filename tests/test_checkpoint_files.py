@@ -392,6 +392,12 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
     assert [one.level for one in examined(tmp_path / "w.pt")] == [RED]
 
 
+def test_large_weights_whose_sum_is_not_finite_are_weights(tmp_path):
+    state = STATE | {"norm.bias": torch.full((192,), 3e38)}
+    torch.save({"encoder": state}, tmp_path / "w.pt")
+    assert same(load(tmp_path / "w.pt"), state)
+
+
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_weights_of_8_bits_are_refused(tmp_path, dtype):
     torch.save({"encoder": {key: tensor.to(dtype) for key, tensor in OFFICIAL.items()}}, tmp_path / "w.pt")
