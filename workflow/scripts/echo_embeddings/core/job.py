@@ -1,6 +1,7 @@
 """What every Snakemake script of this workflow does around its one call: the log, and what is said of errors."""
 
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -38,6 +39,7 @@ def logged(log: str, attempt: int = 1) -> Iterator[TextIO | None]:
     `attempt` counts the retries of a run. The log keeps what earlier attempts wrote, and the block is not entered if
     the last of them ended with a `UserError` that is no `TransientError`: it is raised again.
     """
+    gc.freeze()  # what is imported stays: to look for garbage in it would take half a second of each job's end
     sys.stdout.flush()
     sys.stderr.flush()
     terminal = os.dup(2)
