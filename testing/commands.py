@@ -120,8 +120,11 @@ def copy_repository(to: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """That of a user's shell: without what the `make` that runs the tests would hand to another `make`."""
-    ours = ("MAKE", "PYTEST_CURRENT_TEST")
+    """That of a user's shell: without what the `make` that runs the tests would hand to another `make`.
+
+    Nor has it what pytest sets for each test, and what scikit-learn, torch and Polars set when they are imported.
+    """
+    ours = ("MAKE", "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_CACHE_DIR", "_RJEM_MALLOC_CONF")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
         "PYTHONWARNINGS": "ignore"
     }
