@@ -46,7 +46,10 @@ FORKING = threading.Lock()
 def forking() -> subprocess.Popen:
     """The process that forks Snakemake; it ends with this one, which holds the other end of its stdin."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "testing.forking"], cwd=REPOSITORY, env=AT_FIRST, **pipes)
+    process = subprocess.Popen([sys.executable, "-m", "testing.forking"], cwd=REPOSITORY, env=AT_FIRST, **pipes)
+    if not process.stdout.readline():  # else who asks it would wait for ever
+        raise RuntimeError(f"testing.forking has ended with status {process.wait()}")
+    return process
 
 
 def fork_snakemake(arguments: list[str]) -> subprocess.CompletedProcess:

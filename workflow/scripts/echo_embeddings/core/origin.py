@@ -72,7 +72,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     found = {}
     for name, words in DECIDES.items():
         if name in first and name in second and _comparable(first[name]) != _comparable(second[name]):
-            found[words] = (_value(name, first[name]), _value(name, second[name]))
+            found[words] = (in_words(name, first[name]), in_words(name, second[name]))
     return found
 
 
@@ -83,8 +83,8 @@ def _comparable(value: Any) -> Any:
     return {key: part for key, part in value.items() if key != "name"}
 
 
-def _value(name: str, value: Any) -> str:
-    """A value as people tell it from another."""
+def in_words(name: str, value: Any) -> str:
+    """The value of `name`, one of `DECIDES`, as people tell it from another."""
     if isinstance(value, Mapping):
         return str(value.get("name", "without a name"))
     return f"{str(value)[:12]}.." if name == "checkpoint_sha256" else str(value)
