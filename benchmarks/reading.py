@@ -56,7 +56,7 @@ def measure(top: Path, *arguments: str) -> str:
     hook.mkdir(exist_ok=True)
     (hook / "sitecustomize.py").write_text(COUNTING)
     checkpoint = top.parent / "vit-tiny.pt"
-    checkpoint.touch()
+    checkpoint.write_bytes(b"looked at, and not read")
     command = [
         *(sys.executable, "-m", "snakemake", "-s", REPOSITORY / "workflow/Snakefile", "-d", top.parent, "-n", "-q"),
         *("--configfile", REPOSITORY / "config/demo.yaml", "--config", f"dicom_dir={top}", f"weights_dir={top.parent}"),

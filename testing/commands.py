@@ -46,7 +46,10 @@ FORKING = threading.Lock()
 def forking() -> subprocess.Popen:
     """The process that forks Snakemake; it ends with this one, which holds the other end of its stdin."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "testing.forking"], cwd=REPOSITORY, env=AT_FIRST, **pipes)
+    process = subprocess.Popen([sys.executable, "-m", "testing.forking"], cwd=REPOSITORY, env=AT_FIRST, **pipes)
+    if not process.stdout.readline():  # else who asks it would wait for ever
+        raise RuntimeError(f"testing.forking has ended with status {process.wait()}")
+    return process
 
 
 def fork_snakemake(arguments: list[str]) -> subprocess.CompletedProcess:
@@ -120,8 +123,11 @@ def copy_repository(to: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """That of a user's shell: without what the `make` that runs the tests would hand to another `make`."""
-    ours = ("MAKE", "PYTEST_CURRENT_TEST")
+    """That of a user's shell: without what the `make` that runs the tests would hand to another `make`.
+
+    Nor has it what pytest sets for each test, and what scikit-learn, torch and Polars set when they are imported.
+    """
+    ours = ("MAKE", "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_CACHE_DIR", "_RJEM_MALLOC_CONF")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
         "PYTHONWARNINGS": "ignore"
     }

@@ -18,6 +18,7 @@ from snakemake.cli import get_argument_parser
 get_argument_parser()  # imports Snakemake's plugins
 gc.freeze()  # else each child goes through all that is imported, and copies the memory, when it ends
 
+print("ready", flush=True)
 for line in sys.stdin:
     directory, pipe, *arguments = json.loads(line)
     child = os.fork()

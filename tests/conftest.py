@@ -1,6 +1,7 @@
 """Fixtures that several files of tests use."""
 
 import dataclasses
+import gc
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads o
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # More threads than free cores, as those of a job beside this process: one that waits must not spin for others' cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Some containers set it: hundreds of processes would each compile the package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import torch
 
@@ -41,6 +44,17 @@ def pytest_xdist_auto_num_workers():
 def pytest_collection_modifyitems(items):
     """Tests that run the workflow come first: they are long, and processes without work take over the rest."""
     items.sort(key=lambda item: "finished" not in item.fixturenames)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported here stays: a third of the time would go into looking for garbage in it, and more later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_setup(item):

@@ -5,8 +5,11 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -14,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 import torch
+from numpy._core import multiarray
 from safetensors.torch import save_file
 
 from echo_embeddings.core import configuration
@@ -211,6 +215,54 @@ def test_what_training_programs_keep_beside_weights_is_no_obstacle(tmp_path):
     assert checkpoint.note(tmp_path / "w.pt") is None
 
 
+class Forged:
+    """A dtype or array as pickle makes it, with whatever state."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+ADDRESS = (0x4141414141414140).to_bytes(8, "little")
+OBJECT = Forged(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
+VOID = Forged(np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 1))
+FORGED = {
+    "scalar": Forged(multiarray.scalar, (OBJECT, ADDRESS)),
+    "array": Forged(multiarray._reconstruct, (np.ndarray, (0,), b"b"), (1, (1,), OBJECT, False, ADDRESS)),
+    "fields": Forged(multiarray._reconstruct, (np.ndarray, (0,), b"b"), (1, (1,), VOID, False, ADDRESS)),
+}
+# In a process of its own, which NumPy would take with it.
+READ = """
+import sys
+from echo_embeddings.encoders.opening import opened
+content = opened(sys.argv[1], "here")
+print(*content)
+"""
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_forged_array_beside_weights_makes_nothing_follow_its_pointers(tmp_path, what):
+    torch.save({"encoder": OFFICIAL, "loss": FORGED[what]}, tmp_path / "w.pt")
+    done = subprocess.run([sys.executable, "-c", READ, tmp_path / "w.pt"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "encoder loss\n", "")
+
+
+@pytest.mark.parametrize("value", [3, torch.zeros(2, 2).to_sparse(), torch.zeros(2, 2, device="meta")])
+def test_what_is_no_tensor_of_weights_is_named(tmp_path, value):
+    (key, _), *_ = STATE.items()
+    torch.save({"encoder": STATE | {key: value}}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=rf"checkpoint key 'encoder': '{re.escape(key)}' is .*and no tensor of weights"):
+        load(tmp_path / "w.pt")
+
+
+def test_what_is_left_over_of_training_may_stand_under_any_prefix(tmp_path):
+    state = {f"module.backbone.{key}": value for key, value in OFFICIAL.items() if not key.endswith("pos_embed")}
+    torch.save({"encoder": state | {"module.pos_embed": torch.zeros(1)}}, tmp_path / "w.pt")
+    assert same(load(tmp_path / "w.pt"))
+
+
 @pytest.mark.parametrize(
     ("now", "then"),
     [(b"cpathlib\nPosixPath\n", b"cpathlib\nWindowsPath\n"),
@@ -338,6 +390,12 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
     ):
         load(tmp_path / "w.pt")
     assert [one.level for one in examined(tmp_path / "w.pt")] == [RED]
+
+
+def test_large_weights_whose_sum_is_not_finite_are_weights(tmp_path):
+    state = STATE | {"norm.bias": torch.full((192,), 3e38)}
+    torch.save({"encoder": state}, tmp_path / "w.pt")
+    assert same(load(tmp_path / "w.pt"), state)
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])

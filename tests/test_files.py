@@ -1,13 +1,15 @@
+import contextlib
 import errno
 import io
 import os
 import platform
+import signal
 import subprocess
 
 import pytest
 
 from echo_embeddings.core import locks, progress
-from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.errors import TransientError, UserError
 from echo_embeddings.core.files import atomic_write
 from echo_embeddings.core.locks import exclusive_lock
 from echo_embeddings.core.names import decode_name, encode_name, one_line
@@ -115,6 +117,33 @@ def test_two_runs_on_one_folder(tmp_path, damaged):
         assert "\n" not in str(error.value)
     with exclusive_lock(tmp_path, "p10"):  # free again
         pass
+
+
+# Killed between the fork and the start of a program, when its child has all that it had.
+ORPHANED = """
+import os, signal, sys, time
+from pathlib import Path
+from echo_embeddings.core.locks import exclusive_lock
+
+with exclusive_lock(Path(sys.argv[1]), "p10"):
+    if not os.fork():
+        time.sleep(float(sys.argv[2]))
+        os._exit(0)
+    print("killed", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "free"), [("0.3", True), ("60", False)])
+def test_what_a_killed_run_was_about_to_start_is_waited_for_and_another_run_is_not(tmp_path, seconds, free):
+    process = start_python("-c", ORPHANED, tmp_path, seconds, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.wait()
+    refused = contextlib.nullcontext() if free else pytest.raises(TransientError, match="another run is at work")
+    with refused, exclusive_lock(tmp_path, "p10"):
+        pass
+    if not free:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_progress_says_something_before_the_first_item(monkeypatch):

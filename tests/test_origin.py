@@ -17,6 +17,7 @@ from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.qc import agreement, index
 from echo_embeddings.qc.page import make_comparison
 from echo_embeddings.tables import export
+from testing import REPOSITORY
 from testing.embedding import MODEL, run
 
 
@@ -54,6 +55,19 @@ def test_the_short_fingerprint_tells_files_apart_and_is_that_of_the_state(paths,
     del record["short_fingerprint"]  # as records were before
     assert origin.of_record(record)["short_fingerprint"] == short[0]
     assert fingerprint.fingerprint(MODEL) == record["fingerprint"]
+
+
+def test_what_a_recipe_of_version_0_1_0_does_not_name_is_as_it_was(tmp_path):
+    old = REPOSITORY / "tests/data/v0_1_0"
+    (path,) = old.rglob("tiny_embeddings_p10.json")
+    record = json.loads(path.read_text())
+    now = record | {"recipe": dataclasses.asdict(RECIPES["guide"])}
+    first, second = map(origin.of_record, (record, now))
+    assert first["recipe"].keys() == second["recipe"].keys()
+    assert origin.differences(first, second) == {}
+    assert origin.of_records([record, now])["recipe"] == second["recipe"]
+    strange = origin.differences({"checkpoint_sha256": 5}, {"checkpoint_sha256": 6})  # of others' making
+    assert strange == {"checkpoint": ("5..", "6..")}
 
 
 def test_compare_says_what_two_files_say_differently(paths, tmp_path):

@@ -230,6 +230,9 @@ def test_echojepa_steps_by_the_rate_of_a_video_and_its_record_says_so(rated):
         )
         (expected,) = by_hand(rated, [frames * masks.boxes(64, 64)[None, :, :, None]])
         assert torch.equal(vectors[key], expected), key
+    row = rows["15.avi"]  # should its rate be read otherwise one day, other frames are shown
+    kept_under = {corrected(rated.tree, dataclasses.replace(row, fps=fps), ECHOJEPA) for fps in (8, 15, 50)}
+    assert len(kept_under) == 2
     record = json.loads(rated.run.read_text())
     assert record["rates"] == {"15": 1, "25": 1, "50": 1, "30": 1, "30, assumed: none is stated": 1}
     run(rated)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -216,6 +217,34 @@ def test_what_lies_in_the_place_of_one_and_is_none_stops_before_any_job(work):
     (work / "weights/vit-tiny.pt").mkdir(parents=True)
     result = run_demo(work, "-n", VECTORS)
     assert result.stdout.splitlines()[-1].startswith("model vit-tiny: weights/vit-tiny.pt: a directory; name the file")
+
+
+# Python runs it at its start.
+COUNTING = """
+import atexit, sys
+opened = []
+sys.addaudithook(lambda event, what: opened.append(1) if event == "open" and str(what[0]).endswith(".pt") else None)
+atexit.register(lambda: print("opened", len(opened)))
+"""
+
+
+def test_a_plan_looks_into_the_checkpoint_once_however_many_folders_there_are(work, content, monkeypatch):
+    (work / "weights").mkdir()
+    (work / "weights/vit-tiny.pt").write_bytes(content)
+    (work / "sitecustomize.py").write_text(COUNTING)
+    monkeypatch.setenv("PYTHONPATH", f"{work}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    (source,) = (work / "dicom").rglob("*.dcm")
+
+    def opened():
+        said = run_demo(work, "-n").stdout
+        return said.count("rule embed:"), int(re.search(r"^opened (\d+)$", said, re.MULTILINE)[1])
+
+    folders, looks = opened()
+    for i in range(5):
+        (work / f"dicom/q{i}").mkdir()
+        shutil.copy(source, work / f"dicom/q{i}")
+    assert (folders, *opened()) == (1, 6, looks)
+    assert looks > 0
 
 
 def test_one_that_was_fetched_by_hand_and_is_another_file_is_told_in_the_log(work, content):

@@ -104,17 +104,23 @@ def checkpoint_path(model):
     return str(registry.place(config, REGISTRY[model]))
 
 
-def checkpoint(wildcards):
-    """The path of the model's checkpoint, which is there or can be fetched."""
-    path = checkpoint_path(wildcards.model)
-    if path not in ABSENT_WEIGHTS and kinds.absent(path):
-        get = REGISTRY[wildcards.model]["obtain"] or "the registry has no url to fetch it from"
-        stop(
-            f"model {wildcards.model}: no checkpoint {path}: {get}; put the file there, or set weights_dir to where it lies"
-        )
-    if path not in ABSENT_WEIGHTS and (reason := kinds.refusal(path)):
-        stop(f"model {wildcards.model}: {path}: {reason}")
+@functools.cache  # the file is opened, and thousands of folders have one
+def checked_checkpoint(model):
+    """The path of the model's checkpoint, which is there and may be one, or can be fetched."""
+    path = checkpoint_path(model)
+    if path in ABSENT_WEIGHTS:
+        return path
+    if kinds.absent(path):
+        get = REGISTRY[model]["obtain"] or "the registry has no url to fetch it from"
+        stop(f"model {model}: no checkpoint {path}: {get}; put the file there, or set weights_dir to where it lies")
+    if reason := kinds.refusal(path):
+        stop(f"model {model}: {path}: {reason}")
     return path
+
+
+def checkpoint(wildcards):
+    """The checkpoint of the job's model."""
+    return checked_checkpoint(wildcards.model)
 
 
 def physionet_version(wildcards):

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from .errors import TransientError, UserError
 from .files import atomic_write, naming
 from .names import one_line
 
+# Seconds after which what a killed job was about to start is gone: a new process has its parent's locks until its
+# program begins.
+ORPHANS = 1.0
 HELD = (errno.EAGAIN, errno.EACCES)
 MISSING = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 # Options of a mount under which a lock holds for the processes of one machine only.
@@ -59,13 +63,13 @@ def whereabouts() -> str:
 def exclusive_lock(state: Path, name: str) -> Iterator[None]:
     """Hold the lock of the state directory of the folder `name`.
 
-    Raises `TransientError` if another run has it, `UserError` where the file system has no locks.
+    Raises `TransientError` if another run has it and keeps it, `UserError` where the file system has no locks.
     """
     state.mkdir(parents=True, exist_ok=True)
     owner = state / "owner"
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(file_lock(state / "lock", wait=False))
+            _enter(held, state / "lock", time.monotonic() + ORPHANS)
         except BlockingIOError as error:
             said = owner.read_text(errors="replace").strip() if owner.exists() else ""
             who = one_line(said) if said else error.filename
@@ -75,6 +79,15 @@ def exclusive_lock(state: Path, name: str) -> Iterator[None]:
         with atomic_write(owner) as part:
             part.write_text(whereabouts())
         yield
+
+
+def _enter(held: contextlib.ExitStack, path: Path, deadline: float) -> None:
+    """Hold the lock at `path` in `held`. Raises `BlockingIOError` if it is not free until `deadline`."""
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError):
+            return held.enter_context(file_lock(path, wait=False))
+        time.sleep(0.02)
+    return held.enter_context(file_lock(path, wait=False))
 
 
 def reach(directory: str | os.PathLike[str]) -> str | None:

@@ -1,5 +1,6 @@
 """How the vectors of an embedding file were made, as the `.json` file beside it says; of merged files too."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 
 from .files import atomic_write
 from .fingerprint import prefix
+from .recipe import Recipe
 from .state import read_json, read_run_record
 
 SHORT = "short_fingerprint"
+# What recipes were before they had these keys.
+NEUTRAL = {one.name: one.metadata["neutral"] for one in dataclasses.fields(Recipe) if "neutral" in one.metadata}
 # What decides a vector besides its MP4, in words; in the order in which differences matter most.
 DECIDES = {
     "checkpoint_sha256": "checkpoint",
@@ -34,6 +38,8 @@ def short_fingerprint(fingerprint: str, digest: str) -> str:
 def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a run record says of `DECIDES` and the short fingerprint, which records of earlier versions do not name."""
     found = {name: record[name] for name in (SHORT, "model", *DECIDES) if record.get(name) is not None}
+    if isinstance(found.get("recipe"), Mapping):
+        found["recipe"] = NEUTRAL | found["recipe"]
     if SHORT not in found and {"fingerprint", "checkpoint_sha256"} <= record.keys():
         found[SHORT] = short_fingerprint(record["fingerprint"], record["checkpoint_sha256"])
     return found
@@ -66,19 +72,19 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     found = {}
     for name, words in DECIDES.items():
         if name in first and name in second and _comparable(first[name]) != _comparable(second[name]):
-            found[words] = (_value(name, first[name]), _value(name, second[name]))
+            found[words] = (in_words(name, first[name]), in_words(name, second[name]))
     return found
 
 
 def _comparable(value: Any) -> Any:
-    """A value without the name of a recipe, which decides nothing; what a record does not name is as it was before."""
+    """A value without the name of a recipe, which decides nothing."""
     if not isinstance(value, Mapping):
         return value
     return {key: part for key, part in value.items() if key != "name"}
 
 
-def _value(name: str, value: Any) -> str:
-    """A value as people tell it from another."""
+def in_words(name: str, value: Any) -> str:
+    """The value of `name`, one of `DECIDES`, as people tell it from another."""
     if isinstance(value, Mapping):
         return str(value.get("name", "without a name"))
-    return f"{value[:12]}.." if name == "checkpoint_sha256" else str(value)
+    return f"{str(value)[:12]}.." if name == "checkpoint_sha256" else str(value)

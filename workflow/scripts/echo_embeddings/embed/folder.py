@@ -26,7 +26,7 @@ from ..core.layout import Layout
 from ..core.manifest import Row
 from ..core.names import decode_name
 from ..core.progress import Progress
-from ..core.recipe import Recipe
+from ..core.recipe import NOMINAL_FPS, Recipe, echojepa_stride
 from ..core.settings import Model, Tables
 from ..core.vectors import write_vectors
 from ..core.workers import Failure
@@ -321,6 +321,9 @@ def identity(tree: Path, row: Row, recipe: Recipe) -> str:
     facts: list[object] = [*mp4, row.path, row.mp4, row.frames, row.bytes, row.mtime_ns, row.mp4_bytes]
     if recipe.sampling == "rate":
         facts.append(f"{row.fps:.6g}" if row.fps else None)  # as manifests have it
+    if recipe.sampling == "echojepa" and row.is_video:
+        stride = echojepa_stride(row.fps or NOMINAL_FPS)
+        facts += [stride] if stride != echojepa_stride(NOMINAL_FPS) else []  # vectors of earlier versions have none
     if recipe.mask == "sector" or recipe.aspect == "letterboxed":
         facts += [row.rows, row.columns, row.tissue_box]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

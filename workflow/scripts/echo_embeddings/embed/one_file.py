@@ -108,7 +108,7 @@ class Embedder:
             with tempfile.TemporaryDirectory() as directory:
                 if is_video(path):
                     plain = VIDEO + os.path.splitext(path)[1]  # the workflow refuses names that are no keys
-                    os.symlink(os.path.abspath(path), os.path.join(directory, plain))
+                    os.symlink(os.path.realpath(path), os.path.join(directory, plain))
                     return self._frames(path, probe_file(directory, plain), Reader, Path(directory))
                 row = convert_file(path, DICOM, Path(directory, mp4_name(DICOM)), self._convert)
                 return self._frames(path, row, Reader, Path(directory))

@@ -135,8 +135,9 @@ def _compare(wanted: dict[str, Tensor], state: dict[str, Tensor], constructor: s
 def _check_finite(weights: dict[str, Tensor], where: str) -> None:
     """Raise `UserError` for the first parameter that holds NaN or Inf, float32. All weights are read."""
     for key, tensor in weights.items():
-        if not tensor.isfinite().all():
-            wrong = int((~tensor.isfinite()).sum())
+        if tensor.sum().isfinite():  # a tenth of the time of a look at each
+            continue
+        if wrong := int((~tensor.isfinite()).sum()):
             raise UserError(f"{where}: {key!r} holds NaN or Inf, {wrong} of {tensor.numel()} values; take a whole file")
 
 

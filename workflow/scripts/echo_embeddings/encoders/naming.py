@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from ..core.errors import UserError
@@ -58,9 +59,10 @@ def _by_part(flat: Mapping[str, object], where: str) -> dict[str, dict[str, obje
     return parts
 
 
-def _official(found: Mapping[object, object], where: str) -> dict[str, Tensor]:
+def _official(of_key: Mapping[object, object], where: str) -> dict[str, Tensor]:
     """The tensors of one encoder by its official names; `where` names the checkpoint key."""
-    prefixes = {_prefix(str(key)): str(key) for key in found}
+    found = {str(key): tensor for key, tensor in of_key.items() if PREFIXES.sub("", str(key)) != LEFT_OVER}
+    prefixes = {_prefix(key): key for key in found}
     if len(prefixes) > 1:
         (first, a), (second, b), *_ = prefixes.items()
         raise UserError(
@@ -69,11 +71,13 @@ def _official(found: Mapping[object, object], where: str) -> dict[str, Tensor]:
         )
     state: dict[str, Tensor] = {}
     for key, tensor in found.items():
-        name = PREFIXES.sub("", str(key)).replace(COMPILED, "")
+        name = PREFIXES.sub("", key).replace(COMPILED, "")
         if name in state:
             raise UserError(f"{where} has {name!r} twice")
-        if name != LEFT_OVER:
-            state[name] = tensor  # type: ignore[assignment]  # what is no tensor is named when it is compared
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            kind = f"a {tensor.layout} on {tensor.device}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise UserError(f"{where}: {name!r} is {kind}, and no tensor of weights")
+        state[name] = tensor
     return huggingface.official(state, where) if huggingface.names_these(state) else state
 
 

@@ -1,33 +1,42 @@
 """A file of weights to what it holds, without running code of the file's; what cannot be opened is one true line."""
 
-import argparse
 import os
-import pathlib
 import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core import multiarray
 
 from ..core.errors import UserError
 from ..core.names import one_line
 from . import huggingface, kinds
 
-# What training programs keep beside weights and what does nothing when it is made, with names that earlier versions of
-# its packages gave it. Paths become such as never touch a disk.
+
+class Unread:
+    """Stands for what a training program kept beside weights: it takes whatever the file says, and keeps nothing.
+
+    NumPy's own classes are not safe to make of a stranger's file: a forged dtype makes NumPy follow its pointers.
+    """
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+# By the names that files have for them, those of earlier versions of the packages too.
 HARMLESS: list[Any] = [
-    *(np.ndarray, np.dtype, multiarray.scalar, multiarray._reconstruct, argparse.Namespace),
-    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
-    (multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    *((kind, f"{kind.__module__}.{kind.__qualname__}") for kind in (pathlib.PurePosixPath, pathlib.PureWindowsPath)),
-    *(
-        (pure, f"{module}.{name}")
-        for module in ("pathlib", "pathlib._local")
-        for name, pure in (("PosixPath", pathlib.PurePosixPath), ("WindowsPath", pathlib.PureWindowsPath))
-    ),
+    (Unread, name)
+    for name in (
+        *("numpy.ndarray", "numpy.dtype", "argparse.Namespace"),
+        *(f"numpy.{core}.multiarray.{name}" for core in ("_core", "core") for name in ("scalar", "_reconstruct")),
+        *(
+            f"{module}.{kind}Path"
+            for module in ("pathlib", "pathlib._local")
+            for kind in ("PurePosix", "PureWindows", "Posix", "Windows")
+        ),
+    )
 ]
 
 

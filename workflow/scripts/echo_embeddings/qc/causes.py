@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.origin import DECIDES, differences
+from ..core.origin import DECIDES, differences, in_words
 from .base import Check
 
 # Relative distance of a clip's two vectors from which on it is neither rounding (0.5 % in bfloat16) nor a codec's error
@@ -47,9 +47,5 @@ def judge(
 
 def _in_words(origin: Mapping[str, Any]) -> str:
     """What an origin says, for comparison with what is known of the other file by other ways."""
-    parts = [
-        f"{words} {origin[name].get('name') if isinstance(origin[name], Mapping) else origin[name]}"
-        for name, words in DECIDES.items()
-        if name in origin and name != "checkpoint_sha256"
-    ]
-    return ", ".join(parts)
+    said = {name: words for name, words in DECIDES.items() if name in origin and name != "checkpoint_sha256"}
+    return ", ".join(f"{words} {in_words(name, origin[name])}" for name, words in said.items())
