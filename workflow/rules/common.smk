@@ -99,6 +99,15 @@ def clips(*folders):
     return sum(min(n, config["limit"]) if config["limit"] else n for n in files)
 
 
+@functools.cache  # Snakemake asks several times a job
+def model_of(name):
+    """What decides the vectors of the model, which can be fed with what the collection holds."""
+    model = settings.model(config, REGISTRY, name)
+    if reason := settings.unfit(name, model.recipe, bool(config["mp4_dir"])):
+        stop(reason)
+    return model
+
+
 def checkpoint_path(model):
     """Where the model's checkpoint is, or will be."""
     return str(registry.place(config, REGISTRY[model]))
@@ -176,7 +185,7 @@ def check_slurm():
 
 def fed_with(wildcards):
     """What a model is fed with: MP4 files of a size, or DICOM; as paths of `RESULTS` say it."""
-    return str(settings.model(config, REGISTRY, wildcards.model).clips)
+    return str(model_of(wildcards.model).clips)
 
 
 def manifest_digest(wildcards, folder=None):
@@ -196,17 +205,14 @@ def features(wildcards):
 
 def say_features():
     """Say how much disk the features of the models in `models` will take, before any is made."""
-    sizes = {
-        name: estimate.feature_bytes(clips(*FOLDERS), settings.model(config, REGISTRY, name), POOL)
-        for name in config["models"]
-    }
+    sizes = {name: estimate.feature_bytes(clips(*FOLDERS), model_of(name), POOL) for name in config["models"]}
     free = free_bytes(RESULTS.features(POOL).parent, RESULTS.root, ".")
     logger.info(estimate.features_line(POOL, sizes, clips(*FOLDERS), free))
 
 
 def embed_mb(wildcards):
     """Estimated memory of a job, MB."""
-    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
+    keys, model = config["embed"], model_of(wildcards.model)
     return estimate.embed_mb(
         clips(wildcards.folder),
         model,
@@ -220,7 +226,7 @@ def embed_mb(wildcards):
 
 def embed_minutes(wildcards, threads):
     """Estimated time of a job, minutes."""
-    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
+    keys, model = config["embed"], model_of(wildcards.model)
     return estimate.embed_minutes(
         clips(wildcards.folder),
         model,

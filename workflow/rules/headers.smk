@@ -15,7 +15,7 @@ rule read_headers:
     resources:
         attempt=this_attempt,
         mem_mb=lambda wildcards, threads, attempt: attempt * estimate.convert_mb(clips(wildcards.folder), threads),
-        runtime=lambda wildcards, attempt: attempt * estimate.read_headers_minutes(clips(wildcards.folder)),
+        runtime=lambda wildcards, threads, attempt: attempt * estimate.headers_minutes(clips(wildcards.folder), threads),
     params:
         limit=config["limit"],
         # There for Snakemake alone: it runs a job again if they changed.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import registry
+from . import registry, settings
 from .errors import UserError
 from .keys import read_key
 from .package import repository
@@ -55,25 +55,21 @@ def check(config: dict[str, Any], *, data: bool = True) -> registry.Registry:
 
 def _model_problems(config: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], file: Path) -> Iterator[str]:
     """The names of models against the registry read from `file`, and its recipes against those that there are."""
+    known = [*RECIPES, *config.get("recipes", {})]
     for i, name in enumerate(config.get("models", [])):
         if name not in models:
             yield f"config: models.{i}: {registry.unknown(name, models, file)}"
-        elif config.get("mp4_dir") and _is_direct(config, name, models[name]):
-            yield f"config: models.{i}: {name} is fed straight from DICOM, and mp4_dir holds videos"
+        elif models[name]["recipe"] in known:
+            recipe = settings.recipe(config, models, name)
+            if reason := settings.unfit(name, recipe, bool(config.get("mp4_dir"))):
+                yield f"config: models.{i}: {reason}"
     for name in config.get("checkpoints", {}):
         if name not in list(models):  # which a model and its twin share
             yield f"config: checkpoints: {registry.unknown(name, models, file)}"
     if "recipes" in config:
-        recipes = [*RECIPES, *config["recipes"]]
         for name, entry in models.items():
-            if entry["recipe"] not in recipes:
-                yield f"{file}: {name}.recipe: no recipe {entry['recipe']!r}: {', '.join(recipes)}"
-
-
-def _is_direct(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> bool:
-    """Whether a model is fed straight from DICOM: by its name, or by its recipe."""
-    recipe = config.get("recipes", {}).get(entry["recipe"], {})
-    return name.endswith(registry.DIRECT) or recipe.get("source") == "dicom"
+            if entry["recipe"] not in known:
+                yield f"{file}: {name}.recipe: no recipe {entry['recipe']!r}: {', '.join(known)}"
 
 
 def _recipe_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -84,6 +80,8 @@ def _recipe_problems(config: Mapping[str, Any]) -> Iterator[str]:
         for key in ("rate", "stride"):
             if (keys.get("sampling") == key) != (key in keys):
                 yield f"config: recipes.{name}: {key} goes with sampling: {key}, and with nothing else"
+        if keys.get("aspect") == "native" and keys.get("crop") is False:
+            yield f"config: recipes.{name}: without crop a picture must be square: letterboxed or squeezed, not native"
 
 
 def _input_problems(config: Mapping[str, Any], data: bool) -> Iterator[str]:

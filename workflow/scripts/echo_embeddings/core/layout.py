@@ -13,7 +13,8 @@ class Layout:
     """The directory tree of a run's results.
 
     `size` is the edge of the square frames in pixels, `clips` such a size or `DICOM`, `model` a name in the registry,
-    `folder` that of a folder of the collection. In the rules they are Snakemake's wildcards: `RESULTS.vectors("{model}", "{folder}")`.
+    `folder` that of a folder of the collection. In the rules they are Snakemake's wildcards:
+    `RESULTS.vectors("{model}", "{folder}")`.
     """
 
     root: Path = Path("results")

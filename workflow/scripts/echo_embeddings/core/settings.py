@@ -165,7 +165,7 @@ def batch_size(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, An
 def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> Model:
     """What the configuration and the registry say of the vectors of model `name`."""
     entry = registry[name]
-    found = Model(
+    return Model(
         name=name,
         constructor=entry["constructor"],
         resolution=entry["resolution"],
@@ -174,9 +174,25 @@ def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], 
         num_frames=config["embed"]["num_frames"],
         precision=config["embed"]["precision"],
         family=entry["family"],
-        recipe=recipes(config)[entry["recipe"]],
+        recipe=recipe(config, registry, name),
     )
-    return replace(found, recipe=replace(found.recipe, source="dicom")) if name.endswith(DIRECT) else found
+
+
+def recipe(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> Recipe:
+    """How model `name` is fed."""
+    found = recipes(config)[registry[name]["recipe"]]
+    return replace(found, source="dicom") if name.endswith(DIRECT) else found
+
+
+def unfit(name: str, recipe: Recipe, videos: bool) -> str | None:
+    """Why model `name` cannot be fed by its `recipe` from your `videos`, or else from DICOM; None if it can."""
+    if videos and recipe.source == "dicom":
+        usual = name.removesuffix(DIRECT) if name.endswith(DIRECT) else "a model whose recipe says source: mp4"
+        return f"model {name} is fed straight from DICOM, and these are videos; take {usual}"
+    if not videos and recipe.source == "mp4" and recipe.aspect == "native":
+        shape = f"recipe {recipe.name} shows pictures in their own shape, and MP4 files are squeezed to a square"
+        return f"model {name}: {shape}; take {name}{DIRECT}"
+    return None
 
 
 def recipes(config: Mapping[str, Any]) -> dict[str, Recipe]:

@@ -80,9 +80,9 @@ def embed_folder(
 ) -> None:
     """Embed every clip that the manifest has, that `tables` selects, and that has no vector yet.
 
-    `tree` holds the clips of `unit`, MP4 or DICOM files; the manifest and all results lie where `layout` says. `pooling`, one of
-    `pooling.POOLS`, says which features of a clip are kept besides its vector. `collection` finds all folders of the
-    run: a table may have nothing for this one, and not for all of them. A kill loses at most
+    `tree` holds the clips of `unit`, MP4 or DICOM files; the manifest and all results lie where `layout` says.
+    `pooling`, one of `pooling.POOLS`, says which features of a clip are kept besides its vector. `collection` finds all
+    folders of the run: a table may have nothing for this one, and not for all of them. A kill loses at most
     `options.save_every` vectors, SIGTERM those that are being computed. Raises `UserError` if another run is at work
     on the folder, there is no such device, the checkpoint does not fit, a table that selects has a row for no file of
     the collection, or more than `max_failed_fraction` of the clips have no vector.

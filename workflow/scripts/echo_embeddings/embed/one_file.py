@@ -27,7 +27,6 @@ from ..core import configuration, registry, settings
 from ..core.errors import UserError
 from ..core.manifest import SKIPPED, Row
 from ..core.names import encode_name, one_line
-from ..core.registry import DIRECT
 from ..core.settings import ConvertSettings, Model
 from ..core.workers import Failure
 from ..encoders import kinds
@@ -99,10 +98,9 @@ class Embedder:
             raise UserError(f"{path}: no clip: not a regular file; {CLIP}")
         top, name = os.path.split(path)
         try:
+            if reason := settings.unfit(self.model.name, self.model.recipe, is_video(path)):
+                raise UserError(f"{path}: {reason}")
             if self.model.recipe.source == "dicom":
-                if is_video(path):
-                    usual = self.model.name.removesuffix(DIRECT)
-                    raise UserError(f"{path}: model {self.model.name} is fed with DICOM; take {usual} for videos")
                 row = read_row(path, encode_name(name), self._convert.modalities)
                 return self._frames(path, row, DicomReader, Path(top))
             with tempfile.TemporaryDirectory() as directory:
