@@ -160,7 +160,10 @@ def _strip(clip: pd.Series, folders: Mapping[str, FolderFiles]) -> tuple[str, st
     frames = int(clip["frames"])
     indices = np.linspace(0, max(frames - 1, 0), FRAMES).astype(int).tolist()
     try:
-        images = read_frames(str(path), indices, frames, EDGE) if clip["is_dicom"] else video.read(path, indices, frames)
+        if clip["is_dicom"]:
+            images = read_frames(str(path), indices, frames, EDGE)
+        else:
+            images = video.read(path, indices, frames)
     except (video.VideoError, Skip, Unreadable, KilledError, OSError) as error:
         return "", one_line(error)
     return _encode(images), ""

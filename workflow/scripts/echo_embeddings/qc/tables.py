@@ -112,9 +112,9 @@ def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
     """What is known of the N vectors, one row each, in the order of `keys`.
 
     Columns: `key`, `file` (its path in its folder's tree), `is_dicom` (or else a video), `folder` (`NO_FOLDER` where no
-    manifest has it),
-    `patient` and `study` (`UNKNOWN` where nothing says it, see `identity.decide`; two patients' studies of one number
-    are two), `device` (its maker and model name), `kind` (as in the manifest) and `frames` (0 where not known).
+    manifest has it), `patient` and `study` (`UNKNOWN` where nothing says it, see `identity.decide`; two patients'
+    studies of one number are two), `device` (its maker and model name), `kind` (as in the manifest) and `frames` (0
+    where not known).
     A key that two folders have belongs to the one where it did not fail.
     """
     converted = files[files["status"].isin(manifest.CLIPS)]
