@@ -20,7 +20,6 @@ import pytest
 import torch
 import yaml
 from pydicom.data import get_testdata_file
-from pydicom.pixels.processing import convert_color_space
 
 from echo_embeddings import UserError, embed_file, load_model, write_vectors
 from echo_embeddings.collection.folders import find_folders
@@ -50,9 +49,8 @@ def write_directory(top):
     write_weights(top / "tiny.pt")
     os.mkfifo(top / "pipe.mp4")
     entry = ENTRY | {"checkpoint": "tiny.pt", "entry": "encoder"}
-    (top / "models.yaml").write_text(
-        yaml.safe_dump({"vitl": entry, **{name: entry | {"recipe": name} for name in RECIPES}})
-    )
+    models = {"vitl": entry} | {name: entry | {"recipe": name} for name in RECIPES}
+    (top / "models.yaml").write_text(yaml.safe_dump(models))
     config = {
         **{"models_file": "models.yaml", "weights_dir": ".", "recipes": RECIPES},
         **{"embed": {"precision": "fp32"}},
@@ -152,7 +150,7 @@ def test_pictures_in_their_own_shape(top):
 
 def get_frames(path):
     """The frames as pydicom has them, stretched to 0..255."""
-    pixels = convert_color_space(pydicom.dcmread(path).pixel_array, "YBR_FULL", "RGB").astype(np.float32)
+    pixels = pydicom.dcmread(path).pixel_array.astype(np.float32)
     return ((pixels - pixels.min()) / (pixels.max() - pixels.min()) * 255).astype(np.uint8)
 
 

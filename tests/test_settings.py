@@ -295,8 +295,8 @@ def test_a_recipe_of_ones_own_reaches_the_model(tmp_path):
         (
             {"mine": {"aspect": "native"}},
             "mine",
-            "config: models.0: model tiny: recipe mine shows pictures in their own shape, and MP4 files are squeezed to a "
-            "square; take tiny-direct",
+            "config: models.0: model tiny: recipe mine shows pictures in their own shape, and MP4 files are squeezed "
+            "to a square; take tiny-direct",
         ),
         (
             {"mine": {"aspect": "native", "source": "dicom", "crop": False}},
@@ -342,5 +342,5 @@ def test_a_twin_has_no_entry_of_its_own(tmp_path):
     assert (twin.clips, model.clips) == ("dicom", 64)
     assert "tiny-direct-direct" not in registry
     (tmp_path / "models.yaml").write_text((tmp_path / "models.yaml").read_text().replace("tiny:", "tiny-direct:"))
-    with pytest.raises(UserError, match="models.yaml: tiny-direct: names with -direct behind them are those of"):
+    with pytest.raises(UserError, match=r"models\.yaml: tiny-direct: names with -direct behind them are those of"):
         configuration.check(config)
