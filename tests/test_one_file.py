@@ -305,7 +305,7 @@ def test_what_does_not_fit_into_memory_is_one_line(top, model, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"name": "vitll"}, "model 'vitll' is not in models.yaml: header, vitl; did you mean 'vitl'?"),
+        ({"name": "vitll"}, "model 'vitll' is not in models.yaml: header, native, vitl; did you mean 'vitl'?"),
         ({"checkpoint": "absent.pt"}, "model vitl: no checkpoint absent.pt; get it (the registry does not say where"),
         ({"checkpoint": "clip.dcm"}, "model vitl: clip.dcm: not a whole checkpoint file (truncated or of another kind"),
         ({"device": "gpu"}, "device 'gpu': take 'cuda' or 'cpu'"),
