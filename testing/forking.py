@@ -12,6 +12,7 @@ import os
 import runpy
 import sys
 
+import jsonschema  # noqa: F401 (of what the Snakefile imports, what takes longest)
 import smart_open  # noqa: F401 (Snakemake imports it late, and always)
 from snakemake.cli import get_argument_parser
 
