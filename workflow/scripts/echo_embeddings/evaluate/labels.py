@@ -1,7 +1,7 @@
 """Labels of studies, from the measurements that a collection comes with: one tidy table for each definition."""
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def make(
     `UserError` if a file cannot be read or lacks a column.
     """
     (table,) = _read(study_list, STUDIES, "study_list", None)
-    studies: list[Line] = table.to_dict("records")
+    studies: Sequence[Line] = table.to_dict("records")
     measured = _measured(measurements, {name for one in wanted.values() for name in one.measurements}, studies)
     lines: list[tuple[str, str, str, int]] = []
     for name, one in wanted.items():
