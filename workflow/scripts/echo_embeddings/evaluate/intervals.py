@@ -1,0 +1,88 @@
+"""95 % intervals of figures by a bootstrap over patients, bias-corrected and accelerated.
+
+Patients are drawn, with all their units; predictions are drawn along and nothing is fitted again. What is estimated is
+the figure of these predictions among further patients of the same kind, and not that of a probe fitted anew. The
+interval is BCa (Efron, Better Bootstrap Confidence Intervals, JASA 82, 1987): of the plain percentiles, those of R2 and
+of AUROC of 50 patients cover less than they say.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Figures = Callable[[Floats], dict[str, Floats]]  # of weights [B, n] the figures, each [B]
+
+LEVEL = 0.95
+GROUPS = 200  # parts of the patients that the jackknife leaves out one by one, where there are more patients
+BLOCK = 10_000_000  # weights that are in memory at a time
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure, and the interval that holds it."""
+
+    value: float
+    low: float  # NaN where more than a tenth of the samples do not define the figure
+    high: float
+
+
+def intervals(figures: Figures, patients: Integers, number: int, seed: int) -> dict[str, Interval]:
+    """The figures of n units with their intervals, from `number` samples of patients.
+
+    `patients` [n] is the patient of each unit, 0 to m - 1. Equal seeds draw the same patients, so that the figures of
+    two models of the same units can be subtracted: `figures` may do that.
+    """
+    point = figures(np.ones((1, len(patients))))
+    drawn = _collect(figures, _samples(patients, number, seed))
+    left_out = _collect(figures, _without_each(patients))
+    return {name: _bca(float(point[name][0]), drawn[name], left_out[name]) for name in point}
+
+
+def _collect(figures: Figures, weights: Iterator[Floats]) -> dict[str, Floats]:
+    """The figures of all blocks of weights."""
+    found = [figures(block) for block in weights]
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def _samples(patients: Integers, number: int, seed: int) -> Iterator[Floats]:
+    """Weights [b, n]: how often the patient of each unit was drawn."""
+    count = int(patients.max()) + 1
+    generator = np.random.default_rng(seed)
+    step = max(1, BLOCK // len(patients))
+    for start in range(0, number, step):
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=min(step, number - start))
+        yield drawn[:, patients].astype(np.float64)
+
+
+def _without_each(patients: Integers) -> Iterator[Floats]:
+    """Weights [b, n] that leave out one patient, or one of `GROUPS` parts of them, at a time."""
+    count = int(patients.max()) + 1
+    parts = min(GROUPS, count)
+    part = np.random.default_rng(0).permutation(count) % parts
+    step = max(1, BLOCK // len(patients))
+    for start in range(0, parts, step):
+        out = np.arange(start, min(start + step, parts))
+        yield (part[patients][None, :] != out[:, None]).astype(np.float64)
+
+
+def _bca(value: float, drawn: Floats, left_out: Floats) -> Interval:
+    """The interval of a figure from its samples and its jackknife."""
+    defined = np.sort(drawn[np.isfinite(drawn)])
+    if not np.isfinite(value) or len(defined) < 0.9 * len(drawn):
+        return Interval(value, np.nan, np.nan)
+    if defined[0] == defined[-1]:
+        return Interval(value, float(defined[0]), float(defined[-1]))
+    below = ((defined < value).sum() + 0.5 * (defined == value).sum()) / len(defined)
+    bias = ndtri(np.clip(below, 1 / (len(defined) + 1), 1 - 1 / (len(defined) + 1)))
+    apart = left_out[np.isfinite(left_out)]
+    apart = apart.mean() - apart
+    squares = (apart**2).sum()
+    acceleration = (apart**3).sum() / (6 * squares**1.5) if squares > 0 else 0.0
+    ends = bias + ndtri(np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    low, high = np.quantile(defined, ndtr(bias + ends / (1 - acceleration * ends)))
+    return Interval(value, float(low), float(high))
