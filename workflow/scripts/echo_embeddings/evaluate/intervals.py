@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ def intervals(figures: Figures, patients: Integers, number: int, seed: int) -> d
     point = figures(np.ones((1, len(patients))))
     drawn = _collect(figures, _samples(patients, number, seed))
     left_out = _collect(figures, _without_each(patients))
-    return {name: _bca(float(point[name][0]), drawn[name], left_out[name]) for name in point}
+    return {name: _bca(float(point[name][0]), drawn[name], left_out[name], int(patients.max()) + 1) for name in point}
 
 
 def _collect(figures: Figures, weights: Iterator[Floats]) -> dict[str, Floats]:
@@ -70,8 +70,8 @@ def _without_each(patients: Integers) -> Iterator[Floats]:
         yield (part[patients][None, :] != out[:, None]).astype(np.float64)
 
 
-def _bca(value: float, drawn: Floats, left_out: Floats) -> Interval:
-    """The interval of a figure from its samples and its jackknife."""
+def _bca(value: float, drawn: Floats, left_out: Floats, count: int) -> Interval:
+    """The interval of a figure of `count` patients from its samples and its jackknife."""
     defined = np.sort(drawn[np.isfinite(drawn)])
     if not np.isfinite(value) or len(defined) < 0.9 * len(drawn):
         return Interval(value, np.nan, np.nan)
@@ -83,6 +83,8 @@ def _bca(value: float, drawn: Floats, left_out: Floats) -> Interval:
     apart = apart.mean() - apart
     squares = (apart**2).sum()
     acceleration = (apart**3).sum() / (6 * squares**1.5) if squares > 0 else 0.0
-    ends = bias + ndtri(np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    # Samples spread too little, by a factor of sqrt((m - 1) / m), and few patients ask for Student's quantiles.
+    wide = np.sqrt(count / (count - 1)) * stdtrit(count - 1, (1 + LEVEL) / 2) if count > 1 else np.nan
+    ends = bias + np.array([-wide, wide])
     low, high = np.quantile(defined, ndtr(bias + ends / (1 - acceleration * ends)))
     return Interval(value, float(low), float(high))
