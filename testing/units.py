@@ -12,9 +12,10 @@ from echo_embeddings.collection.kinds import VIDEO
 from echo_embeddings.collection.source import Collection
 from echo_embeddings.collection.units import Unit
 from echo_embeddings.convert.folder import convert_folder
+from echo_embeddings.convert.headers import read_folder
 from echo_embeddings.convert.probe import probe_folder
 from echo_embeddings.core import configuration, settings
-from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.core.settings import Model
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 
@@ -23,6 +24,7 @@ from .dicoms import cine, drawn, save
 SIZE = 32
 KINDS = 7  # different clips, one after the other
 MODEL = Model("tiny", "vit_tiny", SIZE, 192, "encoder", 16, "fp32")
+DIRECT = dataclasses.replace(MODEL, recipe=dataclasses.replace(MODEL.recipe, source="dicom"))
 
 
 def write_clips(top: Path, names: list[str]) -> None:
@@ -45,14 +47,17 @@ def collection_of(**keys: object) -> Collection:
     return Collection.of(config)
 
 
-def run(collection: Collection, weights: Path, layout: Layout, limit: int = 0) -> tuple[int, int]:
+def run(collection: Collection, weights: Path, layout: Layout, limit: int = 0, model: Model = MODEL) -> tuple[int, int]:
     """Convert and embed every unit in this process; returns how many clips were converted, and embedded, anew."""
     before, computed = mp4s(layout), 0
     for unit in collection.units().values():
-        convert(collection, unit, layout, limit)
+        if model.clips == DICOM:
+            read_headers(unit, layout, limit)
+        else:
+            convert(collection, unit, layout, limit)
         compute = ComputeOptions("cpu", batch_size=16, num_workers=0, threads=1, save_every=100)
-        tree = collection.tree(unit, layout, SIZE)
-        embed_folder(unit, MODEL, weights, tree, layout, compute, max_failed_fraction=1.0)
+        tree = collection.tree(unit, layout, model.clips)
+        embed_folder(unit, model, weights, tree, layout, compute, max_failed_fraction=1.0)
         counts = json.loads(layout.run_record("tiny", unit.name).read_text())["counts"]
         computed += counts["embedded"] - counts["reused"]
     return len(set(mp4s(layout).values()) - set(before.values())), computed
@@ -66,6 +71,13 @@ def convert(collection: Collection, unit: Unit, layout: Layout, limit: int = 0, 
         probe_folder(unit, layout, SIZE, **options)
     else:
         convert_folder(unit, layout, made, **options)
+
+
+def read_headers(unit: Unit, layout: Layout, limit: int = 0, **options) -> None:
+    """List a unit by its headers."""
+    read_folder(
+        unit, layout, (), **({"limit": limit, "workers": 1, "timeout": 60, "max_failed_fraction": 1.0} | options)
+    )
 
 
 def mp4s(layout: Layout) -> dict[str, tuple[int, int]]:

@@ -148,7 +148,7 @@ def test_a_damaged_run_record(six_clips, computed, capsys, name):
     with pytest.raises(
         UserError, match=r"tiny_embeddings_p10\.json: no run record: .* delete .*_p10\.pt and run again"
     ):
-        list(status.collect(six_clips.layout, ["p10"], ["tiny"], {"tiny": {"resolution": 64}}))
+        list(status.collect(six_clips.layout, ["p10"], {"tiny": 64}))
     computed.clear()
     capsys.readouterr()
     run(six_clips)

@@ -1,6 +1,8 @@
 """Broken and hostile files: each ends as one row with a reason, whatever is wrong with it, and nothing else happens."""
 
+import dataclasses
 import errno
+import functools
 import multiprocessing
 import os
 import random
@@ -12,6 +14,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pydicom
 import pytest
+import torch
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
@@ -19,12 +22,15 @@ from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
+from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.dicom import frames
 from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Unreadable, check_clip, read_header
+from echo_embeddings.qc.tables import read_failed
 from testing.conversion import SETTINGS, convert_folder, paths_in
 from testing.corpus import CINE
 from testing.processes import PATIENCE
+from testing.units import DIRECT, collection_of, run
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +63,45 @@ def convert_all(top: Path, files: dict[str, bytes]) -> dict[str, manifest.Row]:
     return rows
 
 
+@pytest.fixture(params=["converted", "straight"])
+def taken(request, tmp_path, tiny_weights):
+    """What becomes of files, by name, on the way to a vector: by an MP4, or straight from the DICOM."""
+    if request.param == "converted":
+        return functools.partial(convert_all, tmp_path)
+    return functools.partial(embed_all, tmp_path, tiny_weights)
+
+
+def embed_all(top: Path, weights: Path, files: dict[str, bytes]) -> dict[str, manifest.Row]:
+    """Embed a folder of these files straight; those that the encoder could not be shown are failed rows too."""
+    for name, content in files.items():
+        (top / "dicom" / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / "dicom" / name).write_bytes(content)
+    collection = collection_of(dicom_dir=str(top / "dicom"))
+    layout, (unit,) = Layout(top / "results"), collection.units().values()
+    run(collection, weights, layout, model=DIRECT)
+    rows = {row.path: row for row in manifest.read(layout.manifest(DICOM, unit.name))}
+    assert set(rows) == set(files)
+    vectors = torch.load(layout.vectors("tiny", unit.name))
+    failed = read_failed(layout.failed_clips("tiny", unit.name))
+    assert {row.mp4 for row in rows.values() if row.is_clip} == vectors.keys() | failed.keys()
+    assert not vectors.keys() & failed.keys()
+    for row in rows.values():
+        reason = failed.get(row.mp4, row.reason)
+        assert row.is_clip == (row.reason == ""), row
+        assert "Traceback" not in reason
+        assert len(reason) < 400, row
+        if row.mp4 in failed:
+            rows[row.path] = dataclasses.replace(row, status="failed", reason=reason)
+    assert not list(layout.root.rglob("*.mp4"))
+    return rows
+
+
 @pytest.mark.parametrize(("number", "last"), [(30, 8), pytest.param(220, 30, marks=pytest.mark.slow)])
-def test_truncated_at_any_byte(tmp_path, clip, number, last):
+def test_truncated_at_any_byte(taken, clip, number, last):
     """At so many paths spread over the file, and at the last bytes of it."""
     cuts = sorted({int(len(clip) * i / number) for i in range(number)} | {len(clip) - i for i in range(1, last)})
     assert len(cuts) >= number
-    rows = convert_all(tmp_path, {f"{cut:06d}": clip[:cut] for cut in cuts})
+    rows = taken({f"{cut:06d}": clip[:cut] for cut in cuts})
     whole = clip.rfind(b"\xff\xd9") + 2  # what follows the last frame's end closes the sequence and is not missed
     for cut in cuts:
         status = rows[f"{cut:06d}"].status
@@ -73,7 +112,7 @@ def test_truncated_at_any_byte(tmp_path, clip, number, last):
 
 
 @pytest.mark.parametrize("number", [60, pytest.param(500, marks=pytest.mark.slow)])
-def test_bit_flips(tmp_path, clip, number):
+def test_bit_flips(taken, clip, number):
     draw = random.Random(7)
     files = {}
     for i in range(number):
@@ -82,8 +121,8 @@ def test_bit_flips(tmp_path, clip, number):
         position = draw.randrange(132, 3000) if i % 2 else draw.randrange(len(clip))
         content[position] ^= 1 << draw.randrange(8)
         files[f"{i:03d}"] = bytes(content)
-    rows = convert_all(tmp_path, files)
-    assert sum(row.status == "converted" for row in rows.values()) > number / 5
+    rows = taken(files)
+    assert sum(row.is_clip for row in rows.values()) > number / 5
 
 
 def edits(number):

@@ -20,11 +20,9 @@ from echo_embeddings.tools import slurm, status
 from testing.commands import call_command
 from testing.processes import PATIENCE
 
-REGISTRY = {"m": {"resolution": 256}}
-
 
 def lines(tmp_path):
-    return {line.stage: line for line in status.collect(Layout(tmp_path), ["p10"], ["m"], REGISTRY)}
+    return {line.stage: line for line in status.collect(Layout(tmp_path), ["p10"], {"m": 256})}
 
 
 def state_of(tmp_path):

@@ -10,7 +10,7 @@ from echo_embeddings.core import configuration, corrections, registry, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.keys import key_of_ids
-from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.encoders import kinds
 from echo_embeddings.encoders.architectures import architecture
 from echo_embeddings.tables import selection
@@ -61,7 +61,7 @@ wildcard_constraints:
     size="|".join(sorted({str(entry["resolution"]) for entry in REGISTRY.values()})),
     # Any name but "all": that is the merged file.
     folder=r"[^/]{1,2}|(?!all)[^/]{3}|[^/]{4}[^/]*",
-    model="|".join(map(re.escape, REGISTRY)),
+    model=f"(?:{'|'.join(map(re.escape, REGISTRY))})(?:{registry.DIRECT})?",
 
 
 def stop(message):
@@ -97,6 +97,15 @@ def clips(*folders):
     """How many clips the folders hold at most, for estimates of time and memory."""
     files = [survey(folder).files for folder in folders]
     return sum(min(n, config["limit"]) if config["limit"] else n for n in files)
+
+
+@functools.cache  # Snakemake asks several times a job
+def model_of(name):
+    """What decides the vectors of the model, which can be fed with what the collection holds."""
+    model = settings.model(config, REGISTRY, name)
+    if reason := settings.unfit(name, model.recipe, bool(config["mp4_dir"])):
+        stop(reason)
+    return model
 
 
 def checkpoint_path(model):
@@ -174,9 +183,14 @@ def check_slurm():
         stop(error)
 
 
-def manifest_digest(model, folder):
-    """The file that changes when the manifest does that the model's clips stand in."""
-    return RESULTS.manifest_digest(REGISTRY[model]["resolution"], folder)
+def fed_with(wildcards):
+    """What a model is fed with: MP4 files of a size, or DICOM; as paths of `RESULTS` say it."""
+    return str(model_of(wildcards.model).clips)
+
+
+def manifest_digest(wildcards, folder=None):
+    """The file that changes when the manifest does that the model's clips stand in; of one folder."""
+    return RESULTS.manifest_digest(fed_with(wildcards), folder or wildcards.folder)
 
 
 # What `embed` makes besides vectors.
@@ -191,17 +205,14 @@ def features(wildcards):
 
 def say_features():
     """Say how much disk the features of the models in `models` will take, before any is made."""
-    sizes = {
-        name: estimate.feature_bytes(clips(*FOLDERS), settings.model(config, REGISTRY, name), POOL)
-        for name in config["models"]
-    }
+    sizes = {name: estimate.feature_bytes(clips(*FOLDERS), model_of(name), POOL) for name in config["models"]}
     free = free_bytes(RESULTS.features(POOL).parent, RESULTS.root, ".")
     logger.info(estimate.features_line(POOL, sizes, clips(*FOLDERS), free))
 
 
 def embed_mb(wildcards):
     """Estimated memory of a job, MB."""
-    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
+    keys, model = config["embed"], model_of(wildcards.model)
     return estimate.embed_mb(
         clips(wildcards.folder),
         model,
@@ -215,7 +226,7 @@ def embed_mb(wildcards):
 
 def embed_minutes(wildcards, threads):
     """Estimated time of a job, minutes."""
-    keys, model = config["embed"], settings.model(config, REGISTRY, wildcards.model)
+    keys, model = config["embed"], model_of(wildcards.model)
     return estimate.embed_minutes(
         clips(wildcards.folder),
         model,

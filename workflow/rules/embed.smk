@@ -4,7 +4,7 @@
 
 rule embed:
     input:
-        digest=lambda wildcards: manifest_digest(wildcards.model, wildcards.folder),
+        digest=manifest_digest,
         checkpoint=checkpoint,
         tables=selecting_files,
     output:
@@ -25,7 +25,7 @@ rule embed:
         runtime=lambda wildcards, threads, attempt: attempt * embed_minutes(wildcards, threads),
     params:
         # All are there for Snakemake alone: it runs a job again if they changed. A corrected MP4 may have its old size.
-        fingerprint=lambda wildcards: settings.model(config, REGISTRY, wildcards.model).fingerprint(),
+        fingerprint=lambda wildcards: model_of(wildcards.model).fingerprint(),
         corrections=corrections.names(corrections.CONVERT + corrections.EMBED),
         selecting=asdict(SELECTING),
     script:

@@ -27,7 +27,7 @@ rule export_matrices:
 rule export_parquet:
     input:
         parts=folder_vectors,
-        digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
+        digests=lambda wildcards: [manifest_digest(wildcards, folder) for folder in FOLDERS],
         tables=joining_files,
         complete=RESULTS.record_list_summary() if config["require_complete"] else [],
     output:
@@ -45,7 +45,7 @@ rule export_parquet:
         runtime=60,
     params:
         folders=list(FOLDERS),
-        size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
+        fed_with=fed_with,
         columns=config["export"]["columns"],
         about=lambda wildcards: {
             "model": wildcards.model,
@@ -63,7 +63,7 @@ rule export_parquet:
 rule export_study:
     input:
         parts=folder_vectors,
-        digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
+        digests=lambda wildcards: [manifest_digest(wildcards, folder) for folder in FOLDERS],
         tables=joining_files,
         complete=RESULTS.record_list_summary() if config["require_complete"] else [],
     output:
@@ -78,7 +78,7 @@ rule export_study:
         runtime=60,
     params:
         folders=list(FOLDERS),
-        size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
+        fed_with=fed_with,
         columns=config["export"]["columns"],
         dim=lambda wildcards: REGISTRY[wildcards.model]["embed_dim"],
         # There for Snakemake alone: it runs a job again if it changed.

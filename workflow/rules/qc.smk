@@ -4,7 +4,7 @@
 rule qc_model:
     input:
         merged=RESULTS.merged("{model}"),
-        digests=lambda wildcards: [manifest_digest(wildcards.model, folder) for folder in FOLDERS],
+        digests=lambda wildcards: [manifest_digest(wildcards, folder) for folder in FOLDERS],
         record_list=RESULTS.record_list_summary() if config["record_list"] else [],
         tables=paged_files,
     output:
@@ -28,7 +28,7 @@ rule qc_model:
         * estimate.merged_minutes(clips(*FOLDERS), REGISTRY[wildcards.model]["embed_dim"]),
     params:
         folders=list(FOLDERS),
-        size=lambda wildcards: str(REGISTRY[wildcards.model]["resolution"]),
+        fed_with=fed_with,
         prefix_folder=config["merge"]["prefix_folder"],
         pretrained_on=lambda wildcards: REGISTRY[wildcards.model]["pretrained_on"],
         collection=config["qc"]["collection"],

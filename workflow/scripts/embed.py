@@ -24,7 +24,7 @@ if __name__ == "__main__":
             unit,
             model,
             weights,
-            collection.tree(unit, layout, model.resolution),
+            collection.tree(unit, layout, model.clips),
             layout,
             ComputeOptions(
                 device=keys["device"],

@@ -9,7 +9,7 @@ from echo_embeddings.tables import card, export
 if __name__ == "__main__":
     with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         params, known = snakemake.params, settings.tables(snakemake.config)
-        parts = export.parts(Layout(), snakemake.wildcards.model, params.size, params.folders)
+        parts = export.parts(Layout(), snakemake.wildcards.model, params.fed_with, params.folders)
         shards = [Path(shard) for shard in snakemake.output.shards]
         exported = export.write_shards(parts, shards, known, params.columns, params.about["dim"])
         card.write(Path(snakemake.output.card), card.About(**params.about), exported, parts, known)

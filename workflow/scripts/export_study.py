@@ -10,7 +10,7 @@ if __name__ == "__main__":
     with job.logged(snakemake.log[0], snakemake.resources.get("attempt", 1)):
         params = snakemake.params
         study.write(
-            export.parts(Layout(), snakemake.wildcards.model, params.size, params.folders),
+            export.parts(Layout(), snakemake.wildcards.model, params.fed_with, params.folders),
             Path(snakemake.output[0]),
             settings.tables(snakemake.config),
             params.columns,

@@ -15,12 +15,12 @@ if __name__ == "__main__":
         model, params = snakemake.wildcards.model, snakemake.params
         layout = Layout()
         collection = Collection.of(snakemake.config)
-        trees = {name: collection.tree(collection.unit(name), layout, params.size) for name in params.folders}
+        trees = {name: collection.tree(collection.unit(name), layout, params.fed_with) for name in params.folders}
         record_list = snakemake.input.get("record_list")
         make_model_page(
             model,
             Path(snakemake.input.merged),
-            folder_files(layout, model, params.size, trees),
+            folder_files(layout, model, params.fed_with, trees),
             Path(snakemake.output.page),
             Options(
                 prefix_folder=params.prefix_folder,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
+from ..core.layout import DICOM as DICOM_CLIPS
 from ..core.layout import Layout
 from ..core.names import decode_name, encode_name
 from ..core.pattern import PathPattern
@@ -67,6 +68,6 @@ class Collection:
         found = self.division.surveys(self.top, range(self.division.units))
         return dict(zip(self.division.names(), found.values(), strict=True))
 
-    def tree(self, unit: Unit, layout: Layout, size: int | str) -> Path:
-        """Where the videos of a unit lie: the MP4 files of `size` x `size` pixels, or those that were there."""
-        return Path(unit.path) if self.kind is VIDEO else unit.tree(layout, size)
+    def tree(self, unit: Unit, layout: Layout, clips: int | str) -> Path:
+        """Where the clips of a unit lie: the MP4 files of a size, or what was there, as `Layout` says."""
+        return Path(unit.path) if self.kind is VIDEO or clips == DICOM_CLIPS else unit.tree(layout, clips)

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import functools
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,6 @@ from ..collection.kinds import mp4_name
 from ..collection.units import Folder, Unit
 from ..collection.walk import leads_nowhere
 from ..core import manifest
-from ..core.errors import UserError
 from ..core.files import PART, blake2b_of, naming, part_of
 from ..core.keys import Key
 from ..core.layout import Layout
@@ -32,12 +30,11 @@ from ..core.names import decode_name, encode_name
 from ..core.progress import Progress
 from ..core.settings import ConvertSettings
 from ..core.workers import Failure, at_work
-from ..dicom.archives import unpack_command
 from ..dicom.frames import decode_frames
-from ..dicom.header import ARCHIVE, Clip, Skip, Unreadable, check_clip, describe_header, number_of_frames, read_header
-from ..dicom.mark import seems_dicom
+from ..dicom.header import Clip, Skip, Unreadable, check_clip, describe_header, read_header
 from . import ids, video
 from .journal import Journal
+from .listing import collided, failed, first_clips, judge, refuse_archives, tell_reasons
 from .pictures import Stretch, shrunk
 
 WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
@@ -66,9 +63,9 @@ def convert_file(
     return _row(source, path, CONVERTED, settings.modalities, key, write)
 
 
-def read_row(source: str, path: str, modalities: tuple[str, ...]) -> Row:
-    """The row of the file at `source` by its header alone: `readable` if it is a clip; `path` is its name there."""
-    return _row(source, path, READABLE, modalities, None, lambda clip, _: {"frames": clip.number_of_frames})
+def read_row(source: str, path: str, modalities: tuple[str, ...], key: Key | None = None) -> Row:
+    """The row of the file at `source` by its header alone: `readable` if it is a clip; the rest is as above."""
+    return _row(source, path, READABLE, modalities, key, lambda clip, _: {"frames": clip.number_of_frames})
 
 
 def _row(
@@ -170,16 +167,12 @@ def convert_folder(
     with folder.locked(top):
         _sweep(folder, tree)
         listed = folder.files()
-        chosen = _first_clips(folder, listed, limit) if limit else listed
+        chosen = first_clips(folder, listed, limit) if limit else listed
         journal = Journal(top, tree, folder, settings, {encode_name(path) for path in listed}, key)
         rows = {path: row for path in chosen if (row := _kept(journal, folder, tree, path))}
         carried = journal.carry(encode_name(path) for path in chosen if path not in rows)
         rows |= {path: row for path in map(decode_name, carried) if (row := _kept(journal, folder, tree, path))}
-        collisions = _collisions(folder, chosen)
-        rows |= {
-            path: _failed(folder, path, f"name collision with {encode_name(other)}")
-            for path, other in collisions.items()
-        }
+        rows |= collided(folder, chosen)
         todo = [path for path in chosen if path not in rows]
         print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
         _prune(folder, tree, listed, ())  # now too: an old MP4 may be where a new one needs a directory
@@ -202,55 +195,13 @@ def convert_folder(
         made = list(rows.values())
         manifest.write(state / "manifest.tsv", made)
         _summarize(folder.name, made, time.monotonic() - started)
-        _judge(folder.name, made, state / "manifest.tsv", max_failed_fraction)
+        judge(folder.name, made, state / "manifest.tsv", max_failed_fraction)
         if isinstance(folder, Folder):  # a unit may have an archive and nothing else by chance
-            _refuse_archives(folder, made)
+            refuse_archives(folder, made)
         _prune(folder, tree, listed, made)  # what is no clip any more; a job that fails keeps it
         table = layout.manifest(settings.size, folder.name)
         manifest.write(table, made)
         manifest.write_digest(table, layout.manifest_digest(settings.size, folder.name))
-
-
-def _first_clips(folder: Unit, listed: list[str], limit: int) -> list[str]:
-    """The files up to the `limit`-th multi-frame one."""
-    clips = 0
-    for i, path in enumerate(listed):
-        try:
-            dataset, _ = read_header(os.path.join(folder.path, path))
-            clips += number_of_frames(dataset) > 1
-        except (Skip, Unreadable):
-            continue
-        if clips == limit:
-            return listed[: i + 1]
-    return listed
-
-
-def _collisions(folder: Unit, listed: Iterable[str]) -> dict[str, str]:
-    """Of the DICOM files that would give one MP4 name, or need it for a directory: each with another of them."""
-    by_name, below = collections.defaultdict(list), collections.defaultdict(list)
-    for path in listed:
-        name = mp4_name(path)
-        by_name[name].append(path)
-        for match in re.finditer(r"\.mp4(?=/)", name):
-            below[name[: match.end()]].append(path)
-    found: dict[str, str] = {}
-    for name, paths in by_name.items():
-        if len(paths) > 1 or name in below:
-            marked = [path for path in paths if seems_dicom(os.path.join(folder.path, path))]
-            if marked:
-                marked += [path for path in below.get(name, ()) if seems_dicom(os.path.join(folder.path, path))]
-            if len(marked) > 1:
-                found |= {path: marked[0 if i else 1] for i, path in enumerate(marked)}
-    return found
-
-
-def _failed(folder: Unit, path: str, reason: str) -> Row:
-    """The row of a file that no worker could report on."""
-    try:
-        status = os.stat(os.path.join(folder.path, path))
-    except OSError as error:
-        return Row(encode_name(path), "", FAILED, f"{reason}; {error.strerror}")
-    return Row(encode_name(path), "", FAILED, reason, bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
 def _convert_all(
@@ -276,7 +227,7 @@ def _convert_all(
         with at_work(convert, tasks, number, timeout, limit="convert.timeout") as results:
             for (_, name, *_), made in results:
                 path = decode_name(name)
-                yield path, _failed(folder, path, made) if isinstance(made, Failure) else made
+                yield path, failed(folder, path, made) if isinstance(made, Failure) else made
     finally:
         _sweep(folder, tree)
 
@@ -351,10 +302,8 @@ def _prune(folder: Unit, tree: Path, listed: Iterable[str], rows: Iterable[Row])
 
 def _summarize(name: str, rows: list[Row], seconds: float) -> None:
     """Print what became of the files."""
+    tell_reasons(name, rows)
     counts = collections.Counter(row.status for row in rows)
-    for status in (SKIPPED, FAILED):
-        for reason, n in collections.Counter(r.reason for r in rows if r.status == status).most_common():
-            print(f"{name}: {status}: {n} x {reason}")
     converted = [row for row in rows if row.status == CONVERTED]
     frames = sum(row.frames or 0 for row in converted)
     hours = sum((row.frames or 0) / (row.fps or FPS) for row in converted) / 3600
@@ -364,23 +313,3 @@ def _summarize(name: str, rows: list[Row], seconds: float) -> None:
         f"{written:.2f} GB out), {counts[SKIPPED]} skipped, {counts[FAILED]} failed in {seconds:.0f} s",
         flush=True,
     )
-
-
-def _refuse_archives(folder: Unit, rows: list[Row]) -> None:
-    """Raise `UserError` if all DICOM there is lies in archives."""
-    packed = [row.path for row in rows if row.reason == ARCHIVE]
-    if packed and all(row.status == SKIPPED for row in rows):
-        path = os.path.join(folder.path, decode_name(packed[0]))
-        raise UserError(f"{path}: DICOM in an archive; unpack it, and others like it: {unpack_command(path)}")
-
-
-def _judge(name: str, rows: list[Row], saved: Path, max_failed_fraction: float) -> None:
-    """Raise `UserError` if too large a share of the clips failed; `saved` is the manifest that says why."""
-    tried = sum(row.status in (CONVERTED, FAILED) for row in rows)
-    failed = sum(row.status == FAILED for row in rows)
-    if tried and failed / tried > max_failed_fraction:
-        raise UserError(
-            f"{name}: {failed} of {tried} clips failed, more than convert.max_failed_fraction "
-            f"({max_failed_fraction:g}) allows; the reasons are in {saved}; "
-            "repair or remove those files, or raise it"
-        )

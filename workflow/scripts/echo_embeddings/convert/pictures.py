@@ -26,7 +26,7 @@ class Stretch:
         self.low, self.high = min(self.low, int(frame.min())), max(self.high, int(frame.max()))
 
     def apply(self, small: NDArray[Any]) -> NDArray[np.uint8]:
-        """A frame of values between the extremes, [size, size] or [size, size, 3], as RGB uint8 [size, size, 3]."""
+        """A frame of values between the extremes, [height, width] or [.., .., 3], as RGB uint8 [height, width, 3]."""
         # Divided before it is multiplied, as the reference does: so the maximum becomes 255 and not 254.99.
         span = np.float32(max(self.high - self.low, 1))
         stretched = ((small.astype(np.float32) - np.float32(self.low)) / span * np.float32(255)).astype(np.uint8)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import registry
+from . import registry, settings
 from .errors import UserError
 from .keys import read_key
 from .package import repository
@@ -20,7 +20,7 @@ from .recipe import RECIPES
 from .schema import completed, load, problems, schema, unquoted
 
 
-def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, Any]]:
+def check(config: dict[str, Any], *, data: bool = True) -> registry.Registry:
     """Check the configuration and complete it in place with the documented defaults.
 
     Returns the model registry: model name -> entry. Raises `UserError` with one line for each
@@ -30,7 +30,7 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
     config |= unquoted(schema("config"), config)
     wrong = problems(schema("config"), config, "config")
     sound = completed(schema("config"), config)
-    models: dict[str, dict[str, Any]] = {}
+    models = registry.Registry()
     if "models_file" in sound:
         file = registry.path(sound["models_file"])
         models, more = registry.read(file)
@@ -55,17 +55,21 @@ def check(config: dict[str, Any], *, data: bool = True) -> dict[str, dict[str, A
 
 def _model_problems(config: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], file: Path) -> Iterator[str]:
     """The names of models against the registry read from `file`, and its recipes against those that there are."""
+    known = [*RECIPES, *config.get("recipes", {})]
     for i, name in enumerate(config.get("models", [])):
         if name not in models:
             yield f"config: models.{i}: {registry.unknown(name, models, file)}"
+        elif models[name]["recipe"] in known:
+            recipe = settings.recipe(config, models, name)
+            if reason := settings.unfit(name, recipe, bool(config.get("mp4_dir"))):
+                yield f"config: models.{i}: {reason}"
     for name in config.get("checkpoints", {}):
-        if name not in models:
+        if name not in list(models):  # which a model and its twin share
             yield f"config: checkpoints: {registry.unknown(name, models, file)}"
     if "recipes" in config:
-        recipes = [*RECIPES, *config["recipes"]]
         for name, entry in models.items():
-            if entry["recipe"] not in recipes:
-                yield f"{file}: {name}.recipe: no recipe {entry['recipe']!r}: {', '.join(recipes)}"
+            if entry["recipe"] not in known:
+                yield f"{file}: {name}.recipe: no recipe {entry['recipe']!r}: {', '.join(known)}"
 
 
 def _recipe_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -76,6 +80,8 @@ def _recipe_problems(config: Mapping[str, Any]) -> Iterator[str]:
         for key in ("rate", "stride"):
             if (keys.get("sampling") == key) != (key in keys):
                 yield f"config: recipes.{name}: {key} goes with sampling: {key}, and with nothing else"
+        if keys.get("aspect") == "native" and keys.get("crop") is False:
+            yield f"config: recipes.{name}: without crop a picture must be square: letterboxed or squeezed, not native"
 
 
 def _input_problems(config: Mapping[str, Any], data: bool) -> Iterator[str]:

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MERGED = "all"  # in the place of the folder in the name of the merged file
+DICOM = "dicom"  # in the place of a size: the clips as they are, of which no MP4 is made
 
 
 @dataclass(frozen=True)
 class Layout:
     """The directory tree of a run's results.
 
-    `size` is the edge of the square frames in pixels, `model` a name in the registry, `folder` that of a folder of
-    the collection. In the rules they are Snakemake's wildcards: `RESULTS.vectors("{model}", "{folder}")`.
+    `size` is the edge of the square frames in pixels, `clips` such a size or `DICOM`, `model` a name in the registry,
+    `folder` that of a folder of the collection. In the rules they are Snakemake's wildcards:
+    `RESULTS.vectors("{model}", "{folder}")`.
     """
 
     root: Path = Path("results")
@@ -23,13 +25,16 @@ class Layout:
         """The tree of a folder's MP4 files, or of those of all units; no rule declares it."""
         return self.root / "mp4" / str(size) / folder
 
-    def manifest(self, size: int | str, folder: str) -> Path:
+    def manifest(self, clips: int | str, folder: str) -> Path:
         """One row for every file of a folder."""
-        return self.root / "mp4" / str(size) / f"{folder}.manifest.tsv"
+        return self._manifests(clips) / f"{folder}.manifest.tsv"
 
-    def manifest_digest(self, size: int | str, folder: str) -> Path:
+    def manifest_digest(self, clips: int | str, folder: str) -> Path:
         """The SHA-256 of the manifest."""
-        return self.root / "mp4" / str(size) / f"{folder}.manifest.sha256"
+        return self._manifests(clips) / f"{folder}.manifest.sha256"
+
+    def _manifests(self, clips: int | str) -> Path:
+        return self.root / DICOM if clips == DICOM else self.mp4(clips)
 
     # --- vectors ---
 

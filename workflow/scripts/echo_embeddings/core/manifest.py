@@ -10,10 +10,11 @@ from typing import Any
 
 from .errors import UserError
 from .files import atomic_write
-from .names import one_line
+from .names import decode_name, one_line
 
 CONVERTED, SKIPPED, FAILED = "converted", "skipped", "failed"
 READABLE = "readable"  # by its header: a clip that is not converted
+CLIPS = (CONVERTED, READABLE)
 FPS = (1, 1000)  # frames a second, from least to most: no echo is slower or faster
 DEINTERLACED = "deinterlaced"  # what the reason says of an MP4 that is read so
 
@@ -23,10 +24,10 @@ class Row:
     """What became of one file. The fields are the table's columns, in its order; None is empty."""
 
     path: str  # the file, relative to its folder, percent-encoded
-    mp4: str  # the key: the MP4's path relative to its tree; empty unless converted
-    status: str  # converted, skipped or failed
-    reason: str  # why not converted; when converted, empty or `DEINTERLACED`
-    frames: int | None = None  # in the MP4
+    mp4: str  # the key: the path relative to its tree that the MP4 has or would have; empty unless a clip
+    status: str  # converted (or readable, where no MP4 is made), skipped or failed
+    reason: str  # why it is no clip; of a clip, empty or `DEINTERLACED`
+    frames: int | None = None  # in the MP4; of a readable clip, as the header says
     rows: int | None = None  # of the DICOM, pixels
     columns: int | None = None  # of the DICOM, pixels
     fps: float | None = None  # the rate the DICOM states, frames a second, within `FPS`
@@ -45,6 +46,16 @@ class Row:
     mp4_blake2b: str | None = None  # of the MP4's content, see `files.blake2b_of`; empty before version 0.2.0
     patient_id_hash: str | None = None  # of PatientID, see `keys.Key`; empty unless it is to be kept
     study_instance_uid_hash: str | None = None  # of StudyInstanceUID, likewise
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it is one that a vector can be made of."""
+        return self.status in CLIPS
+
+    @property
+    def file(self) -> str:
+        """What a vector is made of, relative to the tree of clips: the MP4, or the DICOM where there is none."""
+        return decode_name(self.path) if self.status == READABLE else self.mp4
 
     @property
     def is_video(self) -> bool:

@@ -72,8 +72,17 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     found = {}
     for name, words in DECIDES.items():
         if name in first and name in second and _comparable(first[name]) != _comparable(second[name]):
-            found[words] = (in_words(name, first[name]), in_words(name, second[name]))
+            both = (in_words(name, first[name]), in_words(name, second[name]))
+            found[words] = both if both[0] != both[1] else _apart(first[name], second[name])
     return found
+
+
+def _apart(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str]:
+    """Two recipes of one name, with what they say differently."""
+    keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+    said = (", ".join(f"{key}: {one.get(key, 'not said')}" for key in keys) for one in (first, second))
+    a, b = (f"{one.get('name')} ({words})" for one, words in zip((first, second), said, strict=True))
+    return a, b
 
 
 def _comparable(value: Any) -> Any:

@@ -21,7 +21,8 @@ class Recipe:
     clips_per_video: int = 1  # the video is cut into as many parts, each sampled on its own; a vector is their mean
     padding: str = "last"  # of rate and stride, where a clip ends before the window: "last" frame repeated, or "loop"
     mask: str = "none"  # one of `MASKS`
-    aspect: str = "squeezed"  # or "letterboxed": the DICOM's, with black beside or above and below
+    # Or "letterboxed": the DICOM's shape, with black beside or above and below; "native": its shape and all its pixels.
+    aspect: str = "squeezed"
     crop: bool = True  # short side to 256/224 of the resolution and the centre of that; else all of the picture
     source: str = field(default="mp4", metadata={"neutral": "mp4"})  # or "dicom": the sampled frames, without an MP4
 

@@ -9,6 +9,23 @@ from .errors import UserError
 from .package import repository
 from .schema import completed, load, problems, schema
 
+DIRECT = "-direct"  # what ends the name of a model that is fed straight from DICOM
+
+
+TWINS = f"names with {DIRECT} behind them are those of models fed straight from DICOM; take another"
+
+
+class Registry(dict[str, dict[str, Any]]):
+    """Model name -> entry. `NAME-direct` is found too, for each NAME: its entry is that of NAME."""
+
+    def __contains__(self, name: object) -> bool:
+        return dict.__contains__(self, name.removesuffix(DIRECT) if isinstance(name, str) else name)
+
+    def __missing__(self, name: str) -> dict[str, Any]:
+        if not name.endswith(DIRECT):
+            raise KeyError(name)
+        return self[name.removesuffix(DIRECT)]
+
 
 def path(models_file: str | None) -> Path:
     """The registry that the configuration's `models_file` names; for None the one that the package comes with.
@@ -29,14 +46,16 @@ def unknown(name: str, models: Collection[str], file: Path) -> str:
     return f"{name!r} is not in {file}: {', '.join(models)}{hint}"
 
 
-def read(file: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def read(file: Path) -> tuple[Registry, list[str]]:
     """The registry at `file`, complete with defaults, and one line for each mistake; with any the registry is empty."""
     try:
         entries = load(file, "config: models_file")
     except UserError as error:
-        return {}, [str(error)]
+        return Registry(), [str(error)]
     wrong = problems(schema("models"), entries, str(file))
-    return ({}, wrong) if wrong else (completed(schema("models"), entries), [])
+    if not wrong:
+        wrong = [f"{file}: {name}: {TWINS}" for name in entries if name.endswith(DIRECT)]
+    return (Registry(), wrong) if wrong else (Registry(completed(schema("models"), entries)), [])
 
 
 def place(config: Mapping[str, Any], entry: Mapping[str, Any]) -> Path:

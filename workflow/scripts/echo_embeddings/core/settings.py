@@ -6,17 +6,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import fingerprint
+from .layout import DICOM
 from .names import encode_name
 from .recipe import GUIDE, RECIPES, Recipe
+from .registry import DIRECT
 
 # Raise these when the code changes what it computes of every file: everything made before is then made again. What it
 # changes of some files only is a line in `corrections`.
 CONVERT_VERSION = 1
 EMBED_VERSION = 1
 PROBE_VERSION = 3  # of the manifests of videos that were there already, which cost a look at each file
+HEADERS_VERSION = 1  # of the manifests by headers alone
 QC_VERSION = 2  # of the pages: what they say or how they look
 
-DIRECT = "-direct"  # what ends the name of a model that is fed straight from DICOM
 CPU_BATCH = 4  # clips; more are no faster on a CPU, and take more of its memory
 
 
@@ -73,6 +75,11 @@ class Model(_Settings):
     family: str = "vjepa2"  # a key of `architectures.FAMILIES`
     recipe: Recipe = GUIDE  # how it is fed
     version: int = EMBED_VERSION
+
+    @property
+    def clips(self) -> int | str:
+        """What it is fed with, as paths of `Layout` say it: MP4 files of a size, or DICOM."""
+        return DICOM if self.recipe.source == "dicom" else self.resolution
 
 
 KEY_COLUMNS = {"path": "dicom_filepath", "study": "study_id", "patient": "subject_id"}
@@ -167,13 +174,25 @@ def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], 
         num_frames=config["embed"]["num_frames"],
         precision=config["embed"]["precision"],
         family=entry["family"],
-        recipe=recipes(config)[entry["recipe"]],
+        recipe=recipe(config, registry, name),
     )
 
 
-def direct(model: Model) -> Model:
-    """The twin of `model` that is fed with the frames of the DICOM themselves."""
-    return replace(model, name=model.name + DIRECT, recipe=replace(model.recipe, source="dicom"))
+def recipe(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> Recipe:
+    """How model `name` is fed."""
+    found = recipes(config)[registry[name]["recipe"]]
+    return replace(found, source="dicom") if name.endswith(DIRECT) else found
+
+
+def unfit(name: str, recipe: Recipe, videos: bool) -> str | None:
+    """Why model `name` cannot be fed by its `recipe` from your `videos`, or else from DICOM; None if it can."""
+    if videos and recipe.source == "dicom":
+        usual = name.removesuffix(DIRECT) if name.endswith(DIRECT) else "a model whose recipe says source: mp4"
+        return f"model {name} is fed straight from DICOM, and these are videos; take {usual}"
+    if not videos and recipe.source == "mp4" and recipe.aspect == "native":
+        shape = f"recipe {recipe.name} shows pictures in their own shape, and MP4 files are squeezed to a square"
+        return f"model {name}: {shape}; take {name}{DIRECT}"
+    return None
 
 
 def recipes(config: Mapping[str, Any]) -> dict[str, Recipe]:

@@ -1,6 +1,7 @@
 """One DICOM to the frames that the encoder sees, without an MP4. Processes that decode import this, and not torch."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +32,26 @@ class DicomReader(Reader):
     def frames(self, row: Row, indices: list[int]) -> NDArray[np.uint8]:
         """As of a video. Raises `Skip`, `Unreadable` or `OSError`."""
         path = os.path.join(self.tree, decode_name(row.path))
-        clip = check_clip(path, *read_header(path), ())
-        check_number(clip, row.frames or 0)
-        wanted = sorted(set(indices))
-        decode = list(range(clip.number_of_frames)) if _is_deep(clip) else wanted
-        stretch, small = Stretch(inverted=clip.photometric == "MONOCHROME1"), {}
-        for i, frame in zip(decode, decode_frames(clip, decode), strict=True):
-            stretch.see(frame)
-            if i in wanted:
-                small[i] = shrunk(frame, self.resolution)
-        shown = {i: stretch.apply(frame) for i, frame in small.items()}
-        return np.stack([shown[i] for i in indices])
+        return read_frames(path, indices, row.frames or 0, None if self.recipe.aspect == "native" else self.resolution)
+
+
+def read_frames(path: str, indices: Sequence[int], number: int, size: int | None) -> NDArray[np.uint8]:
+    """The frames `indices` (any order, repeats allowed) of the DICOM at `path`, RGB uint8 [n, size, size, 3].
+
+    Where `size` is None they are as large as they are stored. `number` is how many the clip had when its manifest was
+    written. Raises `Skip`, `Unreadable` or `OSError`.
+    """
+    clip = check_clip(path, *read_header(path), ())
+    check_number(clip, number)
+    wanted = set(indices)
+    decode = range(clip.number_of_frames) if _is_deep(clip) else sorted(wanted)
+    stretch, kept = Stretch(inverted=clip.photometric == "MONOCHROME1"), {}
+    for i, frame in zip(decode, decode_frames(clip, decode), strict=True):
+        stretch.see(frame)
+        if i in wanted:
+            kept[i] = frame if size is None else shrunk(frame, size)
+    shown = {i: stretch.apply(frame) for i, frame in kept.items()}
+    return np.stack([shown[i] for i in indices])
 
 
 def _is_deep(clip: Clip) -> bool:

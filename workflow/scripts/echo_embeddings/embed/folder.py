@@ -23,7 +23,8 @@ from ..core import corrections, fingerprint, manifest
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
-from ..core.manifest import CONVERTED, Row
+from ..core.manifest import Row
+from ..core.names import decode_name
 from ..core.progress import Progress
 from ..core.recipe import NOMINAL_FPS, Recipe, echojepa_stride
 from ..core.settings import Model, Tables
@@ -33,6 +34,7 @@ from ..encoders.architectures import architecture
 from ..encoders.checkpoint import load as load_encoder
 from ..encoders.checkpoint import sha256 as checkpoint_digest
 from . import devices, inference, loader, run_record, sampling
+from .direct import DicomReader
 from .features import Features, update_indices
 from .inference import Extractor
 from .pooling import POOLS, Pooled
@@ -76,11 +78,11 @@ def embed_folder(
     collection: Callable[[], Mapping[str, Unit]] | None = None,
     terminal: TextIO | None = None,
 ) -> None:
-    """Embed every clip that the manifest has as converted, that `tables` selects, and that has no vector yet.
+    """Embed every clip that the manifest has, that `tables` selects, and that has no vector yet.
 
-    `tree` holds the MP4 files of `unit`; the manifest and all results lie where `layout` says. `pooling`, one of
-    `pooling.POOLS`, says which features of a clip are kept besides its vector. `collection` finds all folders of the
-    run: a table may have nothing for this one, and not for all of them. A kill loses at most
+    `tree` holds the clips of `unit`, MP4 or DICOM files; the manifest and all results lie where `layout` says.
+    `pooling`, one of `pooling.POOLS`, says which features of a clip are kept besides its vector. `collection` finds all
+    folders of the run: a table may have nothing for this one, and not for all of them. A kill loses at most
     `options.save_every` vectors, SIGTERM those that are being computed. Raises `UserError` if another run is at work
     on the folder, there is no such device, the checkpoint does not fit, a table that selects has a row for no file of
     the collection, or more than `max_failed_fraction` of the clips have no vector.
@@ -91,8 +93,8 @@ def embed_folder(
     state = layout.state("embed", model.name, folder)
     with unit.locked(layout.state("embed", model.name)):
         # Load: which clips there are, and what is computed already.
-        table = layout.manifest(model.resolution, folder)
-        converted = [row for row in manifest.read(table) if row.status == CONVERTED]
+        table = layout.manifest(model.clips, folder)
+        converted = [row for row in manifest.read(table) if row.is_clip]
         # By bucket, so that what is saved at a time lies in few of them.
         rows = sorted(_selected(folder, table, converted, tables, collection), key=lambda row: unit.bucket(row.mp4))
         digest = checkpoint_digest(checkpoint, layout.checkpoint_digests())
@@ -172,7 +174,10 @@ def _carry(state: Path, unit: Unit, tree: Path, rows: Iterable[Row], recipe: Rec
         if known := unit.in_folder(row.mp4):
             folder, key = known
             there = dataclasses.replace(row, path=(unit.in_folder(row.path) or known)[1], mp4=key)
-            was, is_now = identity(tree / row.mp4.removesuffix(key), there, recipe), identity(tree, row, recipe)
+            was, is_now = (
+                identity(tree / decode_name(row.mp4.removesuffix(key)), there, recipe),
+                identity(tree, row, recipe),
+            )
             under.setdefault(folder, {})[key, was] = (state / unit.bucket(row.mp4), row.mp4, is_now)
     return sum(
         carry(path, clips)
@@ -220,7 +225,9 @@ def _embed(
     Returns why clips have no vector, by key, and what `run_record.SPEED` names.
     """
     failed: dict[str, str] = {}
-    reader = Reader(tree, model.num_frames, model.recipe, model.resolution)
+    reader = (DicomReader if model.recipe.source == "dicom" else Reader)(
+        tree, model.num_frames, model.recipe, model.resolution
+    )
     with loader.load(reader, rows, options.num_workers, options.timeout, device.type == "cuda") as clips:
         extractor = _extractor(model, checkpoint, device, options, pooling, len(rows))  # while the workers start
         started = time.monotonic()
@@ -302,12 +309,12 @@ def _is_short(row: Row, model: Model) -> bool:
 
 
 def identity(tree: Path, row: Row, recipe: Recipe) -> str:
-    """A digest of what the vector of a clip depends on besides model and settings: the MP4, and what it was made of.
+    """A digest of what the vector of a clip depends on besides model and settings: its file, and what that was made of.
 
     Of the manifest's row it covers what `recipe` uses.
     """
     try:
-        status = (tree / row.mp4).stat()
+        status = (tree / row.file).stat()
         mp4 = (status.st_size, status.st_mtime_ns)
     except OSError:  # the reader says why when it comes to it
         mp4 = (-1, -1)

@@ -1,7 +1,7 @@
 """What of a picture the encoder gets to see: masks, and the shape that the DICOM had.
 
 All of it is done to squeezed frames: those of the MP4, which models of one resolution share, or of a video that is not
-square. The manifest has what else is needed.
+square; where the recipe shows pictures as they are, to these. The manifest has what else is needed.
 """
 
 import cv2
@@ -131,7 +131,7 @@ def letterbox(frames: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.
 
 
 def show(frames: NDArray[np.uint8], recipe: Recipe, seen: NDArray[np.uint8], row: Row) -> NDArray[np.uint8]:
-    """A clip's `frames`, uint8 [n, size, size, 3], as the recipe shows them; the rest is as for `keep`."""
+    """A clip's `frames`, uint8 [n, height, width, 3], as the recipe shows them; the rest is as for `keep`."""
     kept = keep(recipe, (frames.shape[1], frames.shape[2]), seen, row)
     if kept is not None:
         frames = frames * kept[None, :, :, None]

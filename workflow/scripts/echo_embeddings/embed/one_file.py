@@ -25,9 +25,9 @@ from ..convert.folder import convert_file, read_row
 from ..convert.probe import probe_file
 from ..core import configuration, registry, settings
 from ..core.errors import UserError
-from ..core.manifest import CONVERTED, READABLE, SKIPPED, Row
+from ..core.manifest import SKIPPED, Row
 from ..core.names import encode_name, one_line
-from ..core.settings import DIRECT, ConvertSettings, Model
+from ..core.settings import ConvertSettings, Model
 from ..core.workers import Failure
 from ..encoders import kinds
 from ..encoders.checkpoint import load as load_encoder
@@ -98,10 +98,9 @@ class Embedder:
             raise UserError(f"{path}: no clip: not a regular file; {CLIP}")
         top, name = os.path.split(path)
         try:
+            if reason := settings.unfit(self.model.name, self.model.recipe, is_video(path)):
+                raise UserError(f"{path}: {reason}")
             if self.model.recipe.source == "dicom":
-                if is_video(path):
-                    usual = self.model.name.removesuffix(DIRECT)
-                    raise UserError(f"{path}: model {self.model.name} is fed with DICOM; take {usual} for videos")
                 row = read_row(path, encode_name(name), self._convert.modalities)
                 return self._frames(path, row, DicomReader, Path(top))
             with tempfile.TemporaryDirectory() as directory:
@@ -120,7 +119,7 @@ class Embedder:
         """The row, and what the encoder sees of its file, by a `reader` of `tree`; `path` is for messages."""
         if row.status == SKIPPED:
             raise UserError(f"{path}: no clip: {row.reason}; {CLIP}")
-        if row.status not in (CONVERTED, READABLE):
+        if not row.is_clip:
             raise UserError(f"{path}: {row.reason}; look at the file, or take a whole copy of it")
         frames = reader(tree, self.model.num_frames, self.model.recipe, self.model.resolution).read(row)
         if isinstance(frames, Failure):
@@ -163,18 +162,16 @@ def load_model(
     """
     keys = _keys(config)
     models = configuration.check(keys, data=False)
-    entry = name if name in models else name.removesuffix(DIRECT)
-    if entry not in models:
+    if name not in models:
         raise UserError(f"model {registry.unknown(name, models, registry.path(keys['models_file']))}")
-    path = registry.place(keys, models[entry]) if checkpoint is None else Path(checkpoint)
+    path = registry.place(keys, models[name]) if checkpoint is None else Path(checkpoint)
     if kinds.absent(path):
         raise UserError(
-            f"model {name}: no checkpoint {path}; get it ({registry.origin(models[entry])}), "
+            f"model {name}: no checkpoint {path}; get it ({registry.origin(models[name])}), "
             "or say where it is: weights_dir, checkpoints or the option checkpoint"
         )
     place = _device(device)
-    model = settings.model(keys, models, entry)
-    model = model if entry == name else settings.direct(model)
+    model = settings.model(keys, models, name)
     encoder = load_encoder(path, name, model.constructor, model.embed_dim, model.entry, model.family)
     with _in_memory(name, place):
         encoder.to(place, inference.DTYPES[model.precision])

@@ -26,7 +26,7 @@ class Reader:
     tree: Path
     num_frames: int
     recipe: Recipe
-    resolution: int  # of the encoder's input: frames that are not square are squeezed to it
+    resolution: int  # of the encoder's input: frames that are not square are squeezed to it, unless they stay native
 
     def read(self, row: Row) -> NDArray[np.uint8] | Failure:
         """A clip's frames as the recipe shows them, [clips_per_video * num_frames, height, width, 3]; or why not."""
@@ -40,12 +40,12 @@ class Reader:
             return Failure(one_line(error))
 
     def frames(self, row: Row, indices: list[int]) -> NDArray[np.uint8]:
-        """The frames `indices` (any order, repeats allowed) of a clip, uint8 [n, size, size, 3], before any mask.
+        """The frames `indices` (any order, repeats allowed) of a clip, uint8 [n, height, width, 3], before any mask.
 
         Raises `VideoError` or `OSError`.
         """
         read = video.read(self.tree / row.mp4, indices, row.frames or 0, row.mp4_blake2b)
-        return masks.squeeze(read, self.resolution)
+        return read if self.recipe.aspect == "native" else masks.squeeze(read, self.resolution)
 
 
 class SharedMemory:

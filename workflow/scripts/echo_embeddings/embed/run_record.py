@@ -69,8 +69,8 @@ def write(
 
 def sizes(rows: Iterable[Row], model: Model) -> dict[str, int]:
     """How many of the clips have frames of which size, height x width in pixels; the most frequent ones by name."""
-    converted = f"{model.resolution} x {model.resolution}"
-    return _most(Counter(f"{row.rows} x {row.columns}" if row.is_video else converted for row in rows))
+    squeezed, native = f"{model.resolution} x {model.resolution}", model.recipe.aspect == "native"
+    return _most(Counter(f"{row.rows} x {row.columns}" if row.is_video or native else squeezed for row in rows))
 
 
 def rates(rows: Iterable[Row], recipe: Recipe) -> dict[str, int]:

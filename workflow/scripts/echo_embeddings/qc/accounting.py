@@ -46,6 +46,7 @@ class Accounting:
     folders: pd.DataFrame  # one row a folder and their sum as the last; columns: see `account`
     reasons: list[Reason]  # by outcome, most frequent first
     losses: list[Loss]  # at most `SHOWN` a folder
+    made: str  # what the manifests call a clip that can be embedded: converted, or readable where no MP4 is made
     problems: list[str]  # a sentence for each sum that does not come out
     record_list: dict[str, list[str]] | None  # where one is given: how files differ from it -> at most `SHOWN` of them
     tables: list[str]  # a sentence for each table that decides the selection: how many clips it has a row for
@@ -68,18 +69,19 @@ def account(
     """Follow every file from the manifests' `files` (see `tables.read_files`) to the `clips` that have vectors.
 
     The columns of the accounting's table: `folder`; files `seen`; `clips` among them (not skipped);
-    files `converted`, `skipped` and `failed`, as the manifest has them; clips `left_out` by the selection,
-    `embedded`, `not_embedded` (listed as failed) and `missing` (converted, and none of the three). With
+    files `converted` (or readable, see `Accounting.made`), `skipped` and `failed`, as the manifest has them; clips
+    `left_out` by the selection, `embedded`, `not_embedded` (listed as failed) and `missing` (none of the three). With
     `record_list`, the summary that `inventory.check` writes, also files `listed`, `listed_unseen` (and not on the
     disk) and `seen_unlisted` (on the disk, and not listed).
     """
     lines, problems = [], []
+    made = manifest.READABLE if (files["status"] == manifest.READABLE).any() else manifest.CONVERTED
     embedded_in: dict[Any, set[str]] = {
         folder: set(group["key"]) for folder, group in clips.groupby("folder", sort=False)
     }
     for folder, run in runs.items():
         line, faults = _count_folder(
-            folder, files[files["folder"] == folder], embedded_in.get(folder, set()), run, naming
+            folder, files[files["folder"] == folder], embedded_in.get(folder, set()), run, made, naming
         )
         lines.append(line)
         problems += faults
@@ -101,6 +103,7 @@ def account(
         table,
         _reasons(files),
         _losses(files, naming),
+        made,
         problems,
         _differing(record_list, naming),
         [join.coverage("clips") for join in joins],
@@ -109,35 +112,37 @@ def account(
 
 
 def _count_folder(
-    folder: str, files: pd.DataFrame, embedded: set[str], run: Mapping[str, Any] | None, naming: Naming
+    folder: str, files: pd.DataFrame, embedded: set[str], run: Mapping[str, Any] | None, made: str, naming: Naming
 ) -> tuple[dict[str, Any], list[str]]:
     """A folder's counts, and a sentence for each way in which its files and its run record do not fit together."""
     of = files["status"].value_counts().to_dict()
-    converted = set(files.loc[files["status"] == manifest.CONVERTED, "key"])
+    converted = set(files.loc[files["status"].isin(manifest.CLIPS), "key"])
     failed = set(files.loc[files["embed_reason"].notna(), "key"])
     left_out = set(files.loc[files["left_out"], "key"])
     missing = converted - embedded - failed - left_out
     line = {
         "folder": folder,
         "seen": int((files["status"] != "").sum()),
-        "clips": of.get(manifest.CONVERTED, 0) + of.get(manifest.FAILED, 0),
-        **{name: of.get(name, 0) for name in (manifest.CONVERTED, manifest.SKIPPED, manifest.FAILED)},
+        "clips": len(converted) + of.get(manifest.FAILED, 0),
+        "converted": len(converted),
+        **{name: of.get(name, 0) for name in (manifest.SKIPPED, manifest.FAILED)},
         "left_out": len(left_out),
         "embedded": len(embedded),
         "not_embedded": len(failed),
         "missing": len(missing),
     }
     faults = (
-        (missing, "converted, but neither embedded nor listed as failed"),
+        (missing, f"{made}, but neither embedded nor listed as failed"),
         (embedded & left_out, "embedded, though not selected"),
         (embedded & failed, "both embedded and listed as failed"),
-        (failed - converted, "listed as failed, but not converted in the manifest"),
+        (failed - converted, f"listed as failed, but not {made} in the manifest"),
     )
     problems = [f"{folder}: {_clips(names, naming)} {fault}" for names, fault in faults if names]
     recorded = (run or {}).get("counts") or {}
     for name, column in (("converted", "converted"), ("failed", "not_embedded")):
         if name in recorded and recorded[name] != line[column]:
-            problems.append(f"{folder}: the run record has {recorded[name]} {name}, the tables {line[column]}")
+            called = made if name == "converted" else name
+            problems.append(f"{folder}: the run record has {recorded[name]} {called}, the tables {line[column]}")
     return line, problems
 
 
@@ -184,25 +189,26 @@ def _clips(clips: Iterable[str], naming: Naming) -> str:
 
 def judge(accounting: Accounting) -> list[Check]:
     """The checks of the accounting."""
-    total = accounting.total
+    total, made = accounting.total, accounting.made
+    done = "read" if made == manifest.READABLE else made
     if accounting.problems:
         shown, more = accounting.problems[:NAMED], len(accounting.problems) - NAMED
         sentence = "; ".join(shown + ([f"and {more} more"] if more > 0 else []))
         sums = Check("Accounting", "bad", f"The counts do not add up: {sentence}.", "files")
     else:
         sentence = (
-            f"All {count(total['seen'], 'file')} accounted for: {total['converted']:,} converted, "
-            f"{total['skipped']:,} skipped, {total['failed']:,} failed; of those converted {total['embedded']:,} "
+            f"All {count(total['seen'], 'file')} accounted for: {total['converted']:,} {made}, "
+            f"{total['skipped']:,} skipped, {total['failed']:,} failed; of those {made} {total['embedded']:,} "
             f"embedded, {total['not_embedded']:,} not"
             + (f", {total['left_out']:,} left out by the selection." if total["left_out"] else ".")
         )
         sums = Check("Accounting", "good", sentence, "files")
     failures = total["failed"] + total["not_embedded"]
     sentence = (
-        f"{count(total['failed'], 'file')} could not be converted, {count(total['not_embedded'], 'clip')} "
+        f"{count(total['failed'], 'file')} could not be {done}, {count(total['not_embedded'], 'clip')} "
         "could not be embedded."
         if failures
-        else "Every video could be converted and embedded."
+        else f"Every video could be {done} and embedded."
     )
     checks = [sums, Check("Failures", "warn" if failures else "good", sentence, "files")]
     if accounting.record_list is not None:

@@ -1,4 +1,4 @@
-"""Strips of four frames of the clips worth a look, from their MP4 files."""
+"""Strips of four frames of the clips worth a look, from their MP4 files, or their DICOM where there are none."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +16,8 @@ from ..convert import video
 from ..core.errors import UserError
 from ..core.names import one_line
 from ..core.workers import KilledError
+from ..dicom.header import Skip, Unreadable
+from ..embed.direct import read_frames
 from .base import PICTURE, SAMPLE, SEED, THREADS, Floats, Integers, Naming, Vectors, sample
 from .components import Components
 from .health import Health
@@ -154,12 +156,15 @@ def _strip(clip: pd.Series, folders: Mapping[str, FolderFiles]) -> tuple[str, st
     """The strip of a row of `tables.clips` as a data URI, and why there is none."""
     if clip["folder"] not in folders:
         return "", "in no manifest"
-    path = folders[clip["folder"]].tree / clip["mp4"]
+    path = folders[clip["folder"]].tree / clip["file"]
     frames = int(clip["frames"])
     indices = np.linspace(0, max(frames - 1, 0), FRAMES).astype(int).tolist()
     try:
-        images = video.read(path, indices, frames)
-    except (video.VideoError, KilledError, OSError) as error:
+        if clip["is_dicom"]:
+            images = read_frames(str(path), indices, frames, EDGE)
+        else:
+            images = video.read(path, indices, frames)
+    except (video.VideoError, Skip, Unreadable, KilledError, OSError) as error:
         return "", one_line(error)
     return _encode(images), ""
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.layout import Layout
-from ..core.names import one_line
+from ..core.names import decode_name, one_line
 from ..core.settings import Tables
 from ..tables import selection
 from ..tables.join import Join, files_table, join_tables, selected_mask
@@ -26,16 +26,16 @@ class FolderFiles:
     """What a folder left behind."""
 
     manifest: Path  # the ledger of its conversion
-    tree: Path  # its MP4 files
+    tree: Path  # its MP4 files, or DICOM where none are made
     run: Path  # the run record of its embedding, JSON; may be absent
     failed: Path  # columns `key` and `reason`, tab-separated; absent means that no clip failed
 
 
-def folder_files(layout: Layout, model: str, size: int | str, trees: Mapping[str, Path]) -> dict[str, FolderFiles]:
-    """What the folders left behind; `trees` are their MP4 files."""
+def folder_files(layout: Layout, model: str, clips: str, trees: Mapping[str, Path]) -> dict[str, FolderFiles]:
+    """What the folders left behind; `trees` are their clips, which lie as `clips` of `Layout` says."""
     return {
         folder: FolderFiles(
-            manifest=layout.manifest(size, folder),
+            manifest=layout.manifest(clips, folder),
             tree=tree,
             run=layout.run_record(model, folder),
             failed=layout.failed_clips(model, folder),
@@ -60,7 +60,7 @@ def read_files(
     frame, joins = join_tables(frame, selection.used(known, identities=True), names)
     for join in joins:
         print(join, flush=True)
-    converted = (frame["status"] == manifest.CONVERTED).to_numpy()
+    converted = frame["status"].isin(manifest.CLIPS).to_numpy()
     selecting = selection.used(known).all
     joins = [replace(join, found=join.found[converted]) for join in joins if join.table in selecting]
     for join in joins:
@@ -111,18 +111,20 @@ def read_failed(path: Path) -> dict[str, str]:
 def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
     """What is known of the N vectors, one row each, in the order of `keys`.
 
-    Columns: `key`, `mp4` (its path in its folder's tree), `folder` (`NO_FOLDER` where no manifest has it),
-    `patient` and `study` (`UNKNOWN` where nothing says it, see `identity.decide`; two patients' studies of one number
-    are two), `device` (its maker and model name), `kind` (as in the manifest) and `frames` (0 where not known).
+    Columns: `key`, `file` (its path in its folder's tree), `is_dicom` (or else a video), `folder` (`NO_FOLDER` where no
+    manifest has it), `patient` and `study` (`UNKNOWN` where nothing says it, see `identity.decide`; two patients'
+    studies of one number are two), `device` (its maker and model name), `kind` (as in the manifest) and `frames` (0
+    where not known).
     A key that two folders have belongs to the one where it did not fail.
     """
-    converted = files[files["status"] == manifest.CONVERTED]
+    converted = files[files["status"].isin(manifest.CLIPS)]
     if converted["key"].duplicated().any():
         converted = converted.sort_values("embed_reason", na_position="first", kind="stable", key=pd.Series.notna)
         converted = converted.drop_duplicates("key")
     found = converted.set_index("key").reindex(keys)
     table = pd.DataFrame({"key": pd.Series(keys, dtype=str), "folder": found["folder"].fillna(NO_FOLDER).to_numpy()})
-    table["mp4"] = found["mp4"].fillna("").to_numpy()
+    table["is_dicom"] = (found["status"] == manifest.READABLE).to_numpy()
+    table["file"] = np.where(table["is_dicom"], found["path"].fillna("").map(decode_name), found["mp4"].fillna(""))
     table["patient"] = found["subject_id"].fillna(UNKNOWN).to_numpy()
     table["study"] = (found["subject_id"] + "/" + found["study_id"]).fillna(UNKNOWN).to_numpy()
     device = found["manufacturer"].fillna("") + " " + found["manufacturer_model_name"].fillna("")

@@ -16,7 +16,7 @@ from ..core import manifest
 from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
-from ..core.manifest import CONVERTED
+from ..core.manifest import CLIPS
 from ..core.origin import SHORT, of_records
 from ..core.settings import Table, Tables
 from ..core.state import read_run_record
@@ -62,12 +62,12 @@ def made_by(parts: Mapping[str, Part]) -> dict[str, Any]:
     return of_records(read_run_record(part.run) for part in parts.values())
 
 
-def parts(layout: Layout, model: str, size: str, folders: Sequence[str]) -> dict[str, Part]:
-    """What an export of `model`, whose clips have `size` pixels, reads of each folder."""
+def parts(layout: Layout, model: str, clips: str, folders: Sequence[str]) -> dict[str, Part]:
+    """What an export of `model`, whose clips lie as `clips` of `Layout` says, reads of each folder."""
     return {
         folder: Part(
             vectors=layout.vectors(model, folder),
-            manifest=layout.manifest(size, folder),
+            manifest=layout.manifest(clips, folder),
             run=layout.run_record(model, folder),
         )
         for folder in folders
@@ -105,7 +105,7 @@ def read(parts: Mapping[str, Part], known: Tables, used: Collection[str]) -> Fil
     """
     files = files_table({folder: part.manifest for folder, part in parts.items()})
     files, joins = join_tables(files, known, {*used, *selection.selecting(known)})
-    converted = (files["status"] == CONVERTED).to_numpy()
+    converted = files["status"].isin(CLIPS).to_numpy()
     chosen = selected_mask(files, known.select) & converted
     for join in joins:
         print(join, flush=True)

@@ -16,7 +16,7 @@ from ..collection.kinds import VIDEOS
 from ..collection.units import Unit, files_of
 from ..core import manifest
 from ..core.errors import UserError
-from ..core.manifest import CONVERTED
+from ..core.manifest import CLIPS
 from ..core.names import encode_name, one_line
 from ..core.settings import KEY_COLUMNS, Table, Tables
 from . import identity, selection
@@ -464,7 +464,7 @@ def wanted_keys(manifests: Mapping[str, Path], tables: Tables) -> tuple[dict[str
     frame, joins = join_tables(files_table(manifests), selection.used(tables), selection.selecting(tables))
     for one in joins:
         print(one, flush=True)
-    converted = (frame["status"] == CONVERTED).to_numpy()
+    converted = frame["status"].isin(CLIPS).to_numpy()
     chosen = frame[selected_mask(frame, tables.select) & converted]
     keys: dict[str, set[str]] = {folder: set() for folder in manifests}
     keys |= {str(folder): set(group) for folder, group in chosen.groupby("folder")["mp4"]}

@@ -155,7 +155,8 @@ def status(parser: argparse.ArgumentParser) -> Run:
 
         def check() -> Iterator[Line]:
             """The table's lines, as things are now."""
-            return collect(Layout(), Collection.of(config).units(), config["models"], registry)
+            fed_with = {name: settings.model(config, registry, name).clips for name in config["models"]}
+            return collect(Layout(), Collection.of(config).units(), fed_with)
 
         if arguments.watch is None:
             print(table(check()))

@@ -16,7 +16,7 @@ from ..collection.source import Collection
 from ..core import configuration, settings
 from ..core.errors import UserError
 from ..core.files import free_bytes
-from ..core.layout import Layout
+from ..core.layout import DICOM, Layout
 from ..core.names import one_line
 from ..core.registry import origin, place
 from ..encoders import checkpoint, kinds
@@ -85,21 +85,23 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
         return (seconds + folders * estimate.START_SECONDS) / 3600
 
     made = []
-    sizes = set() if config["mp4_dir"] else {registry[name]["resolution"] for name in config["models"]}
-    for edge in sorted(sizes):
+    models = [settings.model(config, registry, name) for name in config["models"]]
+    fed_with = set() if config["mp4_dir"] else {model.clips for model in models}
+    if DICOM in fed_with:
+        made.append(Cost("read headers", hours(estimate.headers_seconds(found.files, cores)), 0))
+    for edge in sorted(clips for clips in fed_with if isinstance(clips, int)):
         hundreds = round(clips * found.frames / 100)
         seconds = estimate.convert_seconds(hundreds, cores)
         made.append(
             Cost(f"convert {edge}", hours(seconds), estimate.mp4_bytes(round(clips * found.frames), edge) / 1e9)
         )
-    for name in config["models"]:
-        model = settings.model(config, registry, name)
+    for model in models:
         seconds = estimate.embed_seconds(
             clips, model, architecture(model.constructor, model.family), device=device, threads=cores
         )
         vectors = estimate.vector_bytes(clips, model.embed_dim)
         features = estimate.feature_bytes(clips, model, config["embed"]["pool"])
-        made.append(Cost(f"embed {name}", hours(seconds) / machines, (vectors + features) / 1e9))
+        made.append(Cost(f"embed {model.name}", hours(seconds) / machines, (vectors + features) / 1e9))
     return made
 
 

@@ -15,6 +15,7 @@ from ..encoders.architectures import PATCH, TUBELET, Architecture
 CAUTION = 3
 START_MINUTES = 30  # a slow network disk: 16 GB of checkpoint read once, libraries loaded, directories listed
 START_SECONDS = 12  # until a job is at work: Snakemake reads the workflow, Python the libraries
+HEADER_SECONDS = 0.02  # CPU seconds to read a header and look its file up
 CONVERT_SECONDS = 0.5  # CPU seconds a clip of 100 frames; docs/benchmarks.md
 FRAME_BYTES = 6000  # of an MP4 frame of 256 x 256 pixels
 CUDA_BYTES = 1.5e9
@@ -24,6 +25,7 @@ MERGED_BYTES = 10e6  # bytes of vectors a second that the quality page takes, an
 # server without a GPU does 0.05e12.
 L40S = {"bf16": 45e12, "fp32": 12e12}
 CORE = 0.05e12
+NATIVE_PIXELS = 1024 * 768  # of a frame as large as it is stored, where echo machines make large ones
 WORKER_MB = 200  # a process that decodes: 90 measured at 384 x 384
 TORCH_MB = 6000  # libraries, and what CUDA keeps in main memory
 
@@ -41,6 +43,16 @@ def convert_seconds(clips: int, workers: int) -> float:
 def convert_minutes(files: int, workers: int) -> int:
     """Time of converting a folder, as if every file were a clip."""
     return START_MINUTES + math.ceil(CAUTION * convert_seconds(files, workers) / 60)
+
+
+def headers_seconds(files: int, workers: int) -> float:
+    """Time of reading the headers of `files` files, as we expect it."""
+    return files * HEADER_SECONDS / workers
+
+
+def headers_minutes(files: int, workers: int) -> int:
+    """Time of reading the headers of a folder."""
+    return START_MINUTES + math.ceil(CAUTION * headers_seconds(files, workers) / 60)
 
 
 def units(files: int) -> int:
@@ -92,7 +104,8 @@ def embed_mb(
     On a CPU the encoder's activations count too.
     """
     frames = model.num_frames * model.recipe.clips_per_video
-    waiting = (READ_AHEAD * num_workers + 2 * batch_size) * frames * model.resolution**2 * 3
+    pixels = NATIVE_PIXELS if model.recipe.aspect == "native" else model.resolution**2
+    waiting = (READ_AHEAD * num_workers + 2 * batch_size) * frames * pixels * 3
     vectors = 4 * clips * model.embed_dim * 4
     total = 2 * 4 * architecture.parameters() + waiting + vectors
     if pool != "mean":  # of the batches under way, one of them copied; what is being saved, and one batch more, twice

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..collection.source import Collection
 from ..collection.units import Unit
-from ..core import manifest
+from ..core import manifest, settings
 from ..core.files import blake2b_of
 from ..core.layout import Layout
 from ..core.manifest import CONVERTED, Row
@@ -41,10 +41,11 @@ class Tree:
 
 
 def trees(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) -> Iterator[Tree]:
-    """Those that the models of the configuration read."""
+    """Those that the models of the configuration read; what is fed straight from DICOM reads none."""
     collection = Collection.of(config)
     units = collection.units().values()
-    for size in sorted({registry[model]["resolution"] for model in config["models"]}):
+    fed_with = {settings.model(config, registry, name).clips for name in config["models"]}
+    for size in sorted(clips for clips in fed_with if isinstance(clips, int)):
         for unit in units:
             yield Tree(unit, size, collection.tree(unit, Layout(), size))
 

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from ..core import job, manifest, progress
 from ..core.errors import UserError
-from ..core.layout import Layout
+from ..core.layout import DICOM, Layout
 from ..core.names import one_line
 from ..core.state import read_run_record
 
@@ -32,11 +32,11 @@ ENTER, LEAVE, TOP, REST_OF_LINE, REST = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?
 
 @dataclass(frozen=True)
 class Line:
-    """One job: a folder, a stage, and its model or the MP4 files' size."""
+    """One job: a folder, a stage, and its model, the MP4 files' size, or "dicom"."""
 
     folder: str
-    stage: str  # convert or embed
-    what: str  # size or model
+    stage: str  # convert, read_headers or embed
+    what: str  # size, "dicom" or model
     state: str  # one of the five above
     done: int = 0
     total: int | None = None  # None until a job has counted
@@ -53,23 +53,25 @@ class Line:
         return datetime.timedelta(seconds=round((self.total - self.done) / self.rate))
 
 
-def collect(
-    layout: Layout, folders: Iterable[str], models: Iterable[str], registry: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Line]:
-    """One line for each job of `folders` and `models`, whatever has become of it."""
-    models = list(models)
-    sizes = sorted({int(registry[model]["resolution"]) for model in models})
+def collect(layout: Layout, folders: Iterable[str], models: Mapping[str, int | str]) -> Iterator[Line]:
+    """One line for each job of `folders` and `models`, whatever has become of it.
+
+    Of each model `models` says what it is fed with: MP4 files of a size, or `layout.DICOM`.
+    """
+    fed_with = sorted(set(models.values()), key=str)
     for folder in folders:
-        for size in sizes:
-            table = layout.manifest(size, folder)
-            found = _converted(table) if table.exists() else None
-            yield found or _at_work(layout, folder, "convert", str(size))
+        for clips in fed_with:
+            table = layout.manifest(clips, folder)
+            stage = "read_headers" if clips == DICOM else "convert"
+            found = _listed(table, stage, str(clips)) if table.exists() else None
+            yield found or _at_work(layout, folder, stage, str(clips))
         for model in models:
             found = _embedded(layout, folder, model) if layout.vectors(model, folder).exists() else None
             yield found or _at_work(layout, folder, "embed", model)
 
 
-def _converted(table: Path) -> Line | None:
+def _listed(table: Path, stage: str, clips: str) -> Line | None:
+    """The job whose manifest is there."""
     try:
         found = table.stat()
         counts = _counts(table, found.st_mtime_ns, found.st_size)
@@ -78,7 +80,7 @@ def _converted(table: Path) -> Line | None:
             return None
         raise
     folder, rows = table.name.removesuffix(".manifest.tsv"), counts.total()
-    return Line(folder, "convert", table.parent.name, DONE, rows, rows, counts[manifest.FAILED])
+    return Line(folder, stage, clips, DONE, rows, rows, counts[manifest.FAILED])
 
 
 @functools.lru_cache(maxsize=1000)
