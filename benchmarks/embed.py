@@ -126,9 +126,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
             f"loader alone         {delivered:8.2f} clips/s = {delivered / alone:.2f} x the encoder, {workers} workers"
         )
         stages(top, rows, model, device)
-        encoder = checkpoint.load(
-            top / "model.pt", model.name, model.constructor, model.embed_dim, model.entry, model.family
-        ).to(device)
+        encoder = checkpoint.load(top / "model.pt", model).to(device)
         came = [(time.perf_counter(), 0)]
         paths = [str(top / "mp4" / row.mp4) for row in rows[:their_clips]]
         vectors: dict[str, torch.Tensor] = {}

@@ -35,7 +35,7 @@ def config(tmp_path_factory):
     for family in ("vjepa2", "vjepa2_1"):
         state = checkpoint.draw(architecture("vit_tiny", family), seed=3).state_dict()
         checkpoint.save(top / f"{family}.pt", {"encoder": state}, "drawn for a test")
-        for recipe in RECIPES:
+        for recipe in ("guide", "echojepa", "echojepa-eval"):
             entries[f"{family}-{recipe}"] = {
                 **{"family": family, "constructor": "vit_tiny", "resolution": 64, "embed_dim": 192, "batch_size": 4},
                 **{"checkpoint": str(top / f"{family}.pt"), "entry": "encoder", "recipe": recipe},

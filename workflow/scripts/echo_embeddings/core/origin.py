@@ -13,7 +13,11 @@ from .state import read_json, read_run_record
 
 SHORT = "short_fingerprint"
 # What recipes were before they had these keys.
-NEUTRAL = {one.name: one.metadata["neutral"] for one in dataclasses.fields(Recipe) if "neutral" in one.metadata}
+NEUTRAL = {
+    one.name: list(neutral) if isinstance(neutral := one.metadata["neutral"], tuple) else neutral  # as in a record
+    for one in dataclasses.fields(Recipe)
+    if "neutral" in one.metadata
+}
 # What decides a vector besides its MP4, in words; in the order in which differences matter most.
 DECIDES = {
     "checkpoint_sha256": "checkpoint",

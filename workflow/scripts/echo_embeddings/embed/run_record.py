@@ -69,8 +69,8 @@ def write(
 
 def sizes(rows: Iterable[Row], model: Model) -> dict[str, int]:
     """How many of the clips have frames of which size, height x width in pixels; the most frequent ones by name."""
-    squeezed, native = f"{model.resolution} x {model.resolution}", model.recipe.aspect == "native"
-    return _most(Counter(f"{row.rows} x {row.columns}" if row.is_video or native else squeezed for row in rows))
+    made, own = f"{model.resolution} x {model.resolution}", model.recipe.own_pixels and model.recipe.source == "dicom"
+    return _most(Counter(f"{row.rows} x {row.columns}" if row.is_video or own else made for row in rows))
 
 
 def rates(rows: Iterable[Row], recipe: Recipe) -> dict[str, int]:

@@ -6,8 +6,7 @@ from typing import Any
 
 from ..core import settings
 from ..core.registry import origin, place
-from ..encoders import kinds
-from ..encoders.architectures import architecture
+from ..encoders import contract, kinds
 
 HEADER = (
     "model",
@@ -19,6 +18,7 @@ HEADER = (
     "TFLOP/clip",
     "pretrained on",
     "licence",
+    "commercial use",
     "checkpoint",
 )
 
@@ -34,21 +34,26 @@ def table(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) 
 
 def _row(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, ...]:
     entry, model = registry[name], settings.model(config, registry, name)
-    size = architecture(model.constructor, model.family)
-    tflop = model.recipe.clips_per_video * size.flop(model.num_frames, model.resolution) / 1e12
+    size = contract.size(model)
     path = place(config, entry)
     return (
         name,
-        size.family.name,
-        entry["constructor"],
+        contract.FAMILIES[model.family].title,
+        entry["constructor"] or "-",
         str(entry["resolution"]),
         str(entry["embed_dim"]),
         entry["recipe"],
-        f"{tflop:.2f}",
+        f"{model.recipe.clips_per_video * size.flop / 1e12:.2f}" if size else "unknown",
         ", ".join(entry["pretrained_on"]) or "not stated",
         entry["license"] or "not stated",
+        allows(entry),
         _there(path, entry),
     )
+
+
+def allows(entry: Mapping[str, Any]) -> str:
+    """Whether the licence of an entry's weights allows commercial use, in a word or two."""
+    return {True: "yes", False: "no", None: "not stated"}[entry["commercial"]]
 
 
 def _there(path: Path, entry: Mapping[str, Any]) -> str:
