@@ -122,11 +122,12 @@ def run_job(source: Path, top: Path, pooling: str = "mean", **changes) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class HostileReader(Reader):
-    """Reads clips; at 05.mp4 it notes the attempt in a file, and hangs, crashes or dies."""
+class HostileReader:
+    """Reads clips as `reader` does; at 05.mp4 it notes the attempt in a file, and hangs, crashes or dies."""
 
-    what: str = ""
-    attempts: Path = Path()
+    reader: Reader
+    what: str
+    attempts: Path
 
     def read(self, row: Row) -> np.ndarray | Failure:
         if row.mp4 == "05.mp4":
@@ -138,7 +139,7 @@ class HostileReader(Reader):
                 os.abort()
             elif self.what == "die" or self.attempts.stat().st_size == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().read(row)
+        return self.reader.read(row)
 
 
 def main(source: Path, top: Path, pause: float, hold: int, options: dict) -> None:

@@ -47,15 +47,21 @@ def collection_of(**keys: object) -> Collection:
     return Collection.of(config)
 
 
-def run(collection: Collection, weights: Path, layout: Layout, limit: int = 0, model: Model = MODEL) -> tuple[int, int]:
-    """Convert and embed every unit in this process; returns how many clips were converted, and embedded, anew."""
+def run(
+    collection: Collection, weights: Path, layout: Layout, limit: int = 0, model: Model = MODEL, **changes: object
+) -> tuple[int, int]:
+    """Convert and embed every unit in this process; returns how many clips were converted, and embedded, anew.
+
+    `changes` are those of the compute options.
+    """
     before, computed = mp4s(layout), 0
     for unit in collection.units().values():
         if model.clips == DICOM:
             read_headers(unit, layout, limit)
         else:
             convert(collection, unit, layout, limit)
-        compute = ComputeOptions("cpu", batch_size=16, num_workers=0, threads=1, save_every=100)
+        usual = ComputeOptions("cpu", batch_size=16, num_workers=0, threads=1, save_every=100)
+        compute = dataclasses.replace(usual, **changes)
         tree = collection.tree(unit, layout, model.clips)
         embed_folder(unit, model, weights, tree, layout, compute, max_failed_fraction=1.0)
         counts = json.loads(layout.run_record("tiny", unit.name).read_text())["counts"]

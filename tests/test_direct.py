@@ -388,6 +388,16 @@ def test_recipes(tmp_path, recipe):
     np.testing.assert_array_equal(DicomReader(tmp_path, 16, recipe, 64).read(row), expected)
 
 
+def test_native_pictures_are_as_they_are_stored(tmp_path):
+    pixels = with_extremes(drawn(40, 60, 80, 3))
+    path = save(tmp_path / "clip.dcm", cine(pixels, "RGB"), uid.ExplicitVRLittleEndian)
+    indices = sampling.frame_indices(40, 16)
+    found = DicomReader(tmp_path, 16, Recipe("native", aspect="native"), 64).read(row_of(path))
+    np.testing.assert_array_equal(found, pixels[indices])
+    boxed = DicomReader(tmp_path, 16, Recipe("boxed", aspect="native", mask="echojepa-boxes"), 64).read(row_of(path))
+    np.testing.assert_array_equal(boxed, pixels[indices] * masks.boxes(60, 80)[None, :, :, None])
+
+
 def test_why_a_clip_cannot_be_shown(tmp_path):
     path = compressed(tmp_path / "clip.dcm", "JPEG")
     row, reader = row_of(path), DicomReader(tmp_path, 16, GUIDE, 64)

@@ -18,10 +18,13 @@ from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.core.manifest import READABLE
-from echo_embeddings.embed import inference
+from echo_embeddings.embed import folder, inference
+from echo_embeddings.embed.direct import DicomReader
+from echo_embeddings.qc.tables import read_failed
 from testing import REPOSITORY
 from testing.commands import call_command, pending, run_demo
 from testing.dicoms import cine, drawn, save
+from testing.embedding import HostileReader
 from testing.units import DIRECT, KINDS, MODEL, collection_of, read_headers, run, vectors_of, write_clips
 
 NAMES = [f"p10/s{i}/clip_{i}" for i in range(KINDS)] + ["p11/s9/clip_9"]
@@ -211,6 +214,21 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, tiny_weights, monkeypatch):
         run(collection, tiny_weights, layout, model=DIRECT)
     assert run(collection, tiny_weights, layout, model=DIRECT) == (0, 8)
     assert len(vectors_of(collection, layout)) == 40
+
+
+@pytest.mark.parametrize("what", ["hang", "crash"])
+def test_a_decoder_that_hangs_or_crashes_costs_one_clip(tmp_path, tiny_weights, monkeypatch, what):
+    write_clips(tmp_path / "dicom", [f"p10/{i:02}" for i in range(12)])
+    collection = collection_of(dicom_dir=str(tmp_path / "dicom"))
+    layout, attempts = Layout(tmp_path / "results"), tmp_path / "attempts"
+    monkeypatch.setattr(folder, "DicomReader", lambda *keys: HostileReader(DicomReader(*keys), what, attempts))
+    run(collection, tiny_weights, layout, model=DIRECT, num_workers=2, timeout=6 if what == "hang" else 600)
+    assert vectors_of(collection, layout).keys() == {f"p10/{i:02}.mp4" for i in range(12) if i != 5}
+    reasons = {"hang": "took longer than 6 s (embed.timeout)", "crash": "the decoder crashed (exit code -6)"}
+    assert read_failed(layout.failed_clips("tiny", "p10")) == {"05.mp4": reasons[what]}
+    assert attempts.stat().st_size == 1
+    monkeypatch.undo()
+    assert run(collection, tiny_weights, layout, model=DIRECT) == (0, 1)
 
 
 # --- the manifest -----------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Killing an extraction at any moment: what is saved is kept, and the next run completes it."""
 
-import functools
 import json
 import os
 import random
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import PART
 from echo_embeddings.embed import folder
+from echo_embeddings.embed.reader import Reader
 from testing.embedding import CLIPS, SAVE_EVERY, EmbedPaths, HostileReader, paths_in, run_job, write_source
 from testing.processes import PATIENCE, environment_of_python, processes_of, small_disk, start_python, until
 
@@ -155,7 +155,7 @@ def test_nothing_depends_on_dev_shm(source, expected, tmp_path):
 @pytest.mark.parametrize("what", ["hang", "crash", "die", "die once"])
 def test_a_clip_that_ends_its_reader_is_one_failed_row(source, expected, tmp_path, monkeypatch, what):
     """It hangs or crashes its decoder, or the kernel kills that for its memory."""
-    monkeypatch.setattr(folder, "Reader", functools.partial(HostileReader, what=what, attempts=tmp_path / "attempts"))
+    monkeypatch.setattr(folder, "Reader", lambda *keys: HostileReader(Reader(*keys), what, tmp_path / "attempts"))
     reason = {
         "hang": "took longer than 6 s (embed.timeout)",
         "crash": "the decoder crashed (exit code -6)",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 import torch
 import yaml
@@ -38,8 +39,9 @@ from testing.embedding import EmbedPaths, run, write_weights
 
 SIZE = 64
 ENTRY = {"constructor": "vit_tiny", "resolution": SIZE, "embed_dim": 192, "batch_size": 4}
-# Of the second model, whose recipe uses all that a row has.
+# Of the models of these names: one recipe uses all that a row has, the other shows pictures in their own shape.
 HEADER = {"sampling": "rate", "rate": 12, "clips_per_video": 2, "mask": "sector", "aspect": "letterboxed"}
+RECIPES = {"header": HEADER, "native": {"aspect": "native"}}
 
 
 def write_directory(top):
@@ -47,9 +49,10 @@ def write_directory(top):
     write_weights(top / "tiny.pt")
     os.mkfifo(top / "pipe.mp4")
     entry = ENTRY | {"checkpoint": "tiny.pt", "entry": "encoder"}
-    (top / "models.yaml").write_text(yaml.safe_dump({"vitl": entry, "header": entry | {"recipe": "header"}}))
+    models = {"vitl": entry} | {name: entry | {"recipe": name} for name in RECIPES}
+    (top / "models.yaml").write_text(yaml.safe_dump(models))
     config = {
-        **{"models_file": "models.yaml", "weights_dir": ".", "recipes": {"header": HEADER}},
+        **{"models_file": "models.yaml", "weights_dir": ".", "recipes": RECIPES},
         **{"embed": {"precision": "fp32"}},
     }
     (top / "config").mkdir()
@@ -128,10 +131,33 @@ def test_a_direct_model_is_fed_with_the_frames_as_they_are(top):
     assert 0 < (letterboxed - usual).norm() / usual.norm() < 0.1
 
 
+def test_pictures_in_their_own_shape(top):
+    """The DICOM's pixels, and those of a video; the MP4 of a DICOM has another shape and is refused."""
+    model = load_model("native-direct", device="cpu")
+    made = model.embed_one("clip.dcm")
+    frames = get_frames("clip.dcm")[made.indices[0]]
+    assert frames.shape[1:] == (240, 320, 3)
+    expected = model._forward(torch.from_numpy(frames))
+    assert (made.vector - expected).norm() / expected.norm() < 1e-6
+    squeezed = embed_file("clip.dcm", "vitl-direct", device="cpu")
+    assert (made.vector - squeezed).norm() / squeezed.norm() > 0.02
+    native, usual = (embed_file("clip.avi", name, device="cpu") for name in ("native", "vitl"))
+    assert (native - usual).norm() / usual.norm() > 0.02
+    words = "clip.dcm: model native: recipe native shows pictures in their own shape, and MP4 files are squeezed to a "
+    with pytest.raises(UserError, match=f"^{words}square; take native-direct$"):
+        embed_file("clip.dcm", "native", device="cpu")
+
+
+def get_frames(path):
+    """The frames as pydicom has them, stretched to 0..255."""
+    pixels = pydicom.dcmread(path).pixel_array.astype(np.float32)
+    return ((pixels - pixels.min()) / (pixels.max() - pixels.min()) * 255).astype(np.uint8)
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("clip.mp4", "clip.mp4: model vitl-direct is fed with DICOM; take vitl for videos"),
+        ("clip.mp4", "clip.mp4: model vitl-direct is fed straight from DICOM, and these are videos; take vitl"),
         ("still.dcm", "still.dcm: no clip: single frame"),
         ("cut.dcm", "cut.dcm: "),
         ("notes.txt", "notes.txt: no clip: not DICOM"),
@@ -279,7 +305,7 @@ def test_what_does_not_fit_into_memory_is_one_line(top, model, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"name": "vitll"}, "model 'vitll' is not in models.yaml: header, vitl; did you mean 'vitl'?"),
+        ({"name": "vitll"}, "model 'vitll' is not in models.yaml: header, native, vitl; did you mean 'vitl'?"),
         ({"checkpoint": "absent.pt"}, "model vitl: no checkpoint absent.pt; get it (the registry does not say where"),
         ({"checkpoint": "clip.dcm"}, "model vitl: clip.dcm: not a whole checkpoint file (truncated or of another kind"),
         ({"device": "gpu"}, "device 'gpu': take 'cuda' or 'cpu'"),

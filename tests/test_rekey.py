@@ -18,6 +18,7 @@ from echo_embeddings.core.settings import Table
 from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.tools import demo, rekey
+from testing import units
 from testing.commands import call_command, run_command
 from testing.embedding import MODEL
 
@@ -93,6 +94,21 @@ def vectors_in(top):
 def same(found, wanted):
     assert found.keys() == wanted.keys()
     return all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+def run_direct(top, dicom, weights):
+    """The same without MP4 files; returns how many were embedded anew."""
+    return units.run(units.collection_of(dicom_dir=str(dicom)), weights, Layout(top / "results"), model=units.DIRECT)[1]
+
+
+def test_clips_without_an_mp4_go_too(world, tiny_weights, tmp_path):
+    assert run_direct(tmp_path / "old", world / "dicom-1", tiny_weights) == 8
+    lists = (record_list(world), str(world / "dicom-2"), world / "renamed.csv")
+    rekey.rekey(tmp_path / "old", tmp_path / "new", *lists)
+    before = vectors_in(tmp_path / "new")
+    assert len(before) == 7
+    assert run_direct(tmp_path / "new", world / "dicom-2", tiny_weights) == 0
+    assert same(vectors_in(tmp_path / "new"), before)
 
 
 def test_the_workflow_goes_on_under_the_new_names_and_computes_nothing(world, tiny_weights):

@@ -292,6 +292,17 @@ def test_a_recipe_of_ones_own_reaches_the_model(tmp_path):
         ({"mine": {"stride": 2}}, "mine", "config: recipes.mine: stride goes with sampling: stride, "),
         ({"mine": {"maks": "sector"}}, "mine", "config: recipes.mine: unknown key 'maks'; did you mean 'mask'?"),
         ({"mine": {"mask": "box"}}, "mine", "config: recipes.mine.mask: 'box' is not one of ['none', "),
+        (
+            {"mine": {"aspect": "native"}},
+            "mine",
+            "config: models.0: model tiny: recipe mine shows pictures in their own shape, and MP4 files are squeezed "
+            "to a square; take tiny-direct",
+        ),
+        (
+            {"mine": {"aspect": "native", "source": "dicom", "crop": False}},
+            "mine",
+            "config: recipes.mine: without crop a picture must be square",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_one_line(tmp_path, recipes, name, line):
@@ -299,3 +310,37 @@ def test_a_wrong_recipe_is_one_line(tmp_path, recipes, name, line):
         configuration.check(with_recipes(tmp_path, recipes, name))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "models", "line"),
+    [
+        ({}, ["tiny-direct"], "model tiny-direct is fed straight from DICOM, and these are videos; take tiny"),
+        (
+            {"source": "dicom"},
+            ["tiny"],
+            "model tiny is fed straight from DICOM, and these are videos; take a model whose recipe says source: mp4",
+        ),
+        ({"aspect": "native"}, ["tiny"], None),
+    ],
+)
+def test_videos_and_models_fed_from_dicom(tmp_path, recipe, models, line):
+    config = with_recipes(tmp_path, {"mine": recipe}) | {"mp4_dir": str(tmp_path), "models": models}
+    if line is None:
+        configuration.check(config)
+    else:
+        with pytest.raises(UserError, match=f"^{re.escape(f'config: models.0: {line}')}$"):
+            configuration.check(config)
+
+
+def test_a_twin_has_no_entry_of_its_own(tmp_path):
+    config = with_recipes(tmp_path, {"mine": {"sampling": "stride", "stride": 2}}) | {"models": ["tiny-direct", "tiny"]}
+    registry = configuration.check(config)
+    assert list(registry) == ["tiny"]
+    twin, model = (settings.model(config, registry, name) for name in config["models"])
+    assert twin.recipe == dataclasses.replace(model.recipe, source="dicom")
+    assert (twin.clips, model.clips) == ("dicom", 64)
+    assert "tiny-direct-direct" not in registry
+    (tmp_path / "models.yaml").write_text((tmp_path / "models.yaml").read_text().replace("tiny:", "tiny-direct:"))
+    with pytest.raises(UserError, match=r"models\.yaml: tiny-direct: names with -direct behind them are those of"):
+        configuration.check(config)

@@ -317,10 +317,14 @@ def identity(tree: Path, row: Row, recipe: Recipe) -> str:
     """
     try:
         status = (tree / row.file).stat()
-        mp4 = (status.st_size, status.st_mtime_ns)
+        return identity_of(status.st_size, status.st_mtime_ns, row, recipe)
     except OSError:  # the reader says why when it comes to it
-        mp4 = (-1, -1)
-    facts: list[object] = [*mp4, row.path, row.mp4, row.frames, row.bytes, row.mtime_ns, row.mp4_bytes]
+        return identity_of(-1, -1, row, recipe)
+
+
+def identity_of(size: int | None, mtime_ns: int | None, row: Row, recipe: Recipe) -> str:
+    """The same of a file that has this size, bytes, and modification time, ns since the epoch."""
+    facts: list[object] = [size, mtime_ns, row.path, row.mp4, row.frames, row.bytes, row.mtime_ns, row.mp4_bytes]
     if recipe.sampling == "rate":
         facts.append(f"{row.fps:.6g}" if row.fps else None)  # as manifests have it
     if recipe.sampling == "echojepa" and row.is_video:

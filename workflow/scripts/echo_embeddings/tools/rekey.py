@@ -21,17 +21,17 @@ from ..collection.folders import find_folders
 from ..collection.kinds import mp4_name
 from ..collection.units import Folder
 from ..convert import journal
-from ..core import state
+from ..core import manifest, state
 from ..core.errors import UserError
 from ..core.files import atomic_write, link
-from ..core.layout import Layout
+from ..core.layout import DICOM, Layout
 from ..core.manifest import CONVERTED, Row
 from ..core.names import decode_name, one_line
 from ..core.recipe import Recipe
 from ..core.settings import Table
 from ..core.vectors import read_vectors, write_vectors
 from ..embed import shards
-from ..embed.folder import identity
+from ..embed.folder import identity, identity_of
 from ..tables.identity import SUFFIX
 from ..tables.join import clip_names, folder_paths, read_table
 
@@ -83,8 +83,13 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
         (path.parents[1].name, path.parent.name): _journal(path)
         for path in sorted(before.state("convert").glob("*/*/rows.jsonl"))
     }
+    straight = {
+        path.name.removesuffix(".manifest.tsv"): manifest.read(path)
+        for path in sorted(before.root.glob(f"{DICOM}/*.manifest.tsv"))
+    }
     vectors = before.folder_vectors()
-    rows = {Name(folder, row.path): row for (_, folder), made in journals.items() for _, row in made}
+    rows = {Name(folder, row.path): row for folder, made in straight.items() for row in made}
+    rows |= {Name(folder, row.path): row for (_, folder), made in journals.items() for _, row in made}
     by_key = {(name.folder, name.key): name for name in rows}
     for (_, folder), path in vectors.items():
         for key in read_vectors(path)[0]:  # clips of which no journal is left have no other name
@@ -98,7 +103,7 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
         for name in _changed(rows, names, sources):
             what[name] = CHANGED
             del names[name]
-        _carry_state(before, after, sources, journals, names)
+        _carry_state(before, after, sources, journals, straight, names)
     _carry_vectors(vectors, after, by_key, names, rows.keys())
     lines = [(str(name), str(names.get(name, "")), what[name]) for name in what]
     lines += [("", str(name), NEW) for name in set(listed) - set(names.values())]
@@ -203,11 +208,23 @@ def _carry_state(
     new: Layout,
     sources: Mapping[str, Folder],
     journals: Mapping[tuple[str, str], list[tuple[str, Row]]],
+    straight: Mapping[str, list[Row]],
     names: Mapping[Name, Name],
 ) -> None:
-    """Write journals, MP4 files and shards where `new` has them."""
+    """Write journals, MP4 files and shards where `new` has them; `straight` are the rows of clips without an MP4."""
     lines = collections.defaultdict(list)  # journal -> its lines
     clips: dict[str, dict[tuple[str, str], tuple[str, str, str]]] = {}  # folder -> key, identity -> all three anew
+    for folder, rows in straight.items():
+        for before in filter(lambda row: row.is_clip, rows):
+            to = names.get(Name(folder, before.path))
+            status = _stat(sources, to) if to else None
+            if to is None or status is None:
+                continue
+            row = dataclasses.replace(before, path=to.path, mp4=to.key, mtime_ns=status.st_mtime_ns)
+            for recipe in ASKING:
+                was = identity_of(before.bytes, before.mtime_ns, before, recipe)
+                is_now = identity_of(row.bytes, row.mtime_ns, row, recipe)
+                clips.setdefault(folder, {})[before.mp4, was] = (to.folder, row.mp4, is_now)
     for (size, folder), made in journals.items():
         for fingerprint, before in made:
             to = names.get(Name(folder, before.path))
