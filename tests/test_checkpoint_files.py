@@ -32,7 +32,10 @@ from testing import oracle
 TINY = ARCHITECTURES["vit_tiny"]
 STATE = checkpoint.draw(TINY, seed=0).state_dict()
 OFFICIAL = {f"module.backbone.{key}": tensor for key, tensor in STATE.items()}
-ENTRY = {"constructor": "vit_tiny", "embed_dim": 192, "entry": "encoder", "family": "vjepa2", "sha256": None}
+ENTRY = {
+    **{"constructor": "vit_tiny", "resolution": 64, "embed_dim": 192, "entry": "encoder", "family": "vjepa2"},
+    **{"recipe": "guide", "module": None, "sha256": None},
+}
 
 
 def load(path, entry="encoder", tell=pytest.fail):
@@ -46,7 +49,7 @@ def same(encoder, state=None):
 
 def examined(path, **changes):
     """The findings of doctor on a model whose checkpoint is `path`."""
-    config = {"models": ["tiny"], "weights_dir": "."}
+    config = configuration.defaults() | {"models": ["tiny"], "weights_dir": "."}
     entry = ENTRY | {"checkpoint": str(path), "url": None, "obtain": "by hand"} | changes
     return list(doctor.weights(config, {"tiny": entry}))
 

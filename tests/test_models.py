@@ -4,21 +4,26 @@ import pytest
 
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.encoders import contract
 from echo_embeddings.encoders.architectures import ARCHITECTURES, FAMILIES
 from testing.commands import call_command
 
 CONFIG = configuration.defaults()
 REGISTRY = configuration.check(CONFIG, data=False)
 ECHO = ["echo-vitl-vmix22m", "echo-vitl-scratch", "echo-vitl-mimic100", "echo-vitl-mimic117", "echo-vitb-mimic169"]
+OTHERS = ["echoprime", "panecho", "dinov2-vitb"]
 NEWER = [f"vjepa2_1_vit_{size}_384" for size in ("base", "large", "giant", "gigantic")]
 
 
 def test_the_registry_has_the_family():
-    assert list(REGISTRY) == ["vitl", "vith", "vitg", "vitg-384", *NEWER, *ECHO]
-    for entry in REGISTRY.values():
+    assert list(REGISTRY) == ["vitl", "vith", "vitg", "vitg-384", *NEWER, *ECHO, *OTHERS]
+    for name, entry in REGISTRY.items():
+        assert entry["url"] or entry["obtain"]
+        if name in OTHERS:
+            assert contract.misfit(settings.model(CONFIG, REGISTRY, name)) is None
+            continue
         assert ARCHITECTURES[entry["constructor"]].embed_dim == entry["embed_dim"]
         assert entry["family"] in FAMILIES
-        assert entry["url"] or entry["obtain"]
         assert entry["url"] is None or entry["url"].endswith("/" + entry["checkpoint"])
     for name in ECHO:
         entry = REGISTRY[name]

@@ -61,7 +61,7 @@ def test_what_a_recipe_of_version_0_1_0_does_not_name_is_as_it_was(tmp_path):
     old = REPOSITORY / "tests/data/v0_1_0"
     (path,) = old.rglob("tiny_embeddings_p10.json")
     record = json.loads(path.read_text())
-    now = record | {"recipe": dataclasses.asdict(RECIPES["guide"])}
+    now = record | {"recipe": json.loads(json.dumps(dataclasses.asdict(RECIPES["guide"])))}
     first, second = map(origin.of_record, (record, now))
     assert first["recipe"].keys() == second["recipe"].keys()
     assert origin.differences(first, second) == {}
