@@ -1,8 +1,10 @@
 """What the benchmarks share: where the library lies, real clips, and one line about the machine."""
 
+import dataclasses
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,10 +13,12 @@ from pydicom.data import get_testdata_file
 
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import configuration, settings
+from echo_embeddings.encoders.architectures import ARCHITECTURES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 LARGE, SMALL = "color3d_jpeg_baseline.dcm", "examples_ybr_color.dcm"  # one cine in two sizes, from PyPI packages
+QUICK = dataclasses.replace(ARCHITECTURES["vit_tiny"], depth=2)  # the encoder of what runs in small
 
 
 def machine() -> str:
@@ -48,6 +52,12 @@ def write_videos(directory: Path, count: int, size: int) -> list[tuple[Path, int
         os.link(source, directory / f"{i:06d}.mp4")
         more.append((directory / f"{i:06d}.mp4", frames))
     return [*first, *more][:count]
+
+
+def unknown_to_workers() -> None:
+    """Keep worker processes from importing this program, and torch with it, as a job's do not import its script."""
+    program = sys.modules["__main__"]
+    program.__spec__ = program.__file__ = None
 
 
 def synchronize(device: str) -> None:

@@ -29,7 +29,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGBaseline8Bit
 
 from benchmarks import reference
-from benchmarks.common import LARGE, SMALL, machine
+from benchmarks.common import LARGE, QUICK, SMALL, machine
 from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import _small_frames, convert_file
 from echo_embeddings.core import configuration, settings
@@ -39,7 +39,7 @@ from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Skip, Unreadable, check_clip, read_header
 from echo_embeddings.embed import inference, sampling
 from echo_embeddings.encoders import checkpoint
-from echo_embeddings.encoders.architectures import ARCHITECTURES
+from echo_embeddings.encoders.architectures import ARCHITECTURES, Architecture
 
 READS = 25  # rounds of reading each file back
 DEFAULT = settings.convert_settings(configuration.defaults(), 256)
@@ -277,14 +277,14 @@ CODECS: dict[str, Callable[[np.ndarray, str], None]] = {
 }
 
 
-def codecs(paths: list[str], seeds: int, constructor: str, only: str) -> None:
+def codecs(paths: list[str], seeds: int, label: str, architecture: Architecture, only: str) -> None:
     """Size, PSNR of the sampled frames, vector error and costs of the settings whose name holds `only`."""
     clips = windows(paths)
     indices = [sampling.frame_indices(len(frames), 16) for frames in clips]
     sampled = [frames[picked] for frames, picked in zip(clips, indices, strict=True)]
-    encoders = [checkpoint.draw(ARCHITECTURES[constructor], seed) for seed in range(seeds)]
+    encoders = [checkpoint.draw(architecture, seed) for seed in range(seeds)]
     exact = [[vector(encoder, frames) for encoder in encoders] for frames in sampled]
-    print(f"{len(clips)} windows, {seeds} seeds, {constructor}; vector error against lossless frames")
+    print(f"{len(clips)} windows, {seeds} seeds, {label}; vector error against lossless frames")
     first = next(iter(CODECS))  # the reference
     chosen = {name: write for name, write in CODECS.items() if name == first or only in name}
     base: dict[str, float] = {}
@@ -360,8 +360,9 @@ def main() -> None:
     elif arguments.what == "memory":
         memory(*((130, 240, 320) if arguments.quick else (2000, 708, 1016)))
     else:
-        constructor, seeds = ("vit_tiny", 1) if arguments.quick else ("vit_large", arguments.seeds)
-        codecs(paths[-1:] if arguments.quick else paths, seeds, constructor, arguments.only)
+        large = "vit_large", ARCHITECTURES["vit_large"]
+        encoder, seeds = (("vit_tiny of 2 blocks", QUICK), 1) if arguments.quick else (large, arguments.seeds)
+        codecs(paths[-1:] if arguments.quick else paths, seeds, *encoder, arguments.only)
 
 
 if __name__ == "__main__":

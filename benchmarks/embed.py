@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import reference
-from benchmarks.common import machine, synchronize, write_videos
+from benchmarks.common import machine, synchronize, unknown_to_workers, write_videos
 from echo_embeddings.collection.units import Folder
 from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout
@@ -199,6 +199,7 @@ def says(module, name, words):
     setattr(module, name, wrapped)
 
 if __name__ == "__main__":
+    del __file__  # as in a job: its worker does not import this
     print(f"{{up:6.1f}} s: Python is up")
     print(f"{{time.time() - began:6.1f}} s: torch imported", flush=True)
     says(folder, "checkpoint_digest", "digest of the checkpoint known")
@@ -253,6 +254,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--quick", action="store_true", help="a small encoder and few clips, to see that it works")
     arguments = parser.parse_args()
+    unknown_to_workers()
     print(machine())
     model = dataclasses.replace(settings.model(config, registry, arguments.model), precision=arguments.precision)
     if arguments.quick:

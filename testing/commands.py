@@ -17,20 +17,30 @@ from echo_embeddings.tools import cli
 
 from . import REPOSITORY
 
+# What is imported before Snakemake is forked: nothing of the package, and no Snakefile has been read.
+SNAKEMAKE = ("jsonschema", "smart_open", "snakemake.cli")
+# Before a benchmark is.
+LIBRARY = ("benchmarks.common", "benchmarks.reference", "testing.planted", "echo_embeddings.embed.folder", "pandas")
+
 
 def run_snakemake(
     directory: Path, *arguments: str, snakefile: str | Path = "workflow/Snakefile"
 ) -> subprocess.CompletedProcess:
     """The workflow in a working directory; stdout and stderr together in `stdout`."""
-    command = ["-s", str(REPOSITORY / snakefile), "--directory", str(directory), *arguments]
+    command = ("-s", str(REPOSITORY / snakefile), "--directory", str(directory), *arguments)
+    return run_module("snakemake", *command, imported=SNAKEMAKE)
+
+
+def run_module(module: str, *arguments: str, imported: tuple[str, ...]) -> subprocess.CompletedProcess:
+    """`python -m module argument ...`, forked with `imported` where that can be; both outputs in `stdout`."""
     # What was imported may depend on the environment; and one run at a time is forked.
     if environment() == AT_FIRST and FORKING.acquire(blocking=False):
         try:
-            return fork_snakemake(command)
+            return fork(imported, module, *arguments)
         finally:
             FORKING.release()
     return subprocess.run(
-        [sys.executable, "-m", "snakemake", *command],
+        [sys.executable, "-m", module, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -43,23 +53,25 @@ FORKING = threading.Lock()
 
 
 @functools.cache
-def forking() -> subprocess.Popen:
-    """The process that forks Snakemake; it ends with this one, which holds the other end of its stdin."""
+def forking(*imported: str) -> subprocess.Popen:
+    """The process that forks with these modules; it ends with this one, which holds the other end of its stdin."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-m", "testing.forking"], cwd=REPOSITORY, env=AT_FIRST, **pipes)
+    command = [sys.executable, "-m", "testing.forking", *imported]
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=AT_FIRST, **pipes)
     if not process.stdout.readline():  # else who asks it would wait for ever
         raise RuntimeError(f"testing.forking has ended with status {process.wait()}")
     return process
 
 
-def fork_snakemake(arguments: list[str]) -> subprocess.CompletedProcess:
-    """The same as `python -m snakemake`, without its imports; it too returns when nobody writes any more."""
+def fork(imported: tuple[str, ...], *command: str) -> subprocess.CompletedProcess:
+    """`python -m` with this command, without those imports; it too returns when nobody writes any more."""
     with tempfile.TemporaryDirectory() as directory:
         pipe = os.path.join(directory, "said")
         os.mkfifo(pipe)
-        print(json.dumps([os.getcwd(), pipe, *arguments]), file=forking().stdin, flush=True)
+        process = forking(*imported)
+        print(json.dumps([os.getcwd(), pipe, *command]), file=process.stdin, flush=True)
         said = Path(pipe).read_text()
-        return subprocess.CompletedProcess(arguments, int(forking().stdout.readline()), said)
+        return subprocess.CompletedProcess(command, int(process.stdout.readline()), said)
 
 
 def run_command(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:

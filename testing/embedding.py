@@ -1,18 +1,7 @@
-"""The embedding of a folder as the tests have it; as a program, a job to be killed.
-
-    python -m testing.embedding SOURCE TOP PAUSE HOLD OPTIONS
-
-SOURCE is a directory of `write_source`. The job tells of every batch and pauses after it, PAUSE seconds; after batch
-HOLD it waits until the file TOP/go is there. OPTIONS are those of `run_job`, as JSON.
-"""
+"""The embedding of a folder as the tests have it."""
 
 import dataclasses
-import json
-import os
 import shutil
-import signal
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +14,8 @@ from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Model
-from echo_embeddings.core.workers import Failure
 from echo_embeddings.embed import inference
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
-from echo_embeddings.embed.reader import Reader
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 
@@ -86,7 +73,7 @@ def killed(monkeypatch, paths, **changes):
         run(paths, batch_size=2, save_every=4, **changes)
 
 
-# --- a job to be killed -----------------------------------------------------------------------------
+# --- what a job to be killed embeds ------------------------------------------------------------------
 
 CLIPS = 24
 SAVE_EVERY = 2
@@ -119,46 +106,3 @@ def run_job(source: Path, top: Path, pooling: str = "mean", **changes) -> None:
     shutil.copy(source / "mp4/p10.manifest.tsv", paths.table)
     changes = {"batch_size": 2, "save_every": SAVE_EVERY, "max_failed_fraction": 0} | changes
     run(paths, pooling=pooling, **changes)
-
-
-@dataclasses.dataclass(frozen=True)
-class HostileReader:
-    """Reads clips as `reader` does; at 05.mp4 it notes the attempt in a file, and hangs, crashes or dies."""
-
-    reader: Reader
-    what: str
-    attempts: Path
-
-    def read(self, row: Row) -> np.ndarray | Failure:
-        if row.mp4 == "05.mp4":
-            with self.attempts.open("a") as file:
-                file.write(".")
-            if self.what == "hang":
-                time.sleep(3600)
-            elif self.what == "crash":
-                os.abort()
-            elif self.what == "die" or self.attempts.stat().st_size == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self.reader.read(row)
-
-
-def main(source: Path, top: Path, pause: float, hold: int, options: dict) -> None:
-    """Embed slowly, so that a test can come between two batches."""
-    real, number = inference.forward, 0
-
-    def slowly(*arguments):
-        nonlocal number
-        made = real(*arguments)
-        print("a batch", flush=True)
-        time.sleep(pause)
-        number += 1
-        while number == hold and not (top / "go").exists():
-            time.sleep(0.01)
-        return made
-
-    inference.forward = slowly
-    run_job(source, top, **options)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), json.loads(sys.argv[5]))

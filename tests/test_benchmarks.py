@@ -1,11 +1,9 @@
 """The benchmarks run, in small, and print their figures."""
 
-import subprocess
-import sys
-
 import pytest
 
 from testing import REPOSITORY
+from testing.commands import LIBRARY, run_module
 
 CODECS = ["reference: mp4v through OpenCV", "mpeg4 q 2.7, rd, trellis (default)"]
 EMBED = ["% of the encoder alone", "x the encoder, ", "ours / reference"]
@@ -29,9 +27,9 @@ EMBED = ["% of the encoder alone", "x the encoder, ", "ours / reference"]
         (["store"], ["read_vectors of that file", "of a dict of separate tensors"]),
     ],
 )
-def test_quick(arguments, said):
-    command = [sys.executable, "-m", f"benchmarks.{arguments[0]}", *arguments[1:], "--quick"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_quick(monkeypatch, arguments, said):
+    monkeypatch.chdir(REPOSITORY)
+    done = run_module(f"benchmarks.{arguments[0]}", *arguments[1:], "--quick", imported=LIBRARY)
+    assert done.returncode == 0, done.stdout
     for words in said:
         assert words in done.stdout

@@ -24,7 +24,7 @@ from echo_embeddings.qc.tables import read_failed
 from testing import REPOSITORY
 from testing.commands import call_command, pending, run_demo
 from testing.dicoms import cine, drawn, save
-from testing.embedding import HostileReader
+from testing.embedding_job import HostileReader
 from testing.units import DIRECT, KINDS, MODEL, collection_of, read_headers, run, vectors_of, write_clips
 
 NAMES = [f"p10/s{i}/clip_{i}" for i in range(KINDS)] + ["p11/s9/clip_9"]

@@ -18,7 +18,8 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import PART
 from echo_embeddings.embed import folder
 from echo_embeddings.embed.reader import Reader
-from testing.embedding import CLIPS, SAVE_EVERY, EmbedPaths, HostileReader, paths_in, run_job, write_source
+from testing.embedding import CLIPS, SAVE_EVERY, EmbedPaths, paths_in, run_job, write_source
+from testing.embedding_job import HostileReader
 from testing.processes import PATIENCE, environment_of_python, processes_of, small_disk, start_python, until
 
 
@@ -26,7 +27,7 @@ def start(source: Path, top: Path, pause: float = 0, hold: int = 0, **options) -
     """A job that pauses after every batch, seconds, and after batch `hold` until the file `go` is there."""
     arguments = (source, top, str(pause), str(hold), json.dumps(options))
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return start_python("-m", "testing.embedding", *arguments, **quiet)
+    return start_python("-m", "testing.embedding_job", *arguments, **quiet)
 
 
 def batches(process: subprocess.Popen, number: int) -> None:
@@ -141,7 +142,7 @@ def test_workers_die_with_their_parent(source, tmp_path):
 def test_nothing_depends_on_dev_shm(source, expected, tmp_path):
     """Full, as in a container where another program fills its 64 MB."""
     script = 'mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 4k /dev/zero > /dev/shm/full && exec "$@"'
-    job = (sys.executable, "-m", "testing.embedding", source, tmp_path, "0", "0", '{"num_workers": 2}')
+    job = (sys.executable, "-m", "testing.embedding_job", source, tmp_path, "0", "0", '{"num_workers": 2}')
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", *map(str, job)],
         env=environment_of_python(), capture_output=True, text=True, timeout=PATIENCE, check=False,
