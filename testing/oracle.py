@@ -1,10 +1,17 @@
 """The independent way to a vector: `transformers`' encoder, PyAV's decoder, OpenCV's resize, in float32."""
 
+import contextlib
+
 import av
 import cv2
 import numpy as np
 import torch
-from transformers import VJEPA2Config, VJEPA2Model
+
+from echo_embeddings.encoders import extras
+
+with contextlib.suppress(ModuleNotFoundError):  # transformers imports it, where there is one
+    extras.torchvision()
+from transformers import VJEPA2Config, VJEPA2Model  # noqa: E402
 
 
 def transformers_encoder(state: dict[str, torch.Tensor], embed_dim, depth, heads, mlp_ratio, resolution):

@@ -5,7 +5,6 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import VJEPA2Config, VJEPA2Model
 
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.settings import Model
@@ -13,6 +12,7 @@ from echo_embeddings.encoders import checkpoint, huggingface
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.encoders.vjepa import Encoder
 from testing import oracle
+from testing.oracle import VJEPA2Config, VJEPA2Model
 
 TINY = ARCHITECTURES["vit_tiny"]
 

@@ -18,7 +18,7 @@ def package(name: str) -> ModuleType:
     declared, without code, and it is imported again.
     """
     try:
-        _torchvision()
+        torchvision()
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise UserError(
@@ -29,7 +29,8 @@ def package(name: str) -> ModuleType:
         raise UserError(f"{name} cannot be imported beside torch {torch.__version__}: {error}") from error
 
 
-def _torchvision() -> None:
+def torchvision() -> None:
+    """Import torchvision, as `package` says. Raises `ModuleNotFoundError`, or what it raises itself."""
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
