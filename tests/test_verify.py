@@ -28,7 +28,7 @@ ENTRY = {
 def command(directory, entry=None, name="tiny", call=call_command):
     if entry is not None:
         (directory / "models.yaml").write_text(yaml.safe_dump({"tiny": entry}))
-    (directory / "my.yaml").write_text("models_file: models.yaml\nmodels: [tiny]\nweights_dir: .\n")
+    (directory / "my.yaml").write_text("models_file: models.yaml\nmodels: [tiny-direct]\nweights_dir: .\n")
     configfile = directory / "my.yaml"
     return call("verify", name, "--directory", directory, "--configfile", configfile, "--device", "cpu")
 
@@ -84,7 +84,7 @@ def test_a_recipe_that_no_mp4_file_can_serve_is_verified_straight_from_the_dicom
     (tmp_path / "tiny.pt").symlink_to(recorded[0] / "tiny.pt")
     result = command(tmp_path, {**ENTRY, "recipe": "echoprime"}, name)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("model tiny-direct: the checkpoint fits and gives a finite vector; ")
+    assert "\nmodel tiny-direct: the checkpoint fits and gives a finite vector; " in result.stdout
 
 
 def test_the_twin_has_no_recorded_vector_of_its_own(recorded):
