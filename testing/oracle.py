@@ -11,7 +11,7 @@ from echo_embeddings.encoders import extras
 
 with contextlib.suppress(ModuleNotFoundError):  # transformers imports it, where there is one
     extras.torchvision()
-from transformers import VJEPA2Config, VJEPA2Model  # noqa: E402
+from transformers import VJEPA2Config, VJEPA2Model
 
 
 def transformers_encoder(state: dict[str, torch.Tensor], embed_dim, depth, heads, mlp_ratio, resolution):
