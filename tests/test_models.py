@@ -60,6 +60,14 @@ def test_the_table_says_what_is_there_what_is_missing_and_what_it_costs(tmp_path
     assert lines["vith"].endswith(f"{tmp_path}/elsewhere.pt (0.0 GB)")
     assert lines["vitg"].endswith("missing: https://dl.fbaipublicfiles.com/vjepa2/vitg.pt")
     assert "missing: by hand, from" in lines["echo-vitb-mimic169"]
+    for name, *said in (
+        ("vitl", "V-JEPA 2", "16 x 256 x 256, guide", "MIT", "yes"),
+        ("echo-vitl-mimic100", "V-JEPA 2.1", "16 x 224 x 224, echojepa", "not stated", "not stated"),
+        ("echoprime", "EchoPrime", "16 x 224 x 224, echoprime", "MIT by its README, academic by its LICENSE", "no"),
+        ("panecho", "PanEcho", "16 x 224 x 224, panecho", "CC BY-NC-SA 4.0", "no"),
+        ("dinov2-vitb", "timm, frame by frame", "16 x 518 x 518, frames", "Apache-2.0", "yes"),
+    ):
+        assert all(words in lines[name] for words in said), lines[name]
     assert "1.6" in lines["vitl"]
     assert "14" in lines["vitg-384"]
     assert lines["2"] == f"2 of {len(REGISTRY)} checkpoints are there"

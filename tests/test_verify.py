@@ -79,6 +79,19 @@ def test_a_wrong_mask_stride_entry_or_resolution_is_one_line(recorded, change, m
     assert "off the one recorded for this checkpoint" in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["tiny", "tiny-direct"])
+def test_a_recipe_that_no_mp4_file_can_serve_is_verified_straight_from_the_dicom(recorded, tmp_path, name):
+    (tmp_path / "tiny.pt").symlink_to(recorded[0] / "tiny.pt")
+    result = command(tmp_path, {**ENTRY, "recipe": "echoprime"}, name)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("model tiny-direct: the checkpoint fits and gives a finite vector; ")
+
+
+def test_the_twin_has_no_recorded_vector_of_its_own(recorded):
+    directory, entry = recorded
+    assert "model tiny: right: " in command(directory, entry, "tiny-direct").stdout
+
+
 def test_another_file_is_not_known(recorded, tmp_path):
     _, entry = recorded
     checkpoint.save(

@@ -13,7 +13,7 @@ from echo_embeddings.core.keys import key_of_ids
 from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.encoders import contract, kinds
 from echo_embeddings.tables import selection
-from echo_embeddings.tools import estimate, slurm
+from echo_embeddings.tools import estimate, models, slurm
 
 
 def check_configuration():
@@ -106,6 +106,11 @@ def model_of(name):
     if reason:
         stop(reason)
     return model
+
+
+def facts_of(name):
+    """What is to be known of the model before its vectors are used, in words."""
+    return models.facts(config, REGISTRY, name)
 
 
 def checkpoint_path(model):

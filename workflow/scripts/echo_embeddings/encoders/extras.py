@@ -22,8 +22,8 @@ def package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"the package {error.name} is not installed, which this family of encoders needs: pip install "
-            "'.[encoders]' in the clone, or the versions in requirements/encoders.txt"
+            f"the package {error.name} is not installed, which this family of encoders needs: make encoders, or pip "
+            "install '.[encoders]' in the clone"
         ) from error
     except (ImportError, RuntimeError) as error:
         raise UserError(f"{name} cannot be imported beside torch {torch.__version__}: {error}") from error

@@ -54,7 +54,8 @@ def software() -> Iterator[Finding]:
         lines, said, fix = (clone / "requirements/run.txt").read_text().splitlines(), "pinned", "make install"
     else:
         lines, said, fix = importlib.metadata.requires("echo-embeddings") or [], "required", "install the package anew"
-    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
+    named = [Requirement(line) for line in lines if not line.startswith("#")]
+    wanted = [one for one in named if one.marker is None or one.marker.evaluate({"extra": ""})]  # no extra's
     missing, other = [], []
     for requirement in wanted:
         try:
