@@ -24,6 +24,7 @@ DECIDES = {
     "entry": "entry (checkpoint key)",
     "family": "family",
     "constructor": "constructor",
+    "code": "file of the encoder",  # of family python
     "resolution": "size",
     "recipe": "recipe",
     "num_frames": "frames",
@@ -100,4 +101,4 @@ def in_words(name: str, value: Any) -> str:
     """The value of `name`, one of `DECIDES`, as people tell it from another."""
     if isinstance(value, Mapping):
         return str(value.get("name", "without a name"))
-    return f"{str(value)[:12]}.." if name == "checkpoint_sha256" else str(value)
+    return f"{str(value)[:12]}.." if name in ("checkpoint_sha256", "code") else str(value)

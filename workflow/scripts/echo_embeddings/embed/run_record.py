@@ -24,7 +24,10 @@ from .sampling import rate_of
 # Keys of the record that say where and how fast the vectors were made.
 SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
 SIZES = 10  # of frames, or rates, that a record names
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
+PACKAGES = (
+    *("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs"),
+    "snakemake",
+)
 
 
 def write(

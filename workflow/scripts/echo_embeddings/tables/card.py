@@ -33,8 +33,8 @@ OTHERS = (
     "collection, and do not try to find out who a patient is."
 )
 RECORDED = (
-    *("checkpoint_sha256", "entry", "constructor", "family", "resolution", "num_frames", "preprocessing", "precision"),
-    *(SHORT, "commit", "weights"),
+    *("checkpoint_sha256", "entry", "constructor", "family", "code", "resolution", "num_frames", "preprocessing"),
+    *("precision", SHORT, "commit", "weights"),
 )
 
 
