@@ -28,30 +28,19 @@ WRONG = 5 * CLOSE  # what a fault changes, at least
 GAINS = {"echoprime": 1.5, "panecho": 8, "timm": 3}  # of weights under which clips lie apart
 TIMM = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 OF_TIMM = {
-    "aspect": "native",
-    "stretched": False,
-    "interpolation": "bicubic",
-    "crop": 0.9,
-    "mean": [0.5] * 3,
-    "std": [0.5] * 3,
+    **{"aspect": "native", "stretched": False, "interpolation": "bicubic", "crop": 0.9},
+    **{"mean": [0.5] * 3, "std": [0.5] * 3},
 }
+OF_ECHOPRIME = {"family": "echoprime", "embed_dim": 512, "checkpoint": "echo_prime_encoder.pt"}
 ENTRIES = {
-    "echoprime": {
-        "family": "echoprime",
-        "recipe": "echoprime",
-        "embed_dim": 512,
-        "checkpoint": "echo_prime_encoder.pt",
-    },
-    "echoprime-mp4": {
-        **{"family": "echoprime", "recipe": "echoprime-mp4", "embed_dim": 512},
-        **{"checkpoint": "echo_prime_encoder.pt"},
-    },
+    "echoprime": {**OF_ECHOPRIME, "recipe": "echoprime"},
+    "echoprime-mp4": {**OF_ECHOPRIME, "recipe": "echoprime-mp4"},
     "panecho": {
         **{"family": "panecho", "recipe": "panecho", "embed_dim": 768, "checkpoint": "panecho.pt", "entry": "weights"},
     },
     "timm": {
-        **{"family": "frames", "recipe": "timm", "embed_dim": 192, "checkpoint": "timm.safetensors"},
-        "constructor": TIMM,
+        **{"family": "frames", "constructor": TIMM, "recipe": "timm"},
+        **{"embed_dim": 192, "checkpoint": "timm.safetensors"},
     },
 }
 
