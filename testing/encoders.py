@@ -8,7 +8,11 @@ import scipy.ndimage
 import torch
 from torch import nn
 
+from echo_embeddings.dicom.frames import decode_frames
+from echo_embeddings.dicom.header import check_clip, read_header
 from echo_embeddings.encoders import extras
+
+from .corpus import CINE
 
 ECHOPRIME_MEAN, ECHOPRIME_STD = (29.110628, 28.076836, 29.096405), (47.989223, 46.456997, 47.20083)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -81,6 +85,12 @@ class PanEcho(nn.Module):
 
 
 # --- pictures ---------------------------------------------------------------------------------------
+
+
+def stored(size: str) -> np.ndarray:
+    """The frames of a size of the cine as its DICOM has them, RGB uint8 [n, height, width, 3]."""
+    clip = check_clip(CINE[size], *read_header(CINE[size]), ())
+    return np.stack(list(decode_frames(clip)))
 
 
 def masked(frames: np.ndarray) -> np.ndarray:

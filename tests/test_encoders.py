@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 
 import av
 import cv2
@@ -17,13 +16,11 @@ from echo_embeddings import UserError, load_model
 from echo_embeddings.core import settings
 from echo_embeddings.core.recipe import RECIPES
 from echo_embeddings.core.settings import Model
-from echo_embeddings.dicom.frames import decode_frames
-from echo_embeddings.dicom.header import check_clip, read_header
 from echo_embeddings.embed import masks
-from echo_embeddings.embed.pooling import POOLS
-from echo_embeddings.encoders import checkpoint, contract, extras
+from echo_embeddings.encoders import checkpoint, extras
 from testing import encoders, phantoms
 from testing.corpus import CINE
+from testing.encoders import stored
 
 CLOSE = 1e-4  # of an independent construction, relative
 APART = 0.1  # two clips, at least
@@ -31,30 +28,19 @@ WRONG = 5 * CLOSE  # what a fault changes, at least
 GAINS = {"echoprime": 1.5, "panecho": 8, "timm": 3}  # of weights under which clips lie apart
 TIMM = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 OF_TIMM = {
-    "aspect": "native",
-    "stretched": False,
-    "interpolation": "bicubic",
-    "crop": 0.9,
-    "mean": [0.5] * 3,
-    "std": [0.5] * 3,
+    **{"aspect": "native", "stretched": False, "interpolation": "bicubic", "crop": 0.9},
+    **{"mean": [0.5] * 3, "std": [0.5] * 3},
 }
+OF_ECHOPRIME = {"family": "echoprime", "embed_dim": 512, "checkpoint": "echo_prime_encoder.pt"}
 ENTRIES = {
-    "echoprime": {
-        "family": "echoprime",
-        "recipe": "echoprime",
-        "embed_dim": 512,
-        "checkpoint": "echo_prime_encoder.pt",
-    },
-    "echoprime-mp4": {
-        **{"family": "echoprime", "recipe": "echoprime-mp4", "embed_dim": 512},
-        **{"checkpoint": "echo_prime_encoder.pt"},
-    },
+    "echoprime": {**OF_ECHOPRIME, "recipe": "echoprime"},
+    "echoprime-mp4": {**OF_ECHOPRIME, "recipe": "echoprime-mp4"},
     "panecho": {
         **{"family": "panecho", "recipe": "panecho", "embed_dim": 768, "checkpoint": "panecho.pt", "entry": "weights"},
     },
     "timm": {
-        **{"family": "frames", "recipe": "timm", "embed_dim": 192, "checkpoint": "timm.safetensors"},
-        "constructor": TIMM,
+        **{"family": "frames", "constructor": TIMM, "recipe": "timm"},
+        **{"embed_dim": 192, "checkpoint": "timm.safetensors"},
     },
 }
 
@@ -104,12 +90,6 @@ def load(directory):
         return model
 
     return load
-
-
-def stored(size):
-    """The frames of the cine, RGB uint8 [n, height, width, 3]."""
-    clip = check_clip(CINE[size], *read_header(CINE[size]), ())
-    return np.stack(list(decode_frames(clip)))
 
 
 def played(path):
@@ -246,22 +226,6 @@ def test_an_entry_that_cannot_be_meant_is_one_line(directory, name, changes, wor
         checkpoint.load(directory / files[name], model_of(name, **changes))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_package_that_is_not_installed_is_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"the package timm is not installed, .* pip install '\.\[encoders\]'"):
-        extras.package("timm")
-
-
-@pytest.mark.parametrize("pool", POOLS)
-def test_what_stands_for_no_part_of_a_clip_is_not_kept_as_if_it_did(pool):
-    reasons = {name: contract.misfit(model_of(name), pool) for name in ("echoprime", "panecho", "timm")}
-    assert reasons["timm"] is None
-    for name in ("echoprime", "panecho"):
-        assert (reasons[name] is None) == (pool in ("mean", "clips"))
-    if pool == "time":
-        assert reasons["panecho"].startswith("embed.pool: time: model panecho (PanEcho) gives a vector a clip, and")
 
 
 def test_squeezed_pictures_are_not_taken_for_the_dicom_s():
