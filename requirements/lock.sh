@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Writes the full resolved set of pyproject.toml's dependencies to run.txt, encoders.txt and dev.txt, and the first once
-# more to the environment for --sdm conda: Snakemake copies that file before conda reads it, so "-r run.txt" would not be
-# found.
+# Writes the full resolved set of pyproject.toml's dependencies to run.txt, encoders.txt and dev.txt, and the first two
+# once more to the environment for --sdm conda, which all models share: Snakemake copies that file before conda reads it,
+# so "-r run.txt" would not be found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 torch="torch==2.13.0"
@@ -22,9 +22,10 @@ frozen() {
 "$venv/bin/pip" install --quiet "$torch" -r <(names run)
 frozen >"$venv/run.txt"
 "$venv/bin/pip" install --quiet "$torch" -r <(names encoders)
-frozen | { grep -vxFf "$venv/run.txt" || true; } >"$venv/encoders.txt"
+frozen >"$venv/both.txt"
+grep -vxFf "$venv/run.txt" "$venv/both.txt" >"$venv/encoders.txt"
 "$venv/bin/pip" install --quiet "$torch" -r <(names dev)
-frozen | { grep -vxFf "$venv/run.txt" -f "$venv/encoders.txt" || true; } >"$venv/dev.txt"
+frozen | { grep -vxFf "$venv/both.txt" || true; } >"$venv/dev.txt"
 { echo "# What the workflow runs on, resolved by requirements/lock.sh."; cat "$venv/run.txt"; } >requirements/run.txt
 {
     echo "# What encoders of the families echoprime, panecho and frames need besides, resolved by requirements/lock.sh."
@@ -37,4 +38,4 @@ frozen | { grep -vxFf "$venv/run.txt" -f "$venv/encoders.txt" || true; } >"$venv
     cat "$venv/dev.txt"
 } >requirements/dev.txt
 sed '/- pip:$/q' workflow/envs/echo-embeddings.yaml >"$venv/head.yaml"
-{ cat "$venv/head.yaml"; sed 's/^/      - /' "$venv/run.txt"; } >workflow/envs/echo-embeddings.yaml
+{ cat "$venv/head.yaml"; sed 's/^/      - /' "$venv/both.txt"; } >workflow/envs/echo-embeddings.yaml

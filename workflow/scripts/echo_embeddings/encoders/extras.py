@@ -23,7 +23,7 @@ def package(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise UserError(
             f"the package {error.name} is not installed, which this family of encoders needs: make encoders, or pip "
-            "install '.[encoders]' in the clone"
+            "install -r requirements/encoders.txt (docs/encoders.md)"
         ) from error
     except (ImportError, RuntimeError) as error:
         raise UserError(f"{name} cannot be imported beside torch {torch.__version__}: {error}") from error
