@@ -225,9 +225,7 @@ def _embed(
     Returns why clips have no vector, by key, and what `run_record.SPEED` names.
     """
     failed: dict[str, str] = {}
-    reader = (DicomReader if model.recipe.source == "dicom" else Reader)(
-        tree, model.num_frames, model.recipe, model.resolution
-    )
+    reader = reader_of(model, tree)
     with loader.load(reader, rows, options.num_workers, options.timeout, device.type == "cuda") as clips:
         extractor = _extractor(model, checkpoint, device, options, pooling, len(rows))  # while the workers start
         started = time.monotonic()
@@ -250,6 +248,12 @@ def _embed(
         round(extractor.waited, 1),
     )
     return failed, dict(zip(run_record.SPEED, measured, strict=True))
+
+
+def reader_of(model: Model, tree: Path) -> Reader:
+    """What reads the clips below `tree` for the model."""
+    made = DicomReader if model.recipe.source == "dicom" else Reader
+    return made(tree, model.num_frames, model.recipe, model.resolution)
 
 
 def _extractor(
