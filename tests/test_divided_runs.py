@@ -56,7 +56,7 @@ def done(work):
 
 
 @pytest.mark.parametrize(
-    ("patients", "units", "kills"), [(300, 3, 2), pytest.param(10_000, 16, 4, marks=pytest.mark.slow)]
+    ("patients", "units", "kills"), [(150, 3, 2), pytest.param(10_000, 16, 4, marks=pytest.mark.slow)]
 )
 def test_many_patients_folders_killed_on_the_way(tmp_path, tiny_weights, patients, units, kills):
     names = [f"pat{i:05}/s1/IM_0001" for i in range(patients)]
@@ -70,7 +70,7 @@ def test_many_patients_folders_killed_on_the_way(tmp_path, tiny_weights, patient
     draw, behind = random.Random(0), 0
     for _ in range(kills):
         process = start(work, MERGED)
-        until(lambda least=behind + patients // 4: done(work) >= least, process)
+        until(lambda least=behind + patients // 4: done(work) >= least, process, pause=0.1)
         time.sleep(draw.uniform(0, 0.3))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
