@@ -1,13 +1,19 @@
 """The independent way to a vector: `transformers`' encoder, PyAV's decoder, OpenCV's resize, in float32."""
 
+import contextlib
+
 import av
 import cv2
 import numpy as np
 import torch
 
+from echo_embeddings.encoders import extras
+
 
 def transformers_encoder(state: dict[str, torch.Tensor], embed_dim, depth, heads, mlp_ratio, resolution):
     """`transformers.VJEPA2Model` with the weights `state`, as the official checkpoints name them."""
+    with contextlib.suppress(ModuleNotFoundError):  # transformers imports it, where there is one
+        extras.torchvision()
     from transformers import VJEPA2Config, VJEPA2Model  # noqa: PLC0415 - takes seconds, in all of pytest's processes
 
     config = VJEPA2Config(

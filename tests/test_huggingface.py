@@ -5,13 +5,14 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import VJEPA2Config, VJEPA2Model
 
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.settings import Model
 from echo_embeddings.encoders import checkpoint, huggingface
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.encoders.vjepa import Encoder
 from testing import oracle
+from testing.oracle import VJEPA2Config, VJEPA2Model
 
 TINY = ARCHITECTURES["vit_tiny"]
 
@@ -37,7 +38,7 @@ def tiny(tmp_path_factory):
 
 
 def load(path, entry="encoder"):
-    return checkpoint.load(path, "tiny", "vit_tiny", 192, entry, "vjepa2")
+    return checkpoint.load(path, Model("tiny", "vit_tiny", 64, 192, entry, 16, "fp32"))
 
 
 def test_both_forms_give_the_same_vector(tiny):

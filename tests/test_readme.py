@@ -354,8 +354,9 @@ def test_config_readme_explains_every_key_of_the_registry():
 def test_the_conda_environment_has_the_pins_and_a_python_that_we_run_on():
     environment = yaml.safe_load((REPOSITORY / "workflow/envs/echo-embeddings.yaml").read_text())
     *packages, pip = environment["dependencies"]
-    lines = (REPOSITORY / "requirements/run.txt").read_text().splitlines()
-    assert pip == {"pip": [line for line in lines if not line.startswith("#")]}
+    texts = ((REPOSITORY / f"requirements/{name}.txt").read_text() for name in ("run", "encoders"))
+    lines = [line for text in texts for line in text.splitlines() if not line.startswith(("#", "-r"))]
+    assert sorted(pip["pip"]) == sorted(lines)
     python, installer = packages
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert python.removeprefix("python=") in SpecifierSet(project["requires-python"])

@@ -56,7 +56,17 @@ def read(file: Path) -> tuple[Registry, list[str]]:
     if not wrong:
         taken = f"names with {DIRECT} behind them are those of models fed straight from DICOM; take another"
         wrong = [f"{file}: {name}: {taken}" for name in entries if name.endswith(DIRECT)]
-    return (Registry(), wrong) if wrong else (Registry(completed(schema("models"), entries)), [])
+    if wrong:
+        return Registry(), wrong
+    made = Registry(completed(schema("models"), entries))
+    for name, entry in made.items():
+        if entry["module"] is not None:
+            entry["module"] = str(file.absolute().parent / entry["module"])
+            if entry["family"] != "python":
+                wrong.append(f"{file}: {name}.module: goes with family: python, and with no other")
+            elif not Path(entry["module"]).is_file():
+                wrong.append(f"{file}: {name}.module: no file {entry['module']}")
+    return (Registry(), wrong) if wrong else (made, [])
 
 
 def place(config: Mapping[str, Any], entry: Mapping[str, Any]) -> Path:

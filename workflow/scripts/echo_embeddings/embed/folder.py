@@ -29,7 +29,7 @@ from ..core.recipe import NOMINAL_FPS, Recipe, echojepa_stride
 from ..core.settings import Model, Tables
 from ..core.vectors import write_vectors
 from ..core.workers import Failure
-from ..encoders.architectures import architecture
+from ..encoders import contract
 from ..encoders.checkpoint import load as load_encoder
 from ..encoders.checkpoint import sha256 as checkpoint_digest
 from . import devices, inference, loader, run_record, sampling
@@ -257,7 +257,7 @@ def _extractor(
     model: Model, checkpoint: Path, device: torch.device, options: ComputeOptions, pooling: str, clips: int
 ) -> Extractor:
     """The encoder on its device, ready to run on that many clips."""
-    encoder = load_encoder(checkpoint, model.name, model.constructor, model.embed_dim, model.entry, model.family)
+    encoder = load_encoder(checkpoint, model)
     most = largest_batch(options.save_every, inference.ahead(device))
     if most < options.batch_size:
         print(f"batches of at most {most} clips, so that embed.save_every is kept", flush=True)
@@ -270,12 +270,14 @@ def _extractor(
         compiled=_pays(model, device, clips) if options.compile == "auto" else options.compile,
         recipe=model.recipe,
         pooling=pooling,
+        tokens=contract.FAMILIES[model.family].tokens,
     )
 
 
 def _pays(model: Model, device: torch.device, clips: int) -> bool:
     """Whether compiling the encoder saves more time than it takes; on a CPU it does not (docs/benchmarks.md)."""
-    flop = architecture(model.constructor, model.family).flop(model.num_frames, model.resolution)
+    size = contract.size(model)
+    flop = size.flop if size else 0  # what it costs is not known: it runs as it is
     return device.type == "cuda" and clips * model.recipe.clips_per_video * flop > COMPILE_FROM
 
 

@@ -33,8 +33,8 @@ OTHERS = (
     "collection, and do not try to find out who a patient is."
 )
 RECORDED = (
-    *("checkpoint_sha256", "entry", "constructor", "family", "resolution", "num_frames", "preprocessing", "precision"),
-    *(SHORT, "commit", "weights"),
+    *("checkpoint_sha256", "entry", "constructor", "family", "code", "resolution", "num_frames", "preprocessing"),
+    *("precision", SHORT, "commit", "weights"),
 )
 
 
@@ -44,6 +44,7 @@ class About:
 
     model: str
     dim: int
+    facts: Mapping[str, str]  # of the encoder: family, input, licence, commercial use
     pretrained_on: Sequence[str]
     collection: str | None
     access: str | None  # who may have the files; None stands for what is said above
@@ -86,6 +87,9 @@ def _text(about: About, exported: Exported, parts: Mapping[str, Part], known: Ta
         "## Counts",
         _table(("folder", "rows"), [*exported.rows.items(), ("all", total)]),
         "\n".join(f"- {line}" for line in _counts(exported, known, total)),
+        "## Encoder",
+        "The licence is that of the weights, as the model registry of the run has it.\n\n"
+        + _table(("", about.model), list(about.facts.items())),
         "## Provenance",
         f"The encoder `{about.model}` was pretrained on {trained}"
         + (" - **this collection: it has seen these clips.**" if _seen(about) else ".")
