@@ -1,6 +1,7 @@
-"""MP4 files to vectors: this workflow against the reference's method, same files, same workers, one run.
+"""Clips to vectors: this workflow against the reference's method, same files, same workers, one run.
 
     python -m benchmarks.embed run        end to end, the encoder alone, the loader alone, the reference
+    python -m benchmarks.embed run --source dicom    the same straight from DICOM, which the reference cannot
     python -m benchmarks.embed startup    from process start to the first vector, with a checkpoint of 5 GB
 
 The files are MP4s of the real clips that PyPI packages carry; the weights are drawn at random.
@@ -17,14 +18,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from pydicom.data import get_testdata_file
 
 from benchmarks import reference
-from benchmarks.common import machine, synchronize, unknown_to_workers, write_videos
+from benchmarks.common import LARGE, SMALL, machine, synchronize, unknown_to_workers, write_videos
 from echo_embeddings.collection.units import Folder
+from echo_embeddings.convert.folder import read_row
 from echo_embeddings.core import configuration, manifest, settings
-from echo_embeddings.core.layout import Layout
+from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.core.manifest import Row
-from echo_embeddings.core.recipe import GUIDE
 from echo_embeddings.core.settings import Model
 from echo_embeddings.embed import folder as embed_module
 from echo_embeddings.embed import loader, preprocessing
@@ -79,9 +81,9 @@ def encoder_alone(extractor: Extractor, encoder: Encoder, model: Model, device: 
     return rounds * extractor.batch_size / (time.perf_counter() - started)
 
 
-def loader_alone(tree: Path, rows: list[Row], resolution: int, workers: int, device: str) -> float:
+def loader_alone(reader: Reader, rows: list[Row], workers: int, device: str) -> float:
     """Clips a second that the workers deliver when nobody holds them up, after the first clip."""
-    with loader.load(Reader(tree, 16, GUIDE, resolution), rows, workers, 300, device == "cuda") as clips:
+    with loader.load(reader, rows, workers, 300, device == "cuda") as clips:
         next(clips)
         started = time.perf_counter()
         count = sum(1 for _ in clips)
@@ -89,31 +91,45 @@ def loader_alone(tree: Path, rows: list[Row], resolution: int, workers: int, dev
 
 
 def prepare(top: Path, model: Model, clips: int, copies: int = 1) -> list[Row]:
-    """Files, manifest and a checkpoint with that many copies of the encoder."""
-    rows = [
-        Row(path.name, path.name, "converted", "", frames, mp4_bytes=path.stat().st_size)
-        for path, frames in write_videos(top / "mp4", clips, model.resolution)
-    ]
-    manifest.write(Layout(top).manifest(model.resolution, FOLDER), rows)
+    """Files in `top`/clips, manifest and a checkpoint with that many copies of the encoder."""
+    if model.clips == DICOM:
+        rows = [read_row(str(path), path.name, ()) for path in link_dicom(top / "clips", clips)]
+    else:
+        rows = [
+            Row(path.name, path.name, "converted", "", frames, mp4_bytes=path.stat().st_size)
+            for path, frames in write_videos(top / "clips", clips, model.resolution)
+        ]
+    manifest.write(Layout(top).manifest(model.clips, FOLDER), rows)
     state = checkpoint.draw(architecture(model.constructor, model.family), 0).state_dict()
     others = {f"copy_{i}": {key: tensor.clone() for key, tensor in state.items()} for i in range(1, copies)}
     checkpoint.save(top / "model.pt", {model.entry: state, **others}, "drawn for a benchmark")
     return rows
 
 
+def link_dicom(top: Path, clips: int) -> Iterator[Path]:
+    """Links to the two real cines, by turns."""
+    top.mkdir()
+    for i in range(clips):
+        path = top / f"{i:05}.dcm"
+        path.symlink_to(get_testdata_file((LARGE, SMALL)[i % 2]))
+        yield path
+
+
 def run(model: Model, device: str, clips: int, workers: int, batch_size: int, theirs: int, their_clips: int) -> None:
-    """All of it; `theirs` is the reference's batch size, and `their_clips` how many clips it computes."""
+    """All of it; `theirs` is the reference's batch size, and `their_clips` how many clips it computes: 0 for none."""
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
         rows = prepare(top, model, clips)
-        print(f"{model.name} {model.precision} on {device}: {clips} clips, {workers} workers", flush=True)
+        fed = "straight from DICOM, " if model.clips == DICOM else ""
+        print(f"{model.name} {model.precision} on {device}: {fed}{clips} clips, {workers} workers", flush=True)
         embed_module.Extractor = Timed
         options = ComputeOptions(device, batch_size, workers, os.cpu_count() or 1, save_every=1000)
-        tree, layout = top / "mp4", Layout(top)
+        tree, layout = top / "clips", Layout(top)
+        reader = embed_module.reader_of(model, tree)
         embed_folder(Folder(FOLDER, str(tree)), model, top / "model.pt", tree, layout, options, max_failed_fraction=0)
         ours = Timed.last
         alone = encoder_alone(ours, ours._encoder, model, device, min(clips, 50 * ours.batch_size))
-        delivered = loader_alone(top / "mp4", rows[:5000], model.resolution, workers, device)
+        delivered = loader_alone(reader, rows[:5000], workers, device)
         rate = steady(ours.came)
         total = ours.came[-1][0] - ours.came[0][0]
         print(f"encoder alone        {alone:8.2f} clips/s, batches of {ours.batch_size}, compiled: {ours.compiled}")
@@ -125,12 +141,14 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         print(
             f"loader alone         {delivered:8.2f} clips/s = {delivered / alone:.2f} x the encoder, {workers} workers"
         )
-        stages(top, rows, model, device)
+        stages(reader, rows, model, device)
+        if not their_clips:
+            return
         encoder = checkpoint.load(
             top / "model.pt", model.name, model.constructor, model.embed_dim, model.entry, model.family
         ).to(device)
         came = [(time.perf_counter(), 0)]
-        paths = [str(top / "mp4" / row.mp4) for row in rows[:their_clips]]
+        paths = [str(tree / row.mp4) for row in rows[:their_clips]]
         vectors: dict[str, torch.Tensor] = {}
         for made in reference.embed(
             encoder, paths, device, theirs, workers, model.resolution, bf16=model.precision == "bf16"
@@ -139,7 +157,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
             vectors |= made
         found = torch.load(layout.vectors(model.name, FOLDER))
         apart = max(
-            float((found[row.mp4] - vectors[str(top / "mp4" / row.mp4)]).norm() / found[row.mp4].norm())
+            float((found[row.mp4] - vectors[str(tree / row.mp4)]).norm() / found[row.mp4].norm())
             for row in rows[:their_clips]
         )
         print(
@@ -153,12 +171,11 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
 
 
 @torch.inference_mode()
-def stages(top: Path, rows: list[Row], model: Model, device: str) -> None:
+def stages(reader: Reader, rows: list[Row], model: Model, device: str) -> None:
     """What one clip costs on its way to the encoder, one after the other, in this process."""
-    clip_reader = Reader(top / "mp4", model.num_frames, model.recipe, model.resolution)
     count = min(len(rows), 16)
     started = time.perf_counter()
-    clips = [clip_reader.read(row) for row in rows[:count]]
+    clips = [reader.read(row) for row in rows[:count]]
     decoded = (time.perf_counter() - started) / count
     frames = torch.from_numpy(clips[0])[None]
     uploaded = frames.to(device)
@@ -211,7 +228,7 @@ if __name__ == "__main__":
     top = Path({top!r})
     options = folder.ComputeOptions({device!r}, 1, 1, {threads}, 1000)
     folder.embed_folder(
-        Folder({folder!r}, ""), {model!r}, top / "model.pt", top / "mp4", Layout(top), options, max_failed_fraction=0
+        Folder({folder!r}, ""), {model!r}, top / "model.pt", top / "clips", Layout(top), options, max_failed_fraction=0
     )
 """
 
@@ -248,6 +265,7 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "startup"])
+    parser.add_argument("--source", default="mp4", choices=["mp4", "dicom"])
     parser.add_argument("--model", default="vitl", choices=list(registry))
     parser.add_argument("--precision", default="bf16", choices=list(DTYPES))
     parser.add_argument("--device", default="cuda" if cuda else "cpu", choices=["cuda", "cpu"])
@@ -261,6 +279,7 @@ def main() -> None:
     model = dataclasses.replace(settings.model(config, registry, arguments.model), precision=arguments.precision)
     if arguments.quick:
         model = Model("vit-tiny", "vit_tiny", 64, 192, "encoder", 16, arguments.precision)
+    model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, source=arguments.source))
     if arguments.what == "startup":
         startup(model, arguments.device, 2 if arguments.quick else 4)
     else:
@@ -268,7 +287,7 @@ def main() -> None:
         ours = settings.batch_size(config, registry, arguments.model)
         theirs = reference.BATCH.get(arguments.model, 32) if arguments.device == "cuda" else 2
         clips = 12 if arguments.quick else arguments.clips  # three batches
-        their_clips = arguments.reference_clips or clips
+        their_clips = 0 if arguments.source == "dicom" else arguments.reference_clips or clips
         run(model, arguments.device, clips, arguments.workers, ours, theirs, their_clips)
 
 

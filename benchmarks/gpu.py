@@ -23,6 +23,7 @@ TESTS = ["pytest", "-n", "0", "-q", "-rs", "-m", "gpu", *FILES]
 STEPS = [
     ["benchmarks.encoder", "--models", "vitl"],
     ["benchmarks.embed", "run", "--reference-clips", "1280"],
+    ["benchmarks.embed", "run", "--source", "dicom", "--clips", "10000"],
     ["benchmarks.embed", "startup"],
     *(
         ["benchmarks.encoder", "--models", model, "--runs", "3", "--batch", "8"]
@@ -41,7 +42,7 @@ def main() -> None:
     more = ["--device", arguments.device]
     if arguments.quick:  # in fp32, which every CPU is quick at
         more += ["--quick", "--precision", "fp32"]
-    steps = [TESTS, *([*step, *more] for step in (STEPS[:3] if arguments.quick else STEPS))]
+    steps = [TESTS, *([*step, *more] for step in (STEPS[:4] if arguments.quick else STEPS))]
     deadline, wrong = time.monotonic() + SECONDS, []
     with tempfile.TemporaryDirectory() as scratch:  # what is cut off leaves gigabytes behind
         environment = os.environ | {"TMPDIR": scratch}

@@ -15,7 +15,7 @@ def test_in_a_clone_the_registry_and_the_schemas_are_links_to_what_the_package_c
     core = REPOSITORY / "workflow/scripts/echo_embeddings/core"
     assert registry.path(None) == REPOSITORY / "config/models.yaml"
     assert registry.path(None).samefile(core / "models.yaml")
-    for name in ("config", "models"):
+    for name in ("config", "models", "labels"):
         assert (REPOSITORY / f"workflow/schemas/{name}.schema.yaml").samefile(core / f"{name}.schema.yaml")
 
 

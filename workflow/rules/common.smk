@@ -13,6 +13,7 @@ from echo_embeddings.core.keys import key_of_ids
 from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.encoders import kinds
 from echo_embeddings.encoders.architectures import architecture
+from echo_embeddings.evaluate.definitions import definitions
 from echo_embeddings.tables import selection
 from echo_embeddings.tools import estimate, slurm
 
@@ -36,6 +37,7 @@ try:
     TABLES = settings.tables(config)
     selection.check(TABLES, config["export"]["columns"])
     SELECTING = selection.used(TABLES)
+    LABELS = definitions(config["labels"]["definitions"])
     PAGED = selection.used(TABLES, identities=True)  # what the quality pages ask, too: whose each clip is
 except UserError as error:
     raise WorkflowError(str(error))
@@ -172,6 +174,17 @@ def paged_files(wildcards):
 def joining_files(wildcards):
     """All tables, which must be there."""
     return files_of(TABLES)
+
+
+def measured_files(wildcards):
+    """The tables that labels are made from, which must be there."""
+    tables = {"labels.measurements": config["labels"]["measurements"], "study_list": config["study_list"]}
+    for name, file in tables.items():
+        if file is None:
+            stop(f"config: {name}: labels are made from it; name the file that PhysioNet has (docs/labels.md)")
+        if not Path(file).is_file():
+            stop(f"config: {name}: no file {file!r} in {Path.cwd()}")
+    return dict(zip(("measurements", "study_list"), tables.values(), strict=True))
 
 
 def check_slurm():

@@ -121,6 +121,14 @@ class Layout:
         """The key of each row of the matrix."""
         return self.merged(model).with_suffix(".keys.tsv")
 
+    def label(self, name: str) -> Path:
+        """The table of a label, one row a study."""
+        return self.root / "labels" / f"{name}.csv"
+
+    def labels_left_out(self) -> Path:
+        """How many studies have no value of a label, by reason."""
+        return self.root / "labels" / "left_out.tsv"
+
     def physionet(self) -> Path:
         """The list of what was fetched from PhysioNet."""
         return self.root / "physionet.tsv"

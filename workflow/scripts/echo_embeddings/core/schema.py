@@ -49,7 +49,7 @@ def load(path: Path, name: str) -> Any:
 
 @functools.cache
 def schema(name: str) -> dict[str, Any]:
-    """The schema of that name, "config" or "models"."""
+    """The schema of that name: "config", "models" or "labels"."""
     fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may have been built without libyaml
     read: dict[str, Any] = yaml.load(Path(__file__).with_name(f"{name}.schema.yaml").read_text(), fast)
     return read

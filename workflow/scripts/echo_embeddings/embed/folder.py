@@ -24,7 +24,6 @@ from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
 from ..core.manifest import Row
-from ..core.names import decode_name
 from ..core.progress import Progress
 from ..core.recipe import NOMINAL_FPS, Recipe, echojepa_stride
 from ..core.settings import Model, Tables
@@ -174,10 +173,8 @@ def _carry(state: Path, unit: Unit, tree: Path, rows: Iterable[Row], recipe: Rec
         if known := unit.in_folder(row.mp4):
             folder, key = known
             there = dataclasses.replace(row, path=(unit.in_folder(row.path) or known)[1], mp4=key)
-            was, is_now = (
-                identity(tree / decode_name(row.mp4.removesuffix(key)), there, recipe),
-                identity(tree, row, recipe),
-            )
+            old = tree / row.file.removesuffix(there.file)
+            was, is_now = identity(old, there, recipe), identity(tree, row, recipe)
             under.setdefault(folder, {})[key, was] = (state / unit.bucket(row.mp4), row.mp4, is_now)
     return sum(
         carry(path, clips)
@@ -225,9 +222,7 @@ def _embed(
     Returns why clips have no vector, by key, and what `run_record.SPEED` names.
     """
     failed: dict[str, str] = {}
-    reader = (DicomReader if model.recipe.source == "dicom" else Reader)(
-        tree, model.num_frames, model.recipe, model.resolution
-    )
+    reader = reader_of(model, tree)
     with loader.load(reader, rows, options.num_workers, options.timeout, device.type == "cuda") as clips:
         extractor = _extractor(model, checkpoint, device, options, pooling, len(rows))  # while the workers start
         started = time.monotonic()
@@ -250,6 +245,12 @@ def _embed(
         round(extractor.waited, 1),
     )
     return failed, dict(zip(run_record.SPEED, measured, strict=True))
+
+
+def reader_of(model: Model, tree: Path) -> Reader:
+    """What reads the clips below `tree` for the model."""
+    made = DicomReader if model.recipe.source == "dicom" else Reader
+    return made(tree, model.num_frames, model.recipe, model.resolution)
 
 
 def _extractor(

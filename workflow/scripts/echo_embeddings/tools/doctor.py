@@ -18,7 +18,7 @@ from ..core.errors import UserError
 from ..core.files import free_bytes
 from ..core.layout import DICOM, Layout
 from ..core.names import one_line
-from ..core.registry import origin, place
+from ..core.registry import DIRECT, origin, place
 from ..encoders import checkpoint, kinds
 from ..encoders.architectures import architecture
 from . import collection_checks, estimate, machine
@@ -40,7 +40,7 @@ class Cost:
 
 def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether each model's checkpoint is there and fits, and what is to be known of it."""
-    for name in config["models"]:
+    for name in dict.fromkeys(name.removesuffix(DIRECT) for name in config["models"]):  # twins share theirs
         entry = registry[name]
         path = place(config, entry)
         if kinds.absent(path):
@@ -168,8 +168,9 @@ def page(found: Sequence[Finding | Cost], colour: bool) -> str:
                 lines.append(f"{'':5}  {'':13}  -> {finding.fix}")
     costs = [one for one in found if isinstance(one, Cost)]
     if costs:
-        lines += ["", f"A full run, about{'':9}hours       GB"]
-        lines += [f"  {cost.stage:20}  {cost.hours:8,.1f} {cost.gigabytes:8,.1f}" for cost in costs]
+        wide = max(20, *(len(cost.stage) for cost in costs))
+        lines += ["", f"{'A full run, about':{wide + 2}}     hours       GB"]
+        lines += [f"  {cost.stage:{wide}}  {cost.hours:8,.1f} {cost.gigabytes:8,.1f}" for cost in costs]
     reds = sum(finding.level == RED for finding in findings)
     lines += ["", f"{reds} problem{'s' * (reds > 1)}" if reds else "ready to run"]
     return "\n".join(lines)
