@@ -9,13 +9,13 @@ import torch
 
 from echo_embeddings.encoders import extras
 
-with contextlib.suppress(ModuleNotFoundError):  # transformers imports it, where there is one
-    extras.torchvision()
-from transformers import VJEPA2Config, VJEPA2Model
-
 
 def transformers_encoder(state: dict[str, torch.Tensor], embed_dim, depth, heads, mlp_ratio, resolution):
     """`transformers.VJEPA2Model` with the weights `state`, as the official checkpoints name them."""
+    with contextlib.suppress(ModuleNotFoundError):  # transformers imports it, where there is one
+        extras.torchvision()
+    from transformers import VJEPA2Config, VJEPA2Model  # noqa: PLC0415 - takes seconds, in all of pytest's processes
+
     config = VJEPA2Config(
         hidden_size=embed_dim, num_hidden_layers=depth, num_attention_heads=heads, mlp_ratio=mlp_ratio,
         crop_size=resolution, frames_per_clip=16, attn_implementation="sdpa",

@@ -41,9 +41,21 @@ def pytest_xdist_auto_num_workers():
     return min(4, len(os.sched_getaffinity(0)) + 1)
 
 
+LONG = ("test_benchmarks", "test_divided_runs", "test_kill_embed", "test_kill", "test_units", "test_cards")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Tests that run the workflow come first: they are long, and processes without work take over the rest."""
-    items.sort(key=lambda item: "finished" not in item.fixturenames)
+    """Long tests come early: processes without work take over what others have last, and that should be short.
+
+    The first process begins with those that run the workflow, the second with those of LONG.
+    """
+    workflow = [item for item in items if "finished" in item.fixturenames]
+    long = [item for item in items if item.path.stem in LONG and item not in workflow]
+    others = [item for item in items if item not in workflow and item not in long]
+    share = len(items) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = max(0, share - len(workflow))
+    items[:] = [*workflow, *others[:first], *long, *others[first:]]
 
 
 @pytest.hookimpl(wrapper=True)

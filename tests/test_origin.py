@@ -117,7 +117,7 @@ def test_records_that_agree_say_that_something_else_differs(paths, tmp_path):
     vectors = torch.load(first)
     write_vectors(second, list(vectors), 0.2 + torch.stack(list(vectors.values())))
     shutil.copy(first.with_suffix(".json"), second.with_suffix(".json"))
-    assert origin_check(first, second).endswith("differs: MP4 files, versions or devices do.")
+    assert origin_check(first, second).endswith("differs: MP4 or DICOM files, versions or devices do.")
 
 
 def test_a_merged_file_says_what_its_folders_agree_on(paths, tmp_path):

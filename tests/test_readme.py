@@ -18,7 +18,6 @@ import pytest
 import torch
 import yaml
 from packaging.specifiers import SpecifierSet
-from snakemake.cli import parse_args
 
 from echo_embeddings.core import manifest
 from echo_embeddings.core.vectors import write_vectors
@@ -154,6 +153,8 @@ def results_of_vitl(clone, finished):
 
 def targets_that_snakemake_takes(clone) -> set[str]:
     """The targets of all the pages' lines that call Snakemake; its own parser takes them, or ends the process."""
+    from snakemake.cli import parse_args  # noqa: PLC0415 - takes a second, in all of pytest's processes
+
     lines = [line for page in PAGES for line in commands(page) if calls_snakemake(line)]
     assert len(lines) >= 7
     with contextlib.chdir(clone):

@@ -364,6 +364,12 @@ def test_videos_and_models_fed_from_dicom(tmp_path, recipe, models, line):
             configuration.check(config)
 
 
+@pytest.mark.parametrize("recipes", [None, 3, "mine"])
+def test_recipes_that_are_no_section_are_one_line(recipes):
+    with pytest.raises(UserError, match=r"^config: recipes: .* is not a section of keys$"):
+        configuration.check(changed(recipes=recipes))
+
+
 def test_a_twin_has_no_entry_of_its_own(tmp_path):
     config = with_recipes(tmp_path, {"mine": {"sampling": "stride", "stride": 2}}) | {"models": ["tiny-direct", "tiny"]}
     registry = configuration.check(config)
@@ -372,6 +378,8 @@ def test_a_twin_has_no_entry_of_its_own(tmp_path):
     assert twin.recipe == dataclasses.replace(model.recipe, source="dicom")
     assert (twin.clips, model.clips) == ("dicom", 64)
     assert "tiny-direct-direct" not in registry
+    with pytest.raises(KeyError):
+        registry["tiny-direct-direct"]
     (tmp_path / "models.yaml").write_text((tmp_path / "models.yaml").read_text().replace("tiny:", "tiny-direct:"))
     with pytest.raises(UserError, match=r"models\.yaml: tiny-direct: names with -direct behind them are those of"):
         configuration.check(config)

@@ -59,7 +59,7 @@ def _model_problems(config: Mapping[str, Any], models: Mapping[str, Mapping[str,
     for i, name in enumerate(config.get("models", [])):
         if name not in models:
             yield f"config: models.{i}: {registry.unknown(name, models, file)}"
-        elif models[name]["recipe"] in known:
+        elif "recipes" in config and models[name]["recipe"] in known:
             recipe = settings.recipe(config, models, name)
             if reason := settings.unfit(name, recipe, bool(config.get("mp4_dir"))):
                 yield f"config: models.{i}: {reason}"

@@ -39,11 +39,11 @@ class DicomReader(Reader):
 def read_frames(
     path: str, indices: Sequence[int], number: int, size: int | None, *, stretched: bool = True
 ) -> NDArray[np.uint8]:
-    """The frames `indices` (any order, repeats allowed) of the DICOM at `path`, RGB uint8 [n, size, size, 3].
+    """The frames `indices` (any order, repeats allowed) of the DICOM at `path`, RGB uint8 [n, height, width, 3].
 
-    Where `size` is None they are as large as they are stored. Brightness is stretched to 0..255, unless it is not to be
-    and has 8 bits. `number` is how many the clip had when its manifest was written. Raises `Skip`, `Unreadable` or
-    `OSError`.
+    They are squeezed to `size` x `size`, or where that is None as large as they are stored. Brightness is stretched to
+    0..255, unless it is not to be and has 8 bits. `number` is how many the clip had when its manifest was written.
+    Raises `Skip`, `Unreadable` or `OSError`.
     """
     clip = check_clip(path, *read_header(path), ())
     check_number(clip, number)

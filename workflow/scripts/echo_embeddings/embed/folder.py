@@ -24,7 +24,6 @@ from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
 from ..core.manifest import Row
-from ..core.names import decode_name
 from ..core.progress import Progress
 from ..core.recipe import NOMINAL_FPS, Recipe, echojepa_stride
 from ..core.settings import Model, Tables
@@ -174,10 +173,8 @@ def _carry(state: Path, unit: Unit, tree: Path, rows: Iterable[Row], recipe: Rec
         if known := unit.in_folder(row.mp4):
             folder, key = known
             there = dataclasses.replace(row, path=(unit.in_folder(row.path) or known)[1], mp4=key)
-            was, is_now = (
-                identity(tree / decode_name(row.mp4.removesuffix(key)), there, recipe),
-                identity(tree, row, recipe),
-            )
+            old = tree / row.file.removesuffix(there.file)
+            was, is_now = identity(old, there, recipe), identity(tree, row, recipe)
             under.setdefault(folder, {})[key, was] = (state / unit.bucket(row.mp4), row.mp4, is_now)
     return sum(
         carry(path, clips)

@@ -18,7 +18,7 @@ COLUMNS = {
     "subject_id": "the patient: a number, or as the collection writes it",
     "study_id": "the study; those of several patients may have the same one",
     "dicom_id": "the file, from the path",
-    "file_path": "the clip's key in the embedding files: its MP4, relative to its folder",
+    "file_path": "the clip's key in the embedding files: the MP4 that it has or would have, relative to its folder",
     "dicom_filepath": "the DICOM, spelled as in the record list",
     "folder": "the folder of the collection",
     selection.EMBEDDING: "the vector: mean over all tokens of the frozen encoder",

@@ -16,7 +16,7 @@ from ..encoders.contract import Size
 CAUTION = 3
 START_MINUTES = 30  # a slow network disk: 16 GB of checkpoint read once, libraries loaded, directories listed
 START_SECONDS = 12  # until a job is at work: Snakemake reads the workflow, Python the libraries
-HEADER_SECONDS = 0.02  # CPU seconds to read a header and look its file up
+HEADER_SECONDS = 0.02  # to read a header, on a network disk; 1 ms of CPU time
 CONVERT_SECONDS = 0.5  # CPU seconds a clip of 100 frames; docs/benchmarks.md
 FRAME_BYTES = 6000  # of an MP4 frame of 256 x 256 pixels
 CUDA_BYTES = 1.5e9
