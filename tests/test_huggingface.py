@@ -12,7 +12,6 @@ from echo_embeddings.encoders import checkpoint, huggingface
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.encoders.vjepa import Encoder
 from testing import oracle
-from testing.oracle import VJEPA2Config, VJEPA2Model
 
 TINY = ARCHITECTURES["vit_tiny"]
 
