@@ -70,8 +70,8 @@ def test_the_official_sizes_key_by_key(constructor):
     architecture = ARCHITECTURES[constructor]
     with torch.device("meta"):
         wanted = {key: list(tensor.shape) for key, tensor in Encoder(architecture).state_dict().items()}
-        model = VJEPA2Model(
-            VJEPA2Config(
+        model = oracle.transformers().VJEPA2Model(
+            oracle.transformers().VJEPA2Config(
                 hidden_size=architecture.embed_dim,
                 num_hidden_layers=architecture.depth,
                 num_attention_heads=architecture.heads,
