@@ -1,6 +1,5 @@
 """Fixtures that several files of tests use."""
 
-import dataclasses
 import gc
 import os
 import shutil
@@ -9,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 # Some virtual machines advertise AMX and trap on its first instruction; torch must not have looked yet.
@@ -23,7 +21,6 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import torch
 
-from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.locks import file_lock
@@ -31,7 +28,7 @@ from echo_embeddings.core.manifest import Row
 from echo_embeddings.tools import demo
 from testing import REPOSITORY
 from testing.commands import copy_repository, environment
-from testing.conversion import SETTINGS
+from testing.conversion import write_pattern
 from testing.embedding import EmbedPaths, write_weights
 from testing.qc import Collection
 
@@ -148,16 +145,6 @@ def tiny_weights(tmp_path_factory) -> Path:
     """A drawn checkpoint of the small encoder."""
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
     write_weights(path)
-    return path
-
-
-def write_pattern(path: Path, frames: int = 20, size: int = 64, seed: int = 0) -> Path:
-    """Write a small moving pattern to an MP4."""
-    rng = np.random.default_rng(seed)
-    blob = np.kron(rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = dataclasses.replace(SETTINGS, size=size)
-    video.write(path, (np.roll(blob, i, axis=1) for i in range(frames)), made, 30)
     return path
 
 

@@ -98,6 +98,7 @@ def test_each_at_its_true_size(top):
     assert (record["family"], record["precision"], record["num_frames"]) == ("echoprime", "fp32", 16)
     assert record["recipe"]["mean"] == [29.110628, 28.076836, 29.096405]
     assert "channels in the order BGR; mean 29.1106, 28.0768, 29.0964" in record["preprocessing"]
+    assert record["preprocessing"].endswith("of values in 0 to 255; what its head gives")
     assert [row.status for row in manifest.read(results / "dicom/p10.manifest.tsv")] == ["readable"]
     page = (results / "qc/index.html").read_text()
     assert "CC BY-NC-SA 4.0" in page

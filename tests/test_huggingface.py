@@ -68,11 +68,10 @@ def test_it_is_known_by_its_content_not_by_its_name(tiny, tmp_path):
 def test_the_official_sizes_key_by_key(constructor):
     """Names and shapes of every tensor, without weights."""
     architecture = ARCHITECTURES[constructor]
-    theirs = oracle.transformers()
     with torch.device("meta"):
         wanted = {key: list(tensor.shape) for key, tensor in Encoder(architecture).state_dict().items()}
-        model = theirs.VJEPA2Model(
-            theirs.VJEPA2Config(
+        model = oracle.transformers().VJEPA2Model(
+            oracle.transformers().VJEPA2Config(
                 hidden_size=architecture.embed_dim,
                 num_hidden_layers=architecture.depth,
                 num_attention_heads=architecture.heads,

@@ -89,11 +89,11 @@ class Recipe:
             "stride": f"{num_frames} frames, {self.stride} apart",
         }[self.sampling]
         padding = {
-            "last": "padded with their last frame",
-            "loop": "padded with a loop",
+            "last": "their last frame",
+            "loop": "a loop",
             "zeros": "zeros after normalising",
         }
-        short = f", short clips {padding[self.padding]}"
+        short = f", short clips padded with {padding[self.padding]}"
         smooth = {
             "bilinear": "bilinear, antialiased" if self.antialiases else "bilinear",
             "cubic": "cubic (OpenCV)",
@@ -117,7 +117,7 @@ class Recipe:
         stored = "" if self.stretched else "; brightness as stored"
         return (
             f"{source}{parts}{how}{short if self.sampling in ('rate', 'stride') else ''}; "
-            f"{self.aspect}{masked[self.mask]}{stored}; {pixels}; {self._statistics()}; mean over all tokens"
+            f"{self.aspect}{masked[self.mask]}{stored}; {pixels}; {self._statistics()}"
         )
 
     def _statistics(self) -> str:

@@ -48,7 +48,7 @@ class Embedded:
 
     vector: Tensor  # float32 [embed_dim], in main memory
     frames: int  # of the clip
-    indices: NDArray[np.int64]  # of the frames that the encoder saw, [clips_per_video, num_frames]
+    indices: NDArray[np.int64]  # of the frames that were shown, [clips_per_video, num_frames]; fewer where zeros follow
     seconds: float  # from the file to the vector
 
 

@@ -18,7 +18,7 @@ from ..core.manifest import Row
 from ..core.package import repository
 from ..core.recipe import NOMINAL_FPS, Recipe
 from ..core.settings import Model
-from ..encoders import checkpoint
+from ..encoders import checkpoint, contract
 from .sampling import rate_of
 
 # Keys of the record that say where and how fast the vectors were made.
@@ -55,7 +55,7 @@ def write(
         "checkpoint_sha256": digest,
         "checkpoint": str(weights),
         "weights": checkpoint.note(weights),
-        "preprocessing": model.recipe.says(model.num_frames, model.resolution),
+        "preprocessing": contract.says(model),
         "features": features,
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),

@@ -66,6 +66,7 @@ class Family:
     tokens: Tokens | None = None  # None: it gives vectors, or its tokens stand for no part of a clip
     size: Callable[[Model], Size | None] = lambda _: None  # None where it is not known
     only: Clip | None = None  # None: the entry says
+    vector: str = "mean over all tokens"  # what a clip's vector is, in words
 
 
 def _of_vjepa(model: Model) -> Size:
@@ -78,10 +79,14 @@ FAMILIES = {
     "vjepa2": Family("V-JEPA 2", "vjepa", Tokens(TUBELET, PATCH), _of_vjepa),
     "vjepa2_1": Family("V-JEPA 2.1", "vjepa", Tokens(TUBELET, PATCH), _of_vjepa),
     # Operations by torch.utils.flop_counter.
-    "echoprime": Family("EchoPrime", "echoprime", None, lambda _: Size(34.6e6, 128e9, 10e6), Clip(16, 224, 512)),
-    "panecho": Family("PanEcho", "panecho", None, lambda _: Size(42.0e6, 143e9, 19e6), Clip(16, 224, 768)),
-    "frames": Family("timm, frame by frame", "frames", Tokens(1, None)),
-    "python": Family("Python file", "python"),
+    "echoprime": Family(
+        "EchoPrime", "echoprime", None, lambda _: Size(34.6e6, 128e9, 10e6), Clip(16, 224, 512), "what its head gives"
+    ),
+    "panecho": Family(
+        "PanEcho", "panecho", None, lambda _: Size(42.0e6, 143e9, 19e6), Clip(16, 224, 768), "mean over its pictures"
+    ),
+    "frames": Family("timm, frame by frame", "frames", Tokens(1, None), vector="mean over all frames"),
+    "python": Family("Python file", "python", vector="as the file makes it, or mean over its tokens"),
 }
 
 
@@ -93,6 +98,11 @@ def code(model: Model) -> ModuleType:
 def size(model: Model) -> Size | None:
     """What the encoder of `model` costs; None where that is not known."""
     return FAMILIES[model.family].size(model)
+
+
+def says(model: Model) -> str:
+    """What is done to a clip, and what its vector is, in words."""
+    return f"{model.recipe.says(model.num_frames, model.resolution)}; {FAMILIES[model.family].vector}"
 
 
 def misfit(model: Model, pool: str = "mean") -> str | None:

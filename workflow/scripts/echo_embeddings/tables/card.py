@@ -21,7 +21,7 @@ COLUMNS = {
     "file_path": "the clip's key in the embedding files: the MP4 that it has or would have, relative to its folder",
     "dicom_filepath": "the DICOM, spelled as in the record list",
     "folder": "the folder of the collection",
-    selection.EMBEDDING: "the vector: mean over all tokens of the frozen encoder",
+    selection.EMBEDDING: "the frozen encoder's vector of the clip",
 }
 PHYSIONET = (
     "MIMIC-IV-Echo is under the PhysioNet Credentialed Health Data License 1.5.0 and its data use agreement. What is "
