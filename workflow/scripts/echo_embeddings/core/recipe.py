@@ -153,7 +153,14 @@ RECIPES = {
     "echoprime": _ECHOPRIME,
     "echoprime-mp4": replace(_ECHOPRIME, name="echoprime-mp4", mask="none", channels="rgb"),
     "panecho": Recipe(
-        "panecho", sampling="stride", stride=1, frames=16, interpolation="area", stretched=False, channels="bgr"
+        "panecho",
+        sampling="stride",
+        stride=1,
+        frames=16,
+        interpolation="area",
+        stretched=False,
+        channels="bgr",
+        precision="fp32",
     ),
     "frames": Recipe("frames", interpolation="bicubic", crop=False),
 }
