@@ -47,7 +47,7 @@ OF_RECIPES = {
     "echojepa-eval": "28eb02c5ec8f5b1263d53ca131146ccbc19ed29ba19c5dfed6db19d2d54e39a0",
     "echoprime": "7b357c8092c9b61e5b1a5656f4173106c8db8bc35e85d2d90585bed34d3ac074",
     "echoprime-mp4": "52cf056407336d42031e677b175bb24342d0dae48ed52d4ca8b0d0dde77c3ab1",
-    "panecho": "f358feddfa06a3490cefaef00e94543725767391f5bd87dcf11e77765fdbf180",
+    "panecho": "fe3e0c1b32bcb5fce191dc0ed0c84cb92ccb6b277bb5bb03deb6722fe70c8bc3",
     "frames": "5c7d6b890c907e95196c9e1e8746f7325b235ebefa918f0f1dbfb51721981431",
 }
 OF_0_1_0 = json.loads((REPOSITORY / "tests/data/v0_1_0/digests.json").read_text())
