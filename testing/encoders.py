@@ -84,6 +84,23 @@ class PanEcho(nn.Module):
         return layer.norm2(x + layer.linear2(layer.linear1(x).clamp(min=0)))
 
 
+class EchoClip(nn.Module):
+    """timm's module and a matrix, by the names that open_clip gives them, frame by frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = nn.Module()
+        self.visual.trunk = extras.package("timm").create_model("convnext_base")
+        self.visual.trunk.head.fc = nn.Identity()
+        self.visual.head = nn.Module()
+        self.visual.head.proj = nn.Linear(1024, 512, bias=False)
+
+    def forward(self, frames: list[torch.Tensor]) -> torch.Tensor:
+        """Pictures, each [3, 224, 224], to the mean of their directions."""
+        vectors = [self.visual.trunk(frame[None])[0] @ self.visual.head.proj.weight.T for frame in frames]
+        return torch.stack([vector / vector.square().sum().sqrt() for vector in vectors]).mean(dim=0)
+
+
 # --- pictures ---------------------------------------------------------------------------------------
 
 
@@ -132,6 +149,20 @@ def echoprime_input(frames: np.ndarray, mask: bool = True, bgr: bool = True) -> 
     while len(prepared) < 32:
         prepared.append(np.zeros((224, 224, 3), np.float32))
     return torch.from_numpy(np.stack(prepared[:32:2])).permute(3, 0, 1, 2)[None]
+
+
+def echoclip_input(frames: np.ndarray) -> list[torch.Tensor]:
+    """As EchoCLIP's example reads a video and open_clip prepares a picture: up to 20 of [3, 224, 224]."""
+    prepared = []
+    for frame in frames[0 : min(40, len(frames)) : 2]:
+        height, width = frame.shape[:2]
+        cut = round((width - height) / 2)
+        square = frame[:, cut:-cut] if cut else frame
+        away = round(int(height * 0.1))
+        small = cv2.resize(square[away:-away, away:-away, ::-1], (224, 224), interpolation=cv2.INTER_CUBIC)
+        mean, std = np.float32((0.48145466, 0.4578275, 0.40821073)), np.float32((0.26862954, 0.26130258, 0.27577711))
+        prepared.append(torch.from_numpy((small.astype(np.float32) / 255 - mean) / std).permute(2, 0, 1))
+    return prepared
 
 
 def panecho_input(frames: np.ndarray) -> torch.Tensor:

@@ -25,7 +25,7 @@ from testing.encoders import stored
 CLOSE = 1e-4  # of an independent construction, relative
 APART = 0.1  # two clips, at least
 WRONG = 5 * CLOSE  # what a fault changes, at least
-GAINS = {"echoprime": 1.5, "panecho": 8, "timm": 3}  # of weights under which clips lie apart
+GAINS = {"echoprime": 1.5, "panecho": 8, "echoclip": 8, "timm": 3}  # of weights under which clips lie apart
 TIMM = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 OF_TIMM = {
     **{"aspect": "native", "stretched": False, "interpolation": "bicubic", "crop": 0.9},
@@ -38,6 +38,7 @@ ENTRIES = {
     "panecho": {
         **{"family": "panecho", "recipe": "panecho", "embed_dim": 768, "checkpoint": "panecho.pt", "entry": "weights"},
     },
+    "echoclip": {"family": "echoclip", "recipe": "echoclip", "embed_dim": 512, "checkpoint": "echoclip.bin"},
     "timm": {
         **{"family": "frames", "constructor": TIMM, "recipe": "timm"},
         **{"embed_dim": 192, "checkpoint": "timm.safetensors"},
@@ -51,6 +52,7 @@ def networks():
     made = {
         "echoprime": encoders.echoprime(),
         "panecho": encoders.PanEcho(),
+        "echoclip": encoders.EchoClip(),
         "timm": extras.package("timm").create_model(TIMM),
     }
     return {name: encoders.draw(network, seed=1, gain=GAINS[name]) for name, network in made.items()}
@@ -63,6 +65,7 @@ def directory(tmp_path_factory, networks):
     torch.save(networks["echoprime"].state_dict(), top / "echo_prime_encoder.pt")
     weights = {f"encoder.{key}": value for key, value in networks["panecho"].state_dict().items()}
     torch.save({"weights": {**weights, "EF_head.1.weight": torch.zeros(1, 768)}, "epoch": 9}, top / "panecho.pt")
+    torch.save({**networks["echoclip"].state_dict(), "logit_scale": torch.zeros(())}, top / "echoclip.bin")
     save_file(networks["timm"].state_dict(), top / "timm.safetensors")
     entries = {name: {"resolution": 224, "batch_size": 4, **entry} for name, entry in ENTRIES.items()}
     (top / "models.yaml").write_text(yaml.safe_dump(entries))
@@ -115,6 +118,8 @@ def by_hand(networks, name, frames):
         return network.forward_head(network.forward_features(timm_input(frames)), pre_logits=True).mean(dim=0)
     if name == "panecho":
         return networks["panecho"](encoders.panecho_input(frames))[0]
+    if name == "echoclip":
+        return networks["echoclip"](encoders.echoclip_input(frames))
     own = name == "echoprime"
     return networks["echoprime"](encoders.echoprime_input(frames, mask=own, bgr=own))[0]
 
@@ -129,7 +134,9 @@ def apart(a, b):
     return float((a - b).norm() / b.norm())
 
 
-NAMES = ["echoprime", "echoprime-mp4", "panecho", "timm"]
+# EchoCLIP's network takes a minute for what the others do in seconds.
+ECHOCLIP = pytest.param("echoclip", marks=pytest.mark.slow)
+NAMES = ["echoprime", "echoprime-mp4", "panecho", "timm", ECHOCLIP]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,6 +165,9 @@ def test_vectors_of_videos_are_those_of_another_construction(load, networks, dir
         ("panecho", {"std": (0.229, 0.224, 0.215)}),
         ("panecho", {"channels": "rgb"}),
         ("panecho", {"interpolation": "cubic"}),
+        pytest.param("echoclip", {"std": (0.26862954, 0.26130258, 0.26577711)}, marks=pytest.mark.slow),
+        pytest.param("echoclip", {"channels": "rgb"}, marks=pytest.mark.slow),
+        pytest.param("echoclip", {"padding": "last"}, marks=pytest.mark.slow),
         ("timm", {"mean": (0.485, 0.456, 0.406)}),
         ("timm", {"channels": "bgr"}),
         ("timm", {"crop": False}),
@@ -175,7 +185,15 @@ def model_of(name, **changes):
     entry = {"constructor": "", "entry": "", **ENTRIES[name]}
     recipe = RECIPES.get(entry["recipe"]) or settings.recipes({"recipes": {"timm": OF_TIMM}})["timm"]
     made = Model(
-        name, entry["constructor"], 224, entry["embed_dim"], entry["entry"], 16, "fp32", entry["family"], recipe
+        name,
+        entry["constructor"],
+        224,
+        entry["embed_dim"],
+        entry["entry"],
+        recipe.frames or 16,
+        "fp32",
+        entry["family"],
+        recipe,
     )
     return dataclasses.replace(made, **changes)
 
@@ -194,7 +212,7 @@ def broken(state, fault):
 
 
 @pytest.mark.parametrize("fault", ["missing", "unknown", "shape", "nan"])
-@pytest.mark.parametrize("name", ["echoprime", "panecho", "timm"])
+@pytest.mark.parametrize("name", ["echoprime", "panecho", "echoclip", "timm"])
 def test_weights_fit_by_every_official_name_or_are_refused(networks, tmp_path, name, fault):
     state, words = broken(networks[name].state_dict(), fault)
     if name == "panecho":

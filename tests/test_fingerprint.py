@@ -39,6 +39,7 @@ MODELS = {
     "echo-vitb-mimic169": "135959fe7fd0f0aa3adac73d04b166e8b81309438725fb10493e7d05f59d4d13",
     "echoprime": "cdbb93b18efd46e8975f632c0615f8b35c75f9cb078a705dd392ee06484f4393",
     "panecho": "8b990f35c1034c13ad7350d65dad8366f11cef528924fc1003901b10448b9e3f",
+    "echoclip": "16b53642d31aa2b2f8ad6477d42084873c2729edb5171582b24d06e3f4481c87",
     "dinov2-vitb": "320a8afac81f7adea6476199ba35eb5d90d0c640f702027d225e9a4dfabdd81d",
 }
 OF_RECIPES = {
@@ -48,6 +49,7 @@ OF_RECIPES = {
     "echoprime": "7b357c8092c9b61e5b1a5656f4173106c8db8bc35e85d2d90585bed34d3ac074",
     "echoprime-mp4": "52cf056407336d42031e677b175bb24342d0dae48ed52d4ca8b0d0dde77c3ab1",
     "panecho": "fe3e0c1b32bcb5fce191dc0ed0c84cb92ccb6b277bb5bb03deb6722fe70c8bc3",
+    "echoclip": "13c6649679153fe262547fa7fb0cdbea81b08ca161a0b053d7735dfbd93b57fb",
     "frames": "5c7d6b890c907e95196c9e1e8746f7325b235ebefa918f0f1dbfb51721981431",
 }
 OF_0_1_0 = json.loads((REPOSITORY / "tests/data/v0_1_0/digests.json").read_text())

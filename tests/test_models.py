@@ -11,7 +11,7 @@ from testing.commands import call_command
 CONFIG = configuration.defaults()
 REGISTRY = configuration.check(CONFIG, data=False)
 ECHO = ["echo-vitl-vmix22m", "echo-vitl-scratch", "echo-vitl-mimic100", "echo-vitl-mimic117", "echo-vitb-mimic169"]
-OTHERS = ["echoprime", "panecho", "dinov2-vitb"]
+OTHERS = ["echoprime", "panecho", "echoclip", "dinov2-vitb"]
 NEWER = [f"vjepa2_1_vit_{size}_384" for size in ("base", "large", "giant", "gigantic")]
 
 

@@ -13,6 +13,9 @@ INTERPOLATIONS = ("bilinear", "cubic", "area", "bicubic")
 # ImageNet's statistics of RGB in 0..1, as most encoders are trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# CLIP's, likewise.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 NOMINAL_FPS = 30  # of an MP4 as EchoJEPA's training read it, and where the DICOM states no rate
 ECHOJEPA_FPS = 8  # frames a second of EchoJEPA's training
@@ -145,7 +148,7 @@ _ECHOPRIME = Recipe(
 )  # fmt: skip
 
 # Named for good: the guide's way, the way of EchoJEPA's training and that of its evaluations; EchoPrime's two ways, of
-# DICOM and of MP4; PanEcho's, whose window starts at random in training; and that of DINOv2 in timm.
+# DICOM and of MP4; PanEcho's, whose window starts at random in training; EchoCLIP's; and that of DINOv2 in timm.
 RECIPES = {
     "guide": Recipe("guide"),
     "echojepa": Recipe("echojepa", sampling="echojepa", mask="echojepa-boxes"),
@@ -161,6 +164,9 @@ RECIPES = {
         stretched=False,
         channels="bgr",
         precision="fp32",
+    ),
+    "echoclip": replace(
+        _ECHOPRIME, name="echoclip", mask="none", frames=20, precision=None, white=1, mean=CLIP_MEAN, std=CLIP_STD
     ),
     "frames": Recipe("frames", interpolation="bicubic", crop=False),
 }
