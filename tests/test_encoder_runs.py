@@ -65,19 +65,22 @@ def test_what_cannot_be_is_one_line_when_the_workflow_is_planned(top, models, em
 
 @pytest.mark.slow
 def test_each_at_its_true_size(top):
-    """EchoPrime and PanEcho straight from DICOM, as another construction has them; PanEcho and DINOv2 by MP4 too."""
+    """EchoPrime, PanEcho and EchoCLIP straight from DICOM, as another construction has them; PanEcho and DINOv2 by MP4."""
     timm = extras.package("timm")
     networks = {
         "echoprime": encoders.draw(encoders.echoprime(), 1, 1.5),
         "panecho": encoders.draw(encoders.PanEcho(), 1, 8),
+        "echoclip": encoders.draw(encoders.EchoClip(), 1, 8),
         "dinov2-vitb": encoders.draw(timm.create_model(DINOV2), 1, 1.5),
     }
     torch.save(networks["echoprime"].state_dict(), top / "weights/echo_prime_encoder.pt")
     weights = {f"encoder.{key}": value for key, value in networks["panecho"].state_dict().items()}
     torch.save({"weights": weights}, top / "weights/panecho.pt")
+    (top / "weights/echo-clip").mkdir()
+    torch.save(networks["echoclip"].state_dict(), top / "weights/echo-clip/open_clip_pytorch_model.bin")
     save_file(networks["dinov2-vitb"].state_dict(), top / f"weights/{DINOV2}.safetensors")
 
-    models = ["echoprime-direct", "panecho-direct", "panecho", "dinov2-vitb"]
+    models = ["echoprime-direct", "panecho-direct", "panecho", "echoclip-direct", "dinov2-vitb"]
     done = run(top, models)
     assert done.returncode == 0, done.stdout
     results = top / "results"
@@ -87,6 +90,7 @@ def test_each_at_its_true_size(top):
         expected = {
             "echoprime-direct": networks["echoprime"](encoders.echoprime_input(frames))[0],
             "panecho-direct": networks["panecho"](encoders.panecho_input(frames))[0],
+            "echoclip-direct": networks["echoclip"](encoders.echoclip_input(frames)),
         }
     for name, vector in expected.items():
         assert (vectors[name] - vector).norm() < 1e-4 * vector.norm()
