@@ -65,7 +65,7 @@ def test_what_cannot_be_is_one_line_when_the_workflow_is_planned(top, models, em
 
 @pytest.mark.slow
 def test_each_at_its_true_size(top):
-    """EchoPrime, PanEcho and EchoCLIP straight from DICOM, as another construction has them; PanEcho and DINOv2 by MP4."""
+    """EchoPrime, PanEcho and EchoCLIP straight from DICOM, as others have them; PanEcho and DINOv2 by MP4."""
     timm = extras.package("timm")
     networks = {
         "echoprime": encoders.draw(encoders.echoprime(), 1, 1.5),
