@@ -70,7 +70,7 @@ def test_each_at_its_true_size(top):
     networks = {
         "echoprime": encoders.draw(encoders.echoprime(), 1, 1.5),
         "panecho": encoders.draw(encoders.PanEcho(), 1, 8),
-        "echoclip": encoders.draw(encoders.EchoClip(), 1, 8),
+        "echoclip": encoders.draw(encoders.EchoClip(), 1, 1.2),
         "dinov2-vitb": encoders.draw(timm.create_model(DINOV2), 1, 1.5),
     }
     torch.save(networks["echoprime"].state_dict(), top / "weights/echo_prime_encoder.pt")

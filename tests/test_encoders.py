@@ -25,7 +25,7 @@ from testing.encoders import stored
 CLOSE = 1e-4  # of an independent construction, relative
 APART = 0.1  # two clips, at least
 WRONG = 5 * CLOSE  # what a fault changes, at least
-GAINS = {"echoprime": 1.5, "panecho": 8, "echoclip": 8, "timm": 3}  # of weights under which clips lie apart
+GAINS = {"echoprime": 1.5, "panecho": 8, "echoclip": 1.2, "timm": 3}  # of weights under which clips lie apart
 TIMM = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 OF_TIMM = {
     **{"aspect": "native", "stretched": False, "interpolation": "bicubic", "crop": 0.9},
@@ -145,7 +145,10 @@ def test_vectors_of_dicom_are_those_of_another_construction(load, networks, expe
     vector = load(f"{name}-direct").embed(CINE["small"])
     assert apart(vector, expected(name)) < CLOSE
     # The test would prove nothing if all clips had nearly the same vector.
-    assert apart(by_hand(networks, name, stored("small")[::-1, ::-1]), vector) > APART
+    turned = stored("small")[::-1, ::-1]
+    # All vectors of drawn ConvNeXts have a large part in common, more so than those of trained ones.
+    other = phantoms.draw("linear").frames if name == "echoclip" else turned
+    assert apart(by_hand(networks, name, other), vector) > APART
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -214,9 +217,11 @@ def broken(state, fault):
 @pytest.mark.parametrize("fault", ["missing", "unknown", "shape", "nan"])
 @pytest.mark.parametrize("name", ["echoprime", "panecho", "echoclip", "timm"])
 def test_weights_fit_by_every_official_name_or_are_refused(networks, tmp_path, name, fault):
-    state, words = broken(networks[name].state_dict(), fault)
+    state, words = broken({key.removeprefix("visual."): w for key, w in networks[name].state_dict().items()}, fault)
     if name == "panecho":
         state = {"weights": {f"encoder.{key}": value for key, value in state.items()}}
+    if name == "echoclip":
+        state = {f"visual.{key}": value for key, value in state.items()}
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(UserError) as error:
         checkpoint.load(tmp_path / "w.pt", model_of(name))
