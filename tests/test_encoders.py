@@ -129,10 +129,15 @@ def apart(a, b):
     return float((a - b).norm() / b.norm())
 
 
-NAMES = ["echoprime", "echoprime-mp4", "panecho", "timm"]
+# Each vector of EchoPrime or PanEcho takes seconds.
+OF_DICOM = ["echoprime", pytest.param("echoprime-mp4", marks=pytest.mark.slow), "panecho", "timm"]
+OF_VIDEOS = [
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("echoprime", "echoprime-mp4", "panecho")),
+    "timm",
+]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_DICOM)
 def test_vectors_of_dicom_are_those_of_another_construction(load, networks, expected, name):
     """On pixels as they are stored; of 30 frames, to which EchoPrime adds zeros."""
     vector = load(f"{name}-direct").embed(CINE["small"])
@@ -141,7 +146,7 @@ def test_vectors_of_dicom_are_those_of_another_construction(load, networks, expe
     assert apart(by_hand(networks, name, stored("small")[::-1, ::-1]), vector) > APART
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_VIDEOS)
 def test_vectors_of_videos_are_those_of_another_construction(load, networks, directory, name):
     path = directory / "large.mp4"
     assert apart(load(name).embed(path), by_hand(networks, name, played(path))) < CLOSE
