@@ -25,6 +25,7 @@ from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.locks import file_lock
 from echo_embeddings.core.manifest import Row
+from echo_embeddings.embed import inference
 from echo_embeddings.tools import demo
 from testing import REPOSITORY
 from testing.commands import copy_repository, environment
@@ -180,3 +181,16 @@ def six_clips(tmp_path, tiny_weights, made_once) -> EmbedPaths:
 def collection(tmp_path) -> Collection:
     """Vectors of twenty clips in two folders, for a quality page."""
     return Collection(tmp_path)
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """How many clips each batch had that this process has shown to an encoder."""
+    sizes, real = [], inference.forward
+
+    def counted(encoder, clips, *rest):
+        sizes.append(len(clips))
+        return real(encoder, clips, *rest)
+
+    monkeypatch.setattr(inference, "forward", counted)
+    return sizes

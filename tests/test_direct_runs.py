@@ -140,19 +140,6 @@ def test_exports_and_targets_by_name(both):
 # --- what is made again, and what is not ------------------------------------------------------------
 
 
-@pytest.fixture
-def computed(monkeypatch):
-    """How many clips were shown to the encoder."""
-    counted, real = [], inference.forward
-
-    def forward(encoder, clips, *rest):
-        counted.append(len(clips))
-        return real(encoder, clips, *rest)
-
-    monkeypatch.setattr(inference, "forward", forward)
-    return counted
-
-
 @pytest.mark.parametrize("units", ["folders", 3])
 def test_only_what_is_new_or_changed_is_embedded(tmp_path, tiny_weights, computed, units):
     write_clips(tmp_path / "dicom", NAMES)

@@ -85,7 +85,14 @@ FAMILIES = {
     "panecho": Family(
         "PanEcho", "panecho", None, lambda _: Size(42.0e6, 143e9, 19e6), Clip(16, 224, 768), "mean over its pictures"
     ),
-    "echoclip": Family("EchoCLIP", "echoclip", None, lambda _: Size(88.1e6, 615e9, 32e6), Clip(20, 224, 512)),
+    "echoclip": Family(
+        "EchoCLIP",
+        "echoclip",
+        None,
+        lambda _: Size(88.1e6, 615e9, 32e6),
+        Clip(20, 224, 512),
+        "mean over its frames' vectors, each of length 1",
+    ),
     "frames": Family("timm, frame by frame", "frames", Tokens(1, None), vector="mean over all frames"),
     "python": Family("Python file", "python", vector="as the file makes it, or mean over its tokens"),
 }

@@ -29,7 +29,8 @@ class EchoClip(nn.Module):
         """Frames of zeros alone are padding: no pixel of a picture is 0 once it is normalised."""
         pictures = video.transpose(1, 2)
         there = pictures.flatten(2).any(dim=2)[..., None]
-        vectors = F.normalize(self.head(self.trunk(pictures.flatten(0, 1))), dim=-1).unflatten(0, pictures.shape[:2])
+        made = self.head(self.trunk(pictures.flatten(0, 1))).float()  # lengths and means are taken in float32
+        vectors = F.normalize(made, dim=-1).unflatten(0, pictures.shape[:2])
         mean: Tensor = (vectors * there).sum(dim=1) / there.sum(dim=1)
         return mean
 
@@ -41,7 +42,4 @@ def build(entry: Model) -> nn.Module:
 
 def load(module: nn.Module, checkpoint: Checkpoint) -> None:
     """The weights of the image tower; those of the reports' tower are not used."""
-    tensors = checkpoint.tensors()
-    checkpoint.fill(
-        module, {key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)}
-    )
+    checkpoint.fill(module, checkpoint.tensors(PREFIX))

@@ -4,10 +4,11 @@ import importlib
 from types import ModuleType
 
 import torch
+from torch import library
 
 from ..core.errors import UserError
 
-_OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
+_OPERATORS = library.Library("torchvision", "FRAGMENT")
 
 
 def package(name: str) -> ModuleType:

@@ -33,15 +33,19 @@ class Checkpoint:
         """What begins messages about the weights."""
         return f"{self.where}: checkpoint key {self.key!r}" if self.key else self.where
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The state dict under `key`, by its names in the file. Raises `UserError` if there is none."""
+    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """The state dict under `key`, by its names in the file. Raises `UserError` if there is none.
+
+        Of names that do not begin with `prefix` nothing is taken; the others lose it.
+        """
         found = self.content.get(self.key) if self.key else self.content
         if not isinstance(found, Mapping):
             keys = ", ".join(str(key) for key, value in self.content.items() if isinstance(value, Mapping))
             raise UserError(
                 f"{self.where}: no checkpoint key {self.key!r}, which entry names; the file has {keys or 'none'}"
             )
-        return {str(key): value for key, value in found.items()}
+        names = {str(key): value for key, value in found.items()}
+        return {key.removeprefix(prefix): value for key, value in names.items() if key.startswith(prefix)}
 
     def fill(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Load `tensors` into `module`, as float32; counters of batches stay whole numbers.

@@ -55,7 +55,4 @@ def build(entry: Model) -> nn.Module:
 
 def load(module: nn.Module, checkpoint: Checkpoint) -> None:
     """The weights under the checkpoint key, without those of the heads."""
-    tensors = checkpoint.tensors()
-    checkpoint.fill(
-        module, {key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)}
-    )
+    checkpoint.fill(module, checkpoint.tensors(PREFIX))

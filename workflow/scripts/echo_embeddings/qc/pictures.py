@@ -182,7 +182,7 @@ def _of_video(video_of: tuple[str, Path, int]) -> tuple[str, npt.NDArray[np.uint
     """The key of a clip, and frames of its video at that path, which has so many, or why there are none."""
     key, path, frames = video_of
     try:
-        return key, video.read(path, sampling.frame_indices(frames, FRAMES).tolist(), frames)
+        return key, video.read(path, sampling.frame_indices(max(frames, 1), FRAMES).tolist(), frames)
     except (video.VideoError, KilledError, OSError) as error:
         return key, Failure(one_line(error))
 
