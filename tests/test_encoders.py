@@ -83,11 +83,11 @@ def load(directory):
     """Loads a model of this registry, with a recipe that differs by `changes`."""
     config = {
         **{"models_file": str(directory / "models.yaml"), "models": ["panecho"], "weights_dir": str(directory)},
-        **{"recipes": {"timm": OF_TIMM}, "embed": {"precision": "fp32"}},
+        "recipes": {"timm": OF_TIMM},
     }
 
-    def load(name, **changes):
-        model = load_model(name, device="cpu", config=config)
+    def load(name, device="cpu", precision="fp32", **changes):
+        model = load_model(name, device=device, config=config | {"embed": {"precision": precision}})
         recipe = dataclasses.replace(model.model.recipe, **changes)
         model.model = dataclasses.replace(model.model, recipe=recipe)
         return model
@@ -150,6 +150,14 @@ def test_vectors_of_dicom_are_those_of_another_construction(load, networks, expe
     # All vectors of drawn ConvNeXts have a large part in common, more so than those of trained ones.
     other = phantoms.draw("linear").frames if name == "echoclip" else turned
     assert apart(by_hand(networks, name, other), vector) > APART
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", GAINS)
+@pytest.mark.parametrize(("precision", "most"), [("fp32", CLOSE), ("bf16", 0.05)])
+def test_vectors_of_a_gpu_are_a_cpus(load, name, precision, most):
+    vector = load(f"{name}-direct", "cuda", precision).embed(CINE["small"])
+    assert apart(vector, load(f"{name}-direct").embed(CINE["small"])) < most
 
 
 @pytest.mark.parametrize("name", OF_VIDEOS)
