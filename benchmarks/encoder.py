@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import QUICK, machine, synchronize
 from echo_embeddings.core import configuration, settings
-from echo_embeddings.embed.inference import DTYPES
+from echo_embeddings.embed.inference import DTYPES, blocks_of
 from echo_embeddings.encoders import checkpoint, contract
 from echo_embeddings.encoders.architectures import FAMILIES
 from echo_embeddings.encoders.vjepa import Encoder
@@ -82,7 +82,7 @@ def race(
     contenders: dict[str, Callable[[], Tensor]] = {"ours": uncompiled}
     if theirs:
         contenders["transformers"] = lambda: through(theirs)
-    blocks = getattr(encoder, "blocks", ())
+    blocks = blocks_of(encoder)
     if device == "cuda" and blocks:
         for block in blocks:  # as the extraction does
             block.compile(dynamic=False)

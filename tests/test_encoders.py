@@ -17,6 +17,7 @@ from echo_embeddings.core import settings
 from echo_embeddings.core.recipe import RECIPES
 from echo_embeddings.core.settings import Model
 from echo_embeddings.embed import masks
+from echo_embeddings.embed.inference import blocks_of
 from echo_embeddings.encoders import checkpoint, extras
 from testing import encoders, phantoms
 from testing.corpus import CINE
@@ -158,6 +159,11 @@ def test_vectors_of_dicom_are_those_of_another_construction(load, networks, expe
 def test_vectors_of_a_gpu_are_a_cpus(load, name, precision, most):
     vector = load(f"{name}-direct", "cuda", precision).embed(CINE["small"])
     assert apart(vector, load(f"{name}-direct").embed(CINE["small"])) < most
+
+
+@pytest.mark.parametrize(("name", "number"), [("echoprime", 0), ("panecho", 0), ("timm", 12)])
+def test_blocks_are_compiled_only_if_one_code_serves_them_all(load, name, number):
+    assert len(blocks_of(load(name)._encoder)) == number
 
 
 @pytest.mark.parametrize("name", OF_VIDEOS)

@@ -44,7 +44,9 @@ def forward(
     """
     video = torch.cat([_padded(prepare(frames[None], resolution, recipe), recipe).to(dtype) for frames in clips])
     apart = video.unflatten(2, (recipe.clips_per_video, -1)).transpose(1, 2).flatten(0, 1)
-    made: Tensor = encoder(apart)
+    # torch's default on a GPU: convolutions of float32 with factors of 10 bits.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        made: Tensor = encoder(apart)
     tubelets = apart.shape[2] // tokens.tubelet if tokens else None
     return pool(made, recipe.clips_per_video, tubelets, pooling)
 
@@ -143,11 +145,11 @@ class Extractor:
     def _compile(self) -> bool:
         """Compile what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing.
 
-        An encoder of no such blocks runs as it is.
+        An encoder whose blocks differ runs as it is.
         The first full batch waits for it. Returns False where torch cannot even begin, for want of a directory, say.
         """
         try:
-            for block in getattr(self._encoder, "blocks", ()):
+            for block in blocks_of(self._encoder):
                 block.compile(dynamic=False)
             self._prepare = torch.compile(preprocessing.preprocess, dynamic=False)
         except (OSError, RuntimeError) as error:
@@ -242,6 +244,13 @@ class Extractor:
 def ahead(device: torch.device) -> int:
     """How many batches wait behind the one that the device is computing; on a CPU none does."""
     return AHEAD if device.type == "cuda" else 0
+
+
+def blocks_of(encoder: nn.Module) -> Sequence[nn.Module]:
+    """The blocks of an encoder that one compiled code serves; none where they differ in the shapes of their weights."""
+    blocks: Sequence[nn.Module] = getattr(encoder, "blocks", ())
+    shapes = {tuple(parameter.shape for parameter in block.parameters()) for block in blocks}
+    return blocks if len(shapes) == 1 else ()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -8,7 +8,7 @@ A *family* is a module with two functions; the second may be left out where a fi
         The weights, strictly: `checkpoint.fill(module, tensors)` refuses whatever does not fit.
 
 The network's `forward` takes a video, [B, 3, T, H, W], normalised, and gives tokens, [B, N, embed_dim], or vectors,
-[B, embed_dim]; a clip's vector is the mean over its tokens. Where it has `blocks`, alike, these are what is compiled.
+[B, embed_dim]; a clip's vector is the mean over its tokens. Where it has alike `blocks`, these are compiled.
 
 What it is fed is data: the recipe that its registry entry names (`core/recipe.py`) says which frames, padding, mask,
 geometry, interpolation, order of channels, statistics and precision. All of it is in the fingerprint, the run record

@@ -21,6 +21,11 @@ class Frames(nn.Module):
         super().__init__()
         self.model: Any = model
 
+    @property
+    def blocks(self) -> Any:
+        """Those of a vision transformer."""
+        return getattr(self.model, "blocks", ())
+
     def forward(self, video: Tensor) -> Tensor:
         """As many pictures as there are frames."""
         pictures = video.transpose(1, 2)
