@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install demo doctor status models embed verify scrub compare rekey test \
+.PHONY: install encoders demo doctor status models embed verify scrub compare rekey test \
 	test-slow test-slurm lint format bench bench-gpu screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
@@ -15,6 +15,10 @@ demo: $(VENV)/run.stamp
 	@echo "The report: demo/results/qc/index.html"
 
 install: $(VENV)/run.stamp
+
+# torchvision and timm, for EchoPrime, PanEcho and any image model of timm: docs/encoders.md.
+encoders: $(VENV)/run.stamp
+	$(BIN)/pip install --disable-pip-version-check -r requirements/encoders.txt
 
 # The package's commands, which `.venv/bin/echo-embeddings --help` explains: make doctor ARGS="--configfile my.yaml",
 # make verify MODEL=vitl ARGS=...
@@ -74,7 +78,7 @@ $(VENV)/run.stamp: requirements/run.txt pyproject.toml
 	$(BIN)/pip install --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/run.stamp
+$(VENV)/dev.stamp: requirements/dev.txt requirements/encoders.txt $(VENV)/run.stamp
 	$(BIN)/pip install --disable-pip-version-check --quiet -r requirements/dev.txt
 	touch $@
 

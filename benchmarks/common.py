@@ -57,7 +57,8 @@ def write_videos(directory: Path, count: int, size: int) -> list[tuple[Path, int
 def unknown_to_workers() -> None:
     """Keep worker processes from importing this program, and torch with it, as a job's do not import its script."""
     program = sys.modules["__main__"]
-    program.__spec__ = program.__file__ = None
+    program.__spec__ = None
+    del program.__file__  # None would make torch.compile fail
 
 
 def synchronize(device: str) -> None:

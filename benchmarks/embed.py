@@ -144,9 +144,7 @@ def run(model: Model, device: str, clips: int, workers: int, batch_size: int, th
         stages(reader, rows, model, device)
         if not their_clips:
             return
-        encoder = checkpoint.load(
-            top / "model.pt", model.name, model.constructor, model.embed_dim, model.entry, model.family
-        ).to(device)
+        encoder = checkpoint.load(top / "model.pt", model).to(device)
         came = [(time.perf_counter(), 0)]
         paths = [str(tree / row.mp4) for row in rows[:their_clips]]
         vectors: dict[str, torch.Tensor] = {}

@@ -4,8 +4,8 @@
     python -m benchmarks.encoder --models vitl --precision fp32 bf16 --device cpu
 
 Prints clips a second, the share of the rate that a large matrix product reaches on the same device, and the ratio
-to transformers, uncompiled and compiled: the median over rounds in which all take turns. transformers knows no
-V-JEPA 2.1, which runs alone.
+to transformers, uncompiled and compiled: the median over rounds in which all take turns. What transformers does not
+know, V-JEPA 2.1 and the encoders of other families, runs alone.
 """
 
 import argparse
@@ -14,17 +14,15 @@ import time
 from collections.abc import Callable
 
 import torch
-import yaml
 from torch import Tensor, nn
 
-from benchmarks.common import QUICK, REPOSITORY, machine, synchronize
-from echo_embeddings.embed.inference import DTYPES
-from echo_embeddings.encoders import checkpoint
-from echo_embeddings.encoders.architectures import FAMILIES, Architecture
-from echo_embeddings.encoders.architectures import architecture as architecture_of
+from benchmarks.common import QUICK, machine, synchronize
+from echo_embeddings.core import configuration, settings
+from echo_embeddings.embed.inference import DTYPES, blocks_of
+from echo_embeddings.encoders import checkpoint, contract
+from echo_embeddings.encoders.architectures import FAMILIES
+from echo_embeddings.encoders.vjepa import Encoder
 from testing import oracle
-
-FRAMES = 16
 
 
 def seconds(device: str, work: Callable[[], object]) -> float:
@@ -46,31 +44,31 @@ def matrix_peak(device: str, dtype: torch.dtype, edge: int) -> float:
 @torch.inference_mode()
 def race(
     name: str,
-    architecture: Architecture,
-    resolution: int,
+    encoder: nn.Module,
+    work: float | None,
+    shape: tuple[int, ...],
     precision: str,
     device: str,
-    batch: int,
     runs: int,
     peak: float,
 ) -> None:
-    """All contenders in turn, `runs` times, and what came of it."""
-    dtype = DTYPES[precision]
-    encoder = checkpoint.draw(architecture, 0)
+    """All contenders in turn, `runs` times, and what came of it: of batches [B, 3, T, H, W], `work` FLOP a clip."""
+    dtype, batch = DTYPES[precision], shape[0]
     theirs = None
-    if architecture.family == FAMILIES["vjepa2"]:
+    if isinstance(encoder, Encoder) and encoder.architecture.family == FAMILIES["vjepa2"]:
+        architecture = encoder.architecture
         theirs = oracle.transformers_encoder(
             encoder.state_dict(),
             architecture.embed_dim,
             architecture.depth,
             architecture.heads,
             architecture.mlp_ratio,
-            resolution,
+            shape[-1],
         )
         theirs.predictor = None  # which has no weights here and is not asked
         theirs = theirs.to(device, dtype)
     encoder = encoder.to(device, dtype)
-    video = torch.randn(batch, 3, FRAMES, resolution, resolution, device=device).to(dtype)
+    video = torch.randn(shape, device=device).to(dtype)
 
     def through(model: nn.Module) -> Tensor:
         tokens: Tensor = model(pixel_values_videos=video.transpose(1, 2), skip_predictor=True).last_hidden_state
@@ -78,13 +76,15 @@ def race(
 
     def uncompiled() -> Tensor:
         with torch.compiler.set_stance("force_eager"):
-            return encoder(video)
+            made: Tensor = encoder(video)
+            return made
 
-    contenders = {"ours": uncompiled}
+    contenders: dict[str, Callable[[], Tensor]] = {"ours": uncompiled}
     if theirs:
         contenders["transformers"] = lambda: through(theirs)
-    if device == "cuda":
-        for block in encoder.blocks:  # as the extraction does
+    blocks = blocks_of(encoder)
+    if device == "cuda" and blocks:
+        for block in blocks:  # as the extraction does
             block.compile(dynamic=False)
         contenders["ours, compiled"] = lambda: encoder(video)
         if theirs:
@@ -98,27 +98,26 @@ def race(
     if theirs:
         a, b = (contenders[k]().float().mean(dim=1) for k in ("ours", "transformers"))
         apart = f"vectors {float((a - b).norm() / b.norm()):.1e} apart, "
-    work = architecture.flop(FRAMES, resolution)
     taken: dict[str, list[float]] = {contender: [] for contender in contenders}
     for _ in range(runs):
         for contender, run in contenders.items():
             taken[contender].append(seconds(device, run))
-    print(f"{name} {precision}, batches of {batch}, {work / 1e12:.2f} TFLOP a clip, {apart}median of {runs} rounds")
+    cost = f"{work / 1e12:.2f} TFLOP a clip, " if work else ""
+    print(f"{name} {precision}, batches of {batch}, {cost}{apart}median of {runs} rounds")
     for contender, times in taken.items():
         rate = batch / statistics.median(times)
-        share = rate * work / peak
+        share = f"{100 * rate * work / peak:5.1f} % of the peak" if work else ""
         against = [
             f"{statistics.median(t / o for t, o in zip(taken[other], times, strict=True)):.2f} x {other}"
             for other in taken
             if contender.startswith("ours") and other.startswith("transformers")
         ]
-        print(
-            f"  {contender:24s} {rate:8.3f} clips/s  {100 * share:5.1f} % of the peak  {', '.join(against)}", flush=True
-        )
+        print(f"  {contender:24s} {rate:8.3f} clips/s  {share}  {', '.join(against)}", flush=True)
 
 
 def main() -> None:
-    registry = yaml.safe_load((REPOSITORY / "config/models.yaml").read_text())
+    config = configuration.defaults()
+    registry = configuration.check(config, data=False)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(registry), choices=list(registry), metavar="MODEL")
     parser.add_argument("--precision", nargs="+", default=["bf16"], choices=list(DTYPES))
@@ -134,12 +133,17 @@ def main() -> None:
         peak = matrix_peak(arguments.device, DTYPES[precision], edge)
         print(f"a product of two {edge} x {edge} matrices in {precision}: {peak / 1e12:.2f} TFLOP/s")
         if arguments.quick:
-            race("vit_tiny of 2 blocks", QUICK, 64, precision, arguments.device, batch, 3, peak)
+            tiny, work = checkpoint.draw(QUICK, 0), QUICK.flop(16, 64)
+            race("vit_tiny of 2 blocks", tiny, work, (batch, 3, 16, 64, 64), precision, arguments.device, 3, peak)
             continue
         for name in arguments.models:
-            entry = registry[name]
-            architecture = architecture_of(entry["constructor"], entry.get("family", "vjepa2"))
-            race(name, architecture, entry["resolution"], precision, arguments.device, batch, arguments.runs, peak)
+            model = settings.model(config, registry, name)
+            encoder = contract.code(model).build(model).eval().requires_grad_(False)
+            if isinstance(encoder, Encoder):
+                encoder = checkpoint.draw(encoder.architecture, 0)
+            size, shape = contract.size(model), (batch, 3, model.num_frames, model.resolution, model.resolution)
+            work = size.flop if size else None
+            race(name, encoder, work, shape, precision, arguments.device, arguments.runs, peak)
 
 
 if __name__ == "__main__":

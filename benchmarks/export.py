@@ -46,7 +46,7 @@ out = top / "results/parquet/vitl"
 if {what!r} == "parquet":
     shards = [out / f"train-{{i:05d}}-of-{{len(parts):05d}}.parquet" for i in range(len(parts))]
     made = export.write_shards(parts, shards, known, ["all"], dim)
-    card.write(out / "README.md", card.About("vitl", dim, [], None, None), made, parts, known)
+    card.write(out / "README.md", card.About("vitl", dim, {{}}, [], None, None), made, parts, known)
 elif {what!r} == "study":
     study.write(parts, top / "study.parquet", known, ["all"], dim, everything=True)
 else:

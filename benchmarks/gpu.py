@@ -18,16 +18,17 @@ import torch
 from benchmarks.common import REPOSITORY
 
 SECONDS = 600
-FILES = ["tests/test_gpu.py", "tests/test_cards.py", "tests/test_one_file.py"]
+FILES = ["tests/test_gpu.py", "tests/test_cards.py", "tests/test_one_file.py", "tests/test_encoders.py"]
 TESTS = ["pytest", "-n", "0", "-q", "-rs", "-m", "gpu", *FILES]
 STEPS = [
     ["benchmarks.encoder", "--models", "vitl"],
     ["benchmarks.embed", "run", "--reference-clips", "1280"],
     ["benchmarks.embed", "run", "--source", "dicom", "--clips", "10000"],
     ["benchmarks.embed", "startup"],
+    ["benchmarks.encoder", "--models", "echoprime", "panecho", "echoclip", "dinov2-vitb"],
     *(
         ["benchmarks.encoder", "--models", model, "--runs", "3", "--batch", "8"]
-        for model in ("vitg", "vith", "vitg-384", "vjepa2_1_vit_base_384", "vjepa2_1_vit_large_384")
+        for model in ("vjepa2_1_vit_giant_384", "vjepa2_1_vit_gigantic_384", "vith", "vjepa2_1_vit_base_384")
     ),
 ]
 

@@ -4,11 +4,14 @@ python -m testing.conversion DICOM TOP
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import folder as conversion
+from echo_embeddings.convert import video
 from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
@@ -43,6 +46,16 @@ def convert_folder(
     options = {"limit": 0, "workers": 1, "timeout": 600, "max_failed_fraction": 1.0} | changes
     conversion.convert_folder(folder, paths.layout, settings, **options)
     return {row.path: row for row in manifest.read(paths.layout.manifest(settings.size, folder.name))}
+
+
+def write_pattern(path: Path, frames: int = 20, size: int = 64, seed: int = 0) -> Path:
+    """Write a small moving pattern to an MP4."""
+    rng = np.random.default_rng(seed)
+    blob = np.kron(rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = replace(SETTINGS, size=size)
+    video.write(path, (np.roll(blob, i, axis=1) for i in range(frames)), made, 30)
+    return path
 
 
 if __name__ == "__main__":

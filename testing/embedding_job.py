@@ -21,6 +21,7 @@ import numpy as np
 
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.workers import Failure
+from echo_embeddings.embed.direct import DicomReader
 from echo_embeddings.embed.reader import Reader
 
 
@@ -43,6 +44,15 @@ class HostileReader:
             elif self.what == "die" or self.attempts.stat().st_size == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
         return self.reader.read(row)
+
+
+class CrashingReader(DicomReader):
+    """Reads DICOM files; at that of 05.mp4 it crashes."""
+
+    def read(self, row: Row) -> np.ndarray | Failure:
+        if row.mp4 == "05.mp4":
+            os.abort()
+        return super().read(row)
 
 
 if __name__ == "__main__":

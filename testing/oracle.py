@@ -1,20 +1,31 @@
 """The independent way to a vector: `transformers`' encoder, PyAV's decoder, OpenCV's resize, in float32."""
 
+import contextlib
+import importlib
+
 import av
 import cv2
 import numpy as np
 import torch
-from transformers import VJEPA2Config, VJEPA2Model
+
+from echo_embeddings.encoders import extras
+
+
+def transformers():
+    """The package, imported where it is used: it takes seconds, in all of pytest's processes."""
+    with contextlib.suppress(ModuleNotFoundError):  # it imports torchvision, where there is one
+        extras.torchvision()
+    return importlib.import_module("transformers")
 
 
 def transformers_encoder(state: dict[str, torch.Tensor], embed_dim, depth, heads, mlp_ratio, resolution):
     """`transformers.VJEPA2Model` with the weights `state`, as the official checkpoints name them."""
-    config = VJEPA2Config(
+    config = transformers().VJEPA2Config(
         hidden_size=embed_dim, num_hidden_layers=depth, num_attention_heads=heads, mlp_ratio=mlp_ratio,
         crop_size=resolution, frames_per_clip=16, attn_implementation="sdpa",
     )  # fmt: skip
     with torch.device("meta"):
-        model = VJEPA2Model(config).eval()
+        model = transformers().VJEPA2Model(config).eval()
     renamed = {}
     for key, tensor in state.items():
         name = key.replace("patch_embed.", "embeddings.patch_embeddings.").replace("blocks.", "layer.")

@@ -32,12 +32,12 @@ def start_python(*arguments: str | Path, **options) -> subprocess.Popen:
     )
 
 
-def until(condition: Callable[[], Value], process: subprocess.Popen | None = None) -> Value:
-    """Wait until `condition()` is true, or until `process` has ended; returns what it returns."""
+def until(condition: Callable[[], Value], process: subprocess.Popen | None = None, pause: float = 0.005) -> Value:
+    """Wait until `condition()` is true, or until `process` has ended; returns what it returns. `pause` in seconds."""
     deadline = time.monotonic() + PATIENCE
     while not (value := condition()) and (process is None or process.poll() is None):
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+        time.sleep(pause)
     return value
 
 

@@ -20,6 +20,8 @@ Matrix = npt.NDArray[np.float32]
 
 
 DIM = 16
+# What the registry says of a model, for its line in the index.
+FACTS = {"family": "V-JEPA 2", "input": "16 x 64 x 64, guide", "licence": "MIT", "commercial use": "yes"}
 
 
 class Collection:

@@ -1,6 +1,5 @@
 """Fixtures that several files of tests use."""
 
-import dataclasses
 import gc
 import os
 import shutil
@@ -9,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 # Some virtual machines advertise AMX and trap on its first instruction; torch must not have looked yet.
@@ -23,15 +21,15 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import torch
 
-from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.locks import file_lock
 from echo_embeddings.core.manifest import Row
+from echo_embeddings.embed import inference
 from echo_embeddings.tools import demo
 from testing import REPOSITORY
 from testing.commands import copy_repository, environment
-from testing.conversion import SETTINGS
+from testing.conversion import write_pattern
 from testing.embedding import EmbedPaths, write_weights
 from testing.qc import Collection
 
@@ -41,9 +39,21 @@ def pytest_xdist_auto_num_workers():
     return min(4, len(os.sched_getaffinity(0)) + 1)
 
 
+LONG = ("test_benchmarks", "test_divided_runs", "test_kill_embed", "test_kill", "test_units", "test_cards")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Tests that run the workflow come first: they are long, and processes without work take over the rest."""
-    items.sort(key=lambda item: "finished" not in item.fixturenames)
+    """Long tests come early: processes without work take over what others have last, and that should be short.
+
+    The first process begins with those that run the workflow, the second with those of LONG.
+    """
+    workflow = [item for item in items if "finished" in item.fixturenames]
+    long = [item for item in items if item.path.stem in LONG and item not in workflow]
+    others = [item for item in items if item not in workflow and item not in long]
+    share = len(items) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = max(0, share - len(workflow))
+    items[:] = [*workflow, *others[:first], *long, *others[first:]]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -139,16 +149,6 @@ def tiny_weights(tmp_path_factory) -> Path:
     return path
 
 
-def write_pattern(path: Path, frames: int = 20, size: int = 64, seed: int = 0) -> Path:
-    """Write a small moving pattern to an MP4."""
-    rng = np.random.default_rng(seed)
-    blob = np.kron(rng.integers(0, 256, (size // 8, size // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = dataclasses.replace(SETTINGS, size=size)
-    video.write(path, (np.roll(blob, i, axis=1) for i in range(frames)), made, 30)
-    return path
-
-
 @pytest.fixture
 def write_video(tmp_path):
     """Writes such a pattern to a name below tmp_path; returns its path."""
@@ -181,3 +181,16 @@ def six_clips(tmp_path, tiny_weights, made_once) -> EmbedPaths:
 def collection(tmp_path) -> Collection:
     """Vectors of twenty clips in two folders, for a quality page."""
     return Collection(tmp_path)
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """How many clips each batch had that this process has shown to an encoder."""
+    sizes, real = [], inference.forward
+
+    def counted(encoder, clips, *rest):
+        sizes.append(len(clips))
+        return real(encoder, clips, *rest)
+
+    monkeypatch.setattr(inference, "forward", counted)
+    return sizes

@@ -10,6 +10,7 @@ import torch
 
 from echo_embeddings.qc.index import make_index
 from testing.commands import call_command, run_demo
+from testing.qc import FACTS
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -28,7 +29,12 @@ def pages(finished: Path, made_once: Callable[[str, Callable[[Path], object]], P
         results = shutil.copytree(finished / "results", directory / "results")
         page, merged = (results / name for name in ("qc/vit-tiny.html", "embeddings/vit-tiny_embeddings_all.pt"))
         names = ("vit-tiny", "vit-tiny again")
-        make_index(dict.fromkeys(names, page), dict.fromkeys(names, merged), page.with_name("both.html"))
+        make_index(
+            dict.fromkeys(names, page),
+            dict.fromkeys(names, merged),
+            page.with_name("both.html"),
+            dict.fromkeys(names, FACTS),
+        )
         older = {key: vector.bfloat16().float() for key, vector in list(torch.load(merged).items())[2:]}
         torch.save({"gone.mp4": torch.ones(192)} | older, page.with_name("older.pt"))
         output = page.with_name("compare.html")

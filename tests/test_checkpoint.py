@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.settings import Model
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES, architecture
 
@@ -13,7 +14,7 @@ TINY = ARCHITECTURES["vit_tiny"]
 
 
 def load(path, constructor="vit_tiny", embed_dim=192, entry="encoder", family="vjepa2"):
-    return checkpoint.load(path, "tiny", constructor, embed_dim, entry, family)
+    return checkpoint.load(path, Model("tiny", constructor, 64, embed_dim, entry, 16, "fp32", family))
 
 
 @pytest.fixture(scope="module")

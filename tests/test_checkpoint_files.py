@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from echo_embeddings.core import configuration
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.settings import Model
 from echo_embeddings.encoders import checkpoint, kinds
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.tools import doctor, models
@@ -31,11 +32,14 @@ from testing import oracle
 TINY = ARCHITECTURES["vit_tiny"]
 STATE = checkpoint.draw(TINY, seed=0).state_dict()
 OFFICIAL = {f"module.backbone.{key}": tensor for key, tensor in STATE.items()}
-ENTRY = {"constructor": "vit_tiny", "embed_dim": 192, "entry": "encoder", "family": "vjepa2", "sha256": None}
+ENTRY = {
+    **{"constructor": "vit_tiny", "resolution": 64, "embed_dim": 192, "entry": "encoder", "family": "vjepa2"},
+    **{"recipe": "guide", "module": None, "sha256": None},
+}
 
 
 def load(path, entry="encoder", tell=pytest.fail):
-    return checkpoint.load(path, "tiny", "vit_tiny", 192, entry, "vjepa2", tell=tell)
+    return checkpoint.load(path, Model("tiny", "vit_tiny", 64, 192, entry, 16, "fp32"), tell=tell)
 
 
 def same(encoder, state=None):
@@ -45,7 +49,7 @@ def same(encoder, state=None):
 
 def examined(path, **changes):
     """The findings of doctor on a model whose checkpoint is `path`."""
-    config = {"models": ["tiny"], "weights_dir": "."}
+    config = configuration.defaults() | {"models": ["tiny"], "weights_dir": "."}
     entry = ENTRY | {"checkpoint": str(path), "url": None, "obtain": "by hand"} | changes
     return list(doctor.weights(config, {"tiny": entry}))
 
@@ -416,7 +420,7 @@ def test_half_precision_is_told(tmp_path, dtype, capsys):
         "vectors differ from those of the float32 file"
     ]
     assert [one.level for one in examined(tmp_path / "w.pt")] == [AMBER, GREEN]
-    checkpoint.load(tmp_path / "w.pt", "tiny", "vit_tiny", 192, "encoder", "vjepa2")
+    checkpoint.load(tmp_path / "w.pt", Model("tiny", "vit_tiny", 64, 192, "encoder", 16, "fp32"))
     assert capsys.readouterr().err == told[0] + "\n"
 
 

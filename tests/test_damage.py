@@ -15,7 +15,6 @@ from echo_embeddings.collection.units import Folder
 from echo_embeddings.core import progress, state
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.settings import Table
-from echo_embeddings.embed import inference
 from echo_embeddings.embed.shards import Shards
 from echo_embeddings.tools import rekey, status
 from testing.conversion import convert_folder, paths_in
@@ -43,19 +42,6 @@ FEATURES = NOT_OURS | {
     "other keys": save({"a": torch.zeros(2)}, {"identities": '{"b": "c"}'}),
     "types": save({"a": torch.zeros(2)}, {"identities": '["a"]'}),
 }
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """How many clips each batch had."""
-    sizes, real = [], inference.forward
-
-    def counted(encoder, clips, *rest):
-        sizes.append(len(clips))
-        return real(encoder, clips, *rest)
-
-    monkeypatch.setattr(inference, "forward", counted)
-    return sizes
 
 
 def told(capsys, path) -> None:

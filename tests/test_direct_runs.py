@@ -20,11 +20,12 @@ from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.core.manifest import READABLE
 from echo_embeddings.embed import folder, inference
 from echo_embeddings.embed.direct import DicomReader
-from echo_embeddings.qc.tables import read_failed
+from echo_embeddings.qc import pictures
+from echo_embeddings.qc.tables import FolderFiles, read_failed
 from testing import REPOSITORY
 from testing.commands import call_command, pending, run_demo
 from testing.dicoms import cine, drawn, save
-from testing.embedding_job import HostileReader
+from testing.embedding_job import CrashingReader, HostileReader
 from testing.units import DIRECT, KINDS, MODEL, collection_of, read_headers, run, vectors_of, write_clips
 
 NAMES = [f"p10/s{i}/clip_{i}" for i in range(KINDS)] + ["p11/s9/clip_9"]
@@ -114,6 +115,9 @@ def test_commands_know_it(both, monkeypatch):
     scrubbed = call_command("scrub", *files).stdout
     assert "p10 at 256" in scrubbed
     assert "dicom" not in scrubbed
+    (work / "direct.yaml").write_text("models: [vit-tiny-direct]")
+    scrubbed = call_command("scrub", *files[:2], work / "direct.yaml")
+    assert (scrubbed.returncode, scrubbed.stdout) == (0, "there are no videos to look at\n")
     merged = [f"results/embeddings/{name}_embeddings_all.pt" for name in ("vit-tiny", "vit-tiny-direct")]
     compared = call_command("compare", *merged)
     assert compared.returncode == 0, compared.stderr
@@ -134,19 +138,6 @@ def test_exports_and_targets_by_name(both):
 
 
 # --- what is made again, and what is not ------------------------------------------------------------
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """How many clips were shown to the encoder."""
-    counted, real = [], inference.forward
-
-    def forward(encoder, clips, *rest):
-        counted.append(len(clips))
-        return real(encoder, clips, *rest)
-
-    monkeypatch.setattr(inference, "forward", forward)
-    return counted
 
 
 @pytest.mark.parametrize("units", ["folders", 3])
@@ -170,16 +161,15 @@ def test_only_what_is_new_or_changed_is_embedded(tmp_path, tiny_weights, compute
     assert not torch.equal(before["p10/s1/clip_1.mp4"], after["p10/s1/clip_1.mp4"])
 
 
-def test_dividing_into_units_computes_nothing(tmp_path, tiny_weights, computed):
-    write_clips(tmp_path / "dicom", NAMES)
+@pytest.mark.parametrize("model", [MODEL, DIRECT], ids=["by MP4", "direct"])
+def test_dividing_into_units_computes_nothing(tmp_path, tiny_weights, model):
+    write_clips(tmp_path / "dicom", [*NAMES, "10%/s1/100%"])
     layout = Layout(tmp_path / "results")
     folders = collection_of(dicom_dir=str(tmp_path / "dicom"))
-    run(folders, tiny_weights, layout, model=DIRECT)
+    run(folders, tiny_weights, layout, model=model)
     before = vectors_of(folders, layout)
     units = collection_of(dicom_dir=str(tmp_path / "dicom"), units=3)
-    computed.clear()
-    run(units, tiny_weights, layout, model=DIRECT)
-    assert computed == []
+    assert run(units, tiny_weights, layout, model=model) == (0, 0)
     after = vectors_of(units, layout)
     assert after.keys() == before.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -229,6 +219,29 @@ def test_a_decoder_that_hangs_or_crashes_costs_one_clip(tmp_path, tiny_weights, 
     assert attempts.stat().st_size == 1
     monkeypatch.undo()
     assert run(collection, tiny_weights, layout, model=DIRECT) == (0, 1)
+
+
+def test_a_file_that_crashes_its_decoder_has_no_picture(tmp_path, monkeypatch):
+    write_clips(tmp_path / "dicom/p10", ["05", "06"])
+    files = FolderFiles(tmp_path / "manifest.tsv", tmp_path / "dicom/p10", tmp_path / "run", tmp_path / "failed")
+    rows = [{"key": f"{name}.mp4", "mp4": f"{name}.mp4", "path": name} for name in ("05", "06", "07")]
+    clips = pd.DataFrame(rows).assign(folder="p10", status=READABLE, frames=2)
+    monkeypatch.setattr(pictures, "DicomReader", CrashingReader)
+    found = pictures._read(clips, {"p10": files})
+    assert found["05.mp4"] == "the decoder crashed (exit code -6)"
+    assert found["06.mp4"].shape == (4, pictures.EDGE, pictures.EDGE, 3)
+    assert "No such file" in found["07.mp4"]
+
+
+def test_with_videos_there_are_no_headers_to_read(both):
+    work, _ = both
+    before = (work / "results/dicom/p11.manifest.tsv").read_bytes()
+    videos = "mp4_dir: results/mp4/256\ndicom_dir: dicom"
+    done = run_demo(work, "--", "results/dicom/p12.manifest.tsv", change=videos)
+    assert done.returncode != 0
+    asked = run_demo(work, "-n", "--", "results/qc/vit-tiny-direct.html", change=videos)
+    assert "model vit-tiny-direct is fed straight from DICOM, and these are videos; take vit-tiny" in asked.stdout
+    assert (work / "results/dicom/p11.manifest.tsv").read_bytes() == before
 
 
 # --- the manifest -----------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_many_patients_folders_killed_on_the_way(tmp_path, tiny_weights, patient
     draw, behind = random.Random(0), 0
     for _ in range(kills):
         process = start(work, MERGED)
-        until(lambda least=behind + patients // 4: done(work) >= least, process)
+        until(lambda least=behind + patients // 4: done(work) >= least, process, pause=0.1)
         time.sleep(draw.uniform(0, 0.3))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

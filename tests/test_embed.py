@@ -235,7 +235,7 @@ def by_hand(paths, key, indices, keep=None):
     row = next(row for row in manifest.read(paths.table) if row.mp4 == key)
     frames = video.read(paths.tree / key, indices, row.frames)
     frames = frames if keep is None else frames * keep[None, :, :, None]
-    encoder = checkpoint.load(paths.checkpoint, "tiny", "vit_tiny", 192, "encoder", "vjepa2")
+    encoder = checkpoint.load(paths.checkpoint, MODEL)
     with torch.inference_mode():
         return encoder(preprocessing.preprocess(torch.from_numpy(frames)[None], 64)).mean(dim=1)[0]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from echo_embeddings.core import configuration, settings
-from echo_embeddings.encoders import checkpoint
+from echo_embeddings.encoders import checkpoint, contract
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.tools import estimate
 
@@ -14,11 +14,11 @@ CLIPS = 52_500  # of one of MIMIC-IV-Echo's ten folders
 
 def embed(name, clips=CLIPS, device="cuda"):
     model = settings.model(CONFIG, REGISTRY, name)
-    architecture = ARCHITECTURES[model.constructor]
-    minutes = estimate.embed_minutes(clips, model, architecture, device=device, num_workers=8, threads=8)
+    size = contract.size(model)
+    minutes = estimate.embed_minutes(clips, model, size, device=device, num_workers=8, threads=8)
     batch_size = REGISTRY[name]["batch_size"]
     return estimate.embed_mb(
-        clips, model, architecture, device=device, batch_size=batch_size, num_workers=8, pool="mean"
+        clips, model, size, device=device, batch_size=batch_size, num_workers=8, pool="mean"
     ), minutes
 
 
@@ -26,8 +26,7 @@ def embed(name, clips=CLIPS, device="cuda"):
 @pytest.mark.parametrize(("name", "tflop"), [("vitl", 1.65), ("vith", 3.3), ("vitg", 5.1), ("vitg-384", 14.1)])
 def test_operations_follow_from_the_architecture(name, tflop):
     model = settings.model(CONFIG, REGISTRY, name)
-    flop = ARCHITECTURES[model.constructor].flop(model.num_frames, model.resolution)
-    assert flop == pytest.approx(tflop * 1e12, rel=0.03)
+    assert contract.size(model).flop == pytest.approx(tflop * 1e12, rel=0.03)
 
 
 def test_parameters_are_those_of_the_encoder():

@@ -60,7 +60,7 @@ def tables_of(collection, select=None):
     return Tables(*lists, select=select)
 
 
-ABOUT = card.About("tiny", DIM, ["Some-Echo"], "Some Echo", None)
+ABOUT = card.About("tiny", DIM, {"licence": "CC0", "commercial use": "yes"}, ["Some-Echo"], "Some Echo", None)
 
 
 def write(collection, known=None, wanted=("default",)):
@@ -178,6 +178,7 @@ def test_the_card_is_for_people_and_programs(collection):
     assert front["license"] == "other"
     assert front["configs"][0]["data_files"] == [{"split": "all", "path": "train-*-of-00002.parquet"}]
     assert "Selected: `frames >= 20`; it leaves out 20 clips." in page
+    assert "| licence | CC0 |\n| commercial use | yes |" in page
     assert "pretrained on Some-Echo - **this collection: it has seen these clips.**" in page
     assert "ab" * 32 in page
     assert "Pass them on only as the terms allow" in page

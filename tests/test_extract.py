@@ -155,6 +155,23 @@ def test_batches_fly_ahead_and_what_is_done_waits_for_no_clip(encoder, frames, e
     torch.testing.assert_close(torch.cat(vectors), expected, rtol=1e-5, atol=1e-5)
 
 
+class Noting(torch.nn.Module):
+    """Gives one vector, and notes whether convolutions may round their factors."""
+
+    def forward(self, video):
+        self.rounds = torch.backends.cudnn.allow_tf32
+        return torch.zeros(len(video), 1)
+
+
+def test_fp32_is_fp32_in_convolutions_too():
+    """Which torch computes in TF32 on a GPU unless it is told otherwise."""
+    encoder = Noting()
+    assert torch.backends.cudnn.allow_tf32
+    inference.forward(encoder, [torch.zeros(4, 32, 32, 3, dtype=torch.uint8)], 32, torch.float32)
+    assert not encoder.rounds
+    assert torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on a CPU needs g++")
 def test_compiled_once_for_full_batches_and_not_for_the_last(frames, expected):
     encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)

@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import VJEPA2Config, VJEPA2Model
 
 from echo_embeddings.core.errors import UserError
+from echo_embeddings.core.settings import Model
 from echo_embeddings.encoders import checkpoint, huggingface
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.encoders.vjepa import Encoder
@@ -37,7 +37,7 @@ def tiny(tmp_path_factory):
 
 
 def load(path, entry="encoder"):
-    return checkpoint.load(path, "tiny", "vit_tiny", 192, entry, "vjepa2")
+    return checkpoint.load(path, Model("tiny", "vit_tiny", 64, 192, entry, 16, "fp32"))
 
 
 def test_both_forms_give_the_same_vector(tiny):
@@ -70,8 +70,8 @@ def test_the_official_sizes_key_by_key(constructor):
     architecture = ARCHITECTURES[constructor]
     with torch.device("meta"):
         wanted = {key: list(tensor.shape) for key, tensor in Encoder(architecture).state_dict().items()}
-        model = VJEPA2Model(
-            VJEPA2Config(
+        model = oracle.transformers().VJEPA2Model(
+            oracle.transformers().VJEPA2Config(
                 hidden_size=architecture.embed_dim,
                 num_hidden_layers=architecture.depth,
                 num_attention_heads=architecture.heads,

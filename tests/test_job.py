@@ -1,7 +1,10 @@
 """What surrounds a job: its log through retries and requeues, and that no attempt repeats what cannot succeed."""
 
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 from testing.commands import environment, run_demo, run_snakemake
 
@@ -105,3 +108,20 @@ def test_a_file_system_without_hard_links_does_with_a_symbolic_one(tmp_path):
     assert run(tmp_path, "17", "first", refuse).splitlines()[-1] == "first"
     assert (tmp_path / "results/logs/x.log").is_symlink()
     assert "first\n" in run(tmp_path, "17", "second", refuse)
+
+
+COMPILES = """
+import torch
+from echo_embeddings.core import job
+
+with job.logged("results/logs/x.log"):
+    print(torch.compile(lambda x: 2 * x)(torch.ones(1)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on a CPU needs g++")
+def test_torch_compiles_although_a_job_s_script_is_hidden_from_workers(tmp_path):
+    (tmp_path / "compiles.py").write_text(COMPILES)
+    subprocess.run([sys.executable, "compiles.py"], cwd=tmp_path, env=environment(), check=True)
+    assert "tensor([2.])" in (tmp_path / "results/logs/x.log").read_text()

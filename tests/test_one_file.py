@@ -348,7 +348,7 @@ def test_the_command_writes_the_vector_and_tells_how_it_was_made(top, tmp_path_f
 @pytest.mark.parametrize("name", ["broken.mp4", "cut.dcm", "still.dcm"])
 def test_the_command_says_one_line_and_writes_nothing(top, tmp_path_factory, name):
     out = tmp_path_factory.mktemp("out") / "clip.npy"
-    done = run_command("embed", top / "clip.mp4", top / name, "--model", "vitl", "--directory", top, "--out", out)
+    done = call_command("embed", top / "clip.mp4", top / name, "--model", "vitl", "--directory", top, "--out", out)
     assert done.returncode == 1
     assert done.stderr.startswith(f"echo-embeddings: {top / name}: {WRONG[name]}")
     assert done.stderr.count("\n") == 1
@@ -357,7 +357,7 @@ def test_the_command_says_one_line_and_writes_nothing(top, tmp_path_factory, nam
 
 def test_a_place_for_the_vectors_that_cannot_be_is_told_before_the_work(top):
     out = top / "tiny.pt/clip.npy"
-    done = run_command("embed", top / "clip.mp4", "--model", "vitl", "--directory", top, "--out", out)
+    done = call_command("embed", top / "clip.mp4", "--model", "vitl", "--directory", top, "--out", out)
     assert (done.returncode, done.stderr) == (1, f"echo-embeddings: {top / 'tiny.pt'}: File exists\n")
     assert "norm" not in done.stdout
 

@@ -19,6 +19,7 @@ from echo_embeddings.qc.page import make_comparison
 from echo_embeddings.tables import export
 from testing import REPOSITORY
 from testing.embedding import MODEL, run
+from testing.qc import FACTS
 
 
 def made(paths, top, name, **changes):
@@ -61,7 +62,7 @@ def test_what_a_recipe_of_version_0_1_0_does_not_name_is_as_it_was(tmp_path):
     old = REPOSITORY / "tests/data/v0_1_0"
     (path,) = old.rglob("tiny_embeddings_p10.json")
     record = json.loads(path.read_text())
-    now = record | {"recipe": dataclasses.asdict(RECIPES["guide"])}
+    now = record | {"recipe": json.loads(json.dumps(dataclasses.asdict(RECIPES["guide"])))}
     first, second = map(origin.of_record, (record, now))
     assert first["recipe"].keys() == second["recipe"].keys()
     assert origin.differences(first, second) == {}
@@ -116,7 +117,7 @@ def test_records_that_agree_say_that_something_else_differs(paths, tmp_path):
     vectors = torch.load(first)
     write_vectors(second, list(vectors), 0.2 + torch.stack(list(vectors.values())))
     shutil.copy(first.with_suffix(".json"), second.with_suffix(".json"))
-    assert origin_check(first, second).endswith("differs: MP4 files, versions or devices do.")
+    assert origin_check(first, second).endswith("differs: MP4 or DICOM files, versions or devices do.")
 
 
 def test_a_merged_file_says_what_its_folders_agree_on(paths, tmp_path):
@@ -175,7 +176,7 @@ def test_the_index_says_that_models_were_read_from_different_entries(tmp_path):
 
     def said(*names):
         pages, vectors = ({name: made[name][i] for name in names} for i in (0, 1))
-        index.make_index(pages, vectors, tmp_path / "index.html")
+        index.make_index(pages, vectors, tmp_path / "index.html", dict.fromkeys(pages, FACTS))
         return " ".join((tmp_path / "index.html").read_text().split())
 
     assert "vitl, vith from <strong>encoder</strong>; echo from <strong>target_encoder</strong>." in said(*made)

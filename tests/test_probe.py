@@ -21,6 +21,7 @@ from echo_embeddings.dicom.frames import decode_frames
 from echo_embeddings.dicom.header import Clip, read_header
 from testing import REPOSITORY, sectors
 from testing.commands import run_demo
+from testing.conversion import write_pattern
 
 
 def rows_as_frames(path, still):
@@ -31,13 +32,11 @@ def rows_as_frames(path, still):
     writer.release()
 
 
-@pytest.fixture
-def tree(tmp_path, write_video):
-    """Folder p10 of a tree: two clips, and what else lies about."""
+def write_tree(top):
+    """Two clips, and what else lies about."""
     for name in ("a/one.mp4", "a/two.MP4"):
-        write_video(f"mp4/p10/{name}", frames=20, seed=len(name))
-    top = tmp_path / "mp4/p10"
-    write_video("mp4/p10/single.mp4", frames=1)
+        write_pattern(top / name, seed=len(name))
+    write_pattern(top / "single.mp4", frames=1)
     shutil.copy(top / "a/one.mp4", top / "cut.mp4")
     os.truncate(top / "cut.mp4", 900)
     shutil.copy(top / "a/one.mp4", top / "100%.mp4")
@@ -49,7 +48,12 @@ def tree(tmp_path, write_video):
         sectors.as_mp4(type(picture)(frames, picture.sector, picture.text), 256, top / name)
     still = next(decode_frames(_clip(get_testdata_file("examples_rgb_color.dcm"))))
     rows_as_frames(top / "rows.mp4", still)
-    return top
+
+
+@pytest.fixture
+def tree(tmp_path, made_once):
+    """Folder p10 of a tree of videos."""
+    return shutil.copytree(made_once("videos", write_tree), tmp_path / "mp4/p10")
 
 
 def _clip(path):

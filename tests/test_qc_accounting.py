@@ -10,7 +10,7 @@ from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.qc.index import make_index
 from echo_embeddings.qc.provenance import Training
 from echo_embeddings.tables import inventory
-from testing.qc import Collection, check, levels
+from testing.qc import FACTS, Collection, check, levels
 
 
 def test_files_are_counted_by_folder_and_reason(collection: Collection) -> None:
@@ -116,7 +116,7 @@ def test_note_on_the_weights_is_a_banner_on_page_and_index(collection: Collectio
     assert body.index('class="banner bad"') < body.index(note) < body.index('id="summary"')
     assert levels(numbers)["Weights"] == "warn"
     index = collection.root / "qc/index.html"
-    make_index({"vitl": index.with_name("vitl.html")}, {"vitl": collection.root / "all.pt"}, index)
+    make_index({"vitl": index.with_name("vitl.html")}, {"vitl": collection.root / "all.pt"}, index, {"vitl": FACTS})
     assert note in index.read_text()
 
 

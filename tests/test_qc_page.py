@@ -14,7 +14,7 @@ import pytest
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.qc.index import make_index
-from testing.qc import DIM, Collection, Links, levels
+from testing.qc import DIM, FACTS, Collection, Links, levels
 
 
 @pytest.mark.parametrize(
@@ -68,25 +68,31 @@ def test_names_are_escaped(collection: Collection) -> None:
     assert html.count("<script") == 1
     assert evil in numbers["health"]["nan"]
     index = collection.root / "qc/index.html"
-    make_index({"<script>8": index.with_name("vitl$^$.html")}, {"<script>8": collection.root / "all.pt"}, index)
+    page, vectors = index.with_name("vitl$^$.html"), collection.root / "all.pt"
+    facts = FACTS | {"licence": "<script>9"}
+    make_index({"<script>8": page}, {"<script>8": vectors}, index, {"<script>8": facts})
     assert index.read_text().count("<script") == 1
 
 
 def test_index_compares_the_models_and_links_to_their_pages(collection: Collection) -> None:
     numbers, _ = collection.page(model="vitl")
     output = collection.root / "index.html"
-    make_index({"vitl": collection.root / "qc/vitl.html"}, {"vitl": collection.root / "all.pt"}, output)
+    page, vectors = collection.root / "qc/vitl.html", collection.root / "all.pt"
+    make_index({"vitl": page}, {"vitl": vectors}, output, {"vitl": FACTS})
     html = output.read_text()
     assert Links(html).addresses == ["data:,", "qc/vitl.html"]
     assert f"{numbers['summary']['norm_mean']:.4g}" in html
     assert f"{numbers['summary']['effective_rank']:.4g}" in html
-    make_index({}, {}, output)
+    for heading, fact in FACTS.items():
+        assert f'scope="col">{heading}</th>' in html
+        assert f'<td class="text">{fact}</td>' in html
+    make_index({}, {}, output, {})
     assert "There is no model to show." in output.read_text()
 
 
 def test_index_stops_on_a_page_without_numbers(collection: Collection) -> None:
     with pytest.raises(UserError, match=r"vitl\.json"):
-        make_index({"vitl": collection.root / "vitl.html"}, {}, collection.root / "index.html")
+        make_index({"vitl": collection.root / "vitl.html"}, {}, collection.root / "index.html", {"vitl": FACTS})
 
 
 def test_hashed_names_hide_every_file(collection: Collection) -> None:

@@ -17,6 +17,7 @@ from echo_embeddings.qc.index import make_index
 from echo_embeddings.qc.page import make_comparison, make_model_page
 from echo_embeddings.qc.report import Options, Report, measure
 from testing import planted
+from testing.qc import FACTS
 
 CLIPS, DIM, PAIRS = 4800, 64, 150
 
@@ -221,7 +222,7 @@ def test_index_sets_models_side_by_side(tmp_path: Path) -> None:
         made = planted.write(tmp_path / name, 400, dim, folders=2, seed=dim)
         pages[name], merged[name] = tmp_path / f"{name}.html", made.merged
         make_model_page(name, made.merged, made.folders, pages[name], Options(pictures=False))
-    make_index(pages, merged, tmp_path / "index.html")
+    make_index(pages, merged, tmp_path / "index.html", dict.fromkeys(pages, FACTS))
     text = (tmp_path / "index.html").read_text()
     assert "Linear CKA" in text
     assert "On 400 clips that all models have" in text

@@ -18,7 +18,6 @@ import pytest
 import torch
 import yaml
 from packaging.specifiers import SpecifierSet
-from snakemake.cli import parse_args
 
 from echo_embeddings.core import manifest
 from echo_embeddings.core.vectors import write_vectors
@@ -154,6 +153,8 @@ def results_of_vitl(clone, finished):
 
 def targets_that_snakemake_takes(clone) -> set[str]:
     """The targets of all the pages' lines that call Snakemake; its own parser takes them, or ends the process."""
+    from snakemake.cli import parse_args  # noqa: PLC0415 - takes a second, in all of pytest's processes
+
     lines = [line for page in PAGES for line in commands(page) if calls_snakemake(line)]
     assert len(lines) >= 7
     with contextlib.chdir(clone):
@@ -353,8 +354,9 @@ def test_config_readme_explains_every_key_of_the_registry():
 def test_the_conda_environment_has_the_pins_and_a_python_that_we_run_on():
     environment = yaml.safe_load((REPOSITORY / "workflow/envs/echo-embeddings.yaml").read_text())
     *packages, pip = environment["dependencies"]
-    lines = (REPOSITORY / "requirements/run.txt").read_text().splitlines()
-    assert pip == {"pip": [line for line in lines if not line.startswith("#")]}
+    texts = ((REPOSITORY / f"requirements/{name}.txt").read_text() for name in ("run", "encoders"))
+    lines = [line for text in texts for line in text.splitlines() if not line.startswith(("#", "-r"))]
+    assert sorted(pip["pip"]) == sorted(lines)
     python, installer = packages
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert python.removeprefix("python=") in SpecifierSet(project["requires-python"])

@@ -89,6 +89,13 @@ def test_the_frames_are_those_of_another_implementation(recipe, frames, fps):
         assert all(len(set(row)) == 16 for row in found.tolist())
 
 
+@pytest.mark.parametrize(("frames", "shown"), [(1, 1), (9, 5), (30, 15), (31, 16), (32, 16), (99, 16)])
+def test_echoprime_shows_every_second_frame_that_there_is(frames, shown):
+    for name in ("echoprime", "echoprime-mp4"):
+        assert sampling.sample(frames, 16, RECIPES[name], 50.0).tolist() == [list(range(0, 2 * shown, 2))]
+    assert sampling.window(RECIPES["echoprime"], 16, 50.0) == 31
+
+
 def test_echojepa_by_the_numbers():
     recipe = RECIPES["echojepa"]
     usual = [0, 3, 6, 9, 12, 16, 19, 22, 25, 28, 32, 35, 38, 41, 44, 47]

@@ -111,6 +111,14 @@ def test_clips_without_an_mp4_go_too(world, tiny_weights, tmp_path):
     assert same(vectors_in(tmp_path / "new"), before)
 
 
+def test_units_of_clips_without_an_mp4_are_refused_too(world, tiny_weights, tmp_path):
+    collection = units.collection_of(dicom_dir=str(world / "dicom-1"), units=2)
+    units.run(collection, tiny_weights, Layout(tmp_path / "old/results"), model=units.DIRECT)
+    with pytest.raises(UserError, match="results of `units: N` cannot be carried to other names yet"):
+        rekey.rekey(tmp_path / "old", tmp_path / "new", record_list(world), str(world / "dicom-2"), None)
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_workflow_goes_on_under_the_new_names_and_computes_nothing(world, tiny_weights):
     new = world / "new"
     report = rekey.rekey(world / "old", new, record_list(world), str(world / "dicom-2"), world / "renamed.csv")

@@ -149,6 +149,14 @@ def test_clips_a_batch(device, chosen, clips):
     [
         ("vitl: {constructor: vit_small}", "vitl.constructor: 'vit_small' is not one of"),
         ("vitl: {constructor: vit_large}", "vitl: key 'resolution' is missing"),
+        ("vitl: {resolution: 256}", "vitl: key 'constructor' is missing"),
+        ("vitl: {resolution: 256}", "vitl: key 'entry' is missing"),
+        ("vitl: {resolution: 250}", "vitl.resolution: 250 is not a multiple of 16"),
+        ("own: {family: echo}", "own.family: 'echo' is not one of"),
+        ("own: {family: panecho}", "own: key 'recipe' is missing"),
+        ("own: {family: frames, recipe: frames}", "own: key 'constructor' is missing"),
+        ("own: {family: python, recipe: guide}", "own: key 'module' is missing"),
+        ("own: {family: frames, recipe: frames, resolution: 517}", "own.resolution: 517 is not a multiple of 2"),
         ("index: {}", "'index' does not match"),
         ("1: {}", "1 is not text"),
         ("[", "is not YAML"),
@@ -253,7 +261,7 @@ def test_fingerprints_change_with_every_value_and_with_no_name():
         value = other(getattr(model.recipe, field.name))
         changes.append((model, "recipe", dataclasses.replace(model.recipe, **{field.name: value})))
     for made, name, value in changes:
-        label = name == "name" or getattr(value, "name", "guide") != "guide"
+        label = name in ("name", "module") or getattr(value, "name", "guide") != "guide"
         assert (dataclasses.replace(made, **{name: value}).fingerprint() == made.fingerprint()) == label
 
 
@@ -277,6 +285,17 @@ def test_a_recipe_of_ones_own_reaches_the_model(tmp_path):
     config = with_recipes(tmp_path, {"mine": keys})
     model = settings.model(config, configuration.check(config), "tiny")
     assert {key: getattr(model.recipe, key) for key in keys} == keys
+
+
+def test_a_recipe_may_say_frames_precision_and_statistics(tmp_path):
+    keys = {"frames": 8, "precision": "fp32", "mean": [1, 2, 3], "std": [4, 5, 6], "white": 255, "channels": "bgr"}
+    config = with_recipes(tmp_path, {"mine": keys})
+    model = settings.model(config, configuration.check(config), "tiny")
+    assert (model.num_frames, model.precision, config["embed"]["num_frames"]) == (8, "fp32", 16)
+    assert (model.recipe.mean, model.recipe.std) == ((1, 2, 3), (4, 5, 6))
+    said = model.recipe.says(8, 64)
+    assert "8 frames" in said
+    assert "channels in the order BGR; mean 1, 2, 3, standard deviation 4, 5, 6 of values in 0 to 255" in said
 
 
 @pytest.mark.parametrize(
@@ -303,6 +322,18 @@ def test_a_recipe_of_ones_own_reaches_the_model(tmp_path):
             "mine",
             "config: recipes.mine: without crop a picture must be square",
         ),
+        (
+            {"mine": {"sampling": "stride", "stride": 2, "padding": "zeros"}},
+            "mine",
+            "config: recipes.mine: padding: zeros goes with frames, and with one clip a video",
+        ),
+        ({"mine": {"mean": [0.5, 0.5]}}, "mine", "config: recipes.mine.mean: [0.5, 0.5] is too short"),
+        (
+            {"mine": {"std": [0.5, 0.5, 0]}},
+            "mine",
+            "config: recipes.mine.std.2: 0 is less than or equal to the minimum",
+        ),
+        ({"mine": {"crop": 1.5}}, "mine", "config: recipes.mine.crop: 1.5 is greater than or equal to the maximum"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(tmp_path, recipes, name, line):
@@ -333,6 +364,12 @@ def test_videos_and_models_fed_from_dicom(tmp_path, recipe, models, line):
             configuration.check(config)
 
 
+@pytest.mark.parametrize("recipes", [None, 3, "mine"])
+def test_recipes_that_are_no_section_are_one_line(recipes):
+    with pytest.raises(UserError, match=r"^config: recipes: .* is not a section of keys$"):
+        configuration.check(changed(recipes=recipes))
+
+
 def test_a_twin_has_no_entry_of_its_own(tmp_path):
     config = with_recipes(tmp_path, {"mine": {"sampling": "stride", "stride": 2}}) | {"models": ["tiny-direct", "tiny"]}
     registry = configuration.check(config)
@@ -341,6 +378,8 @@ def test_a_twin_has_no_entry_of_its_own(tmp_path):
     assert twin.recipe == dataclasses.replace(model.recipe, source="dicom")
     assert (twin.clips, model.clips) == ("dicom", 64)
     assert "tiny-direct-direct" not in registry
+    with pytest.raises(KeyError):
+        registry["tiny-direct-direct"]
     (tmp_path / "models.yaml").write_text((tmp_path / "models.yaml").read_text().replace("tiny:", "tiny-direct:"))
     with pytest.raises(UserError, match=r"models\.yaml: tiny-direct: names with -direct behind them are those of"):
         configuration.check(config)

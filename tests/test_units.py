@@ -321,11 +321,12 @@ def test_limit_counts_in_each_unit(tmp_path, tiny_weights):
         assert [row.path for row in rows] == unit.files()[:2]
 
 
-def test_two_names_that_become_one_are_told_in_whichever_unit(tmp_path, tiny_weights):
+def test_two_names_that_become_one_are_told_in_whichever_unit(tmp_path):
     write_clips(tmp_path / "dicom", ["a.dcm", "a", "b.mp4/1", "b.dcm", "c"])
     results = Layout(tmp_path / "results")
     collection = collection_of(dicom_dir=str(tmp_path / "dicom"), units=256)
-    run(collection, tiny_weights, results)
+    for unit in collection.units().values():
+        convert(collection, unit, results)
     rows = {row.path: row for name in collection.units() for row in manifest.read(results.manifest(SIZE, name))}
     assert {path: row.status for path, row in rows.items()} == dict.fromkeys(rows, "failed") | {"c": "converted"}
     assert all(row.reason.startswith("name collision") for path, row in rows.items() if path != "c")

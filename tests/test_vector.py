@@ -11,6 +11,7 @@ from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
+from echo_embeddings.core.recipe import IMAGENET_MEAN, IMAGENET_STD
 from echo_embeddings.core.settings import Model
 from echo_embeddings.embed import preprocessing, sampling
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
@@ -96,7 +97,7 @@ def test_preprocessing_keeps_the_aspect_and_crops_the_centre(height, width):
     assert out.shape == (2, 3, 4, 224, 224)
     assert out.dtype == torch.float32
     constant = preprocessing.preprocess(torch.full((1, 2, height, width, 3), 255, dtype=torch.uint8), 224)
-    expected = (1 - torch.tensor(preprocessing.MEAN)) / torch.tensor(preprocessing.STD)
+    expected = (1 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     torch.testing.assert_close(constant.amax(dim=(0, 2, 3, 4)), expected)
     torch.testing.assert_close(constant.amin(dim=(0, 2, 3, 4)), expected)
 

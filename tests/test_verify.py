@@ -28,7 +28,7 @@ ENTRY = {
 def command(directory, entry=None, name="tiny", call=call_command):
     if entry is not None:
         (directory / "models.yaml").write_text(yaml.safe_dump({"tiny": entry}))
-    (directory / "my.yaml").write_text("models_file: models.yaml\nmodels: [tiny]\nweights_dir: .\n")
+    (directory / "my.yaml").write_text("models_file: models.yaml\nmodels: [tiny-direct]\nweights_dir: .\n")
     configfile = directory / "my.yaml"
     return call("verify", name, "--directory", directory, "--configfile", configfile, "--device", "cpu")
 
@@ -77,6 +77,19 @@ def test_a_wrong_mask_stride_entry_or_resolution_is_one_line(recorded, change, m
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("model tiny: the vector of the known clip is ")
     assert "off the one recorded for this checkpoint" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-direct"])
+def test_a_recipe_that_no_mp4_file_can_serve_is_verified_straight_from_the_dicom(recorded, tmp_path, name):
+    (tmp_path / "tiny.pt").symlink_to(recorded[0] / "tiny.pt")
+    result = command(tmp_path, {**ENTRY, "recipe": "echoprime"}, name)
+    assert result.returncode == 0, result.stderr
+    assert "\nmodel tiny-direct: the checkpoint fits and gives a finite vector; " in result.stdout
+
+
+def test_the_twin_has_no_recorded_vector_of_its_own(recorded):
+    directory, entry = recorded
+    assert "model tiny: right: " in command(directory, entry, "tiny-direct").stdout
 
 
 def test_another_file_is_not_known(recorded, tmp_path):

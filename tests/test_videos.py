@@ -142,7 +142,7 @@ def shapes(tmp_path, tiny_weights):
 
 def by_hand(paths, clips):
     """The vectors of uint8 [16, height, width, 3] each, as they are."""
-    encoder = checkpoint.load(paths.checkpoint, "tiny", "vit_tiny", 192, "encoder", "vjepa2")
+    encoder = checkpoint.load(paths.checkpoint, MODEL)
     with torch.inference_mode():
         return [encoder(preprocessing.preprocess(torch.from_numpy(clip)[None], 64)).mean(dim=1)[0] for clip in clips]
 

@@ -11,11 +11,10 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.keys import key_of_ids
 from echo_embeddings.core.layout import DICOM, Layout
-from echo_embeddings.encoders import kinds
-from echo_embeddings.encoders.architectures import architecture
+from echo_embeddings.encoders import contract, kinds
 from echo_embeddings.evaluate.definitions import definitions
 from echo_embeddings.tables import selection
-from echo_embeddings.tools import estimate, slurm
+from echo_embeddings.tools import estimate, models, slurm
 
 
 def check_configuration():
@@ -103,11 +102,17 @@ def clips(*folders):
 
 @functools.cache  # Snakemake asks several times a job
 def model_of(name):
-    """What decides the vectors of the model, which can be fed with what the collection holds."""
+    """What decides the vectors of the model, which can be fed with what the collection holds and gives what is asked."""
     model = settings.model(config, REGISTRY, name)
-    if reason := settings.unfit(name, model.recipe, bool(config["mp4_dir"])):
+    reason = settings.unfit(name, model.recipe, bool(config["mp4_dir"])) or contract.misfit(model, POOL)
+    if reason:
         stop(reason)
     return model
+
+
+def facts_of(name):
+    """What is to be known of the model before its vectors are used, in words."""
+    return models.facts(config, REGISTRY, name)
 
 
 def checkpoint_path(model):
@@ -229,7 +234,7 @@ def embed_mb(wildcards):
     return estimate.embed_mb(
         clips(wildcards.folder),
         model,
-        architecture(model.constructor, model.family),
+        contract.size(model),
         device=keys["device"],
         batch_size=settings.batch_size(config, REGISTRY, model.name),
         num_workers=keys["num_workers"],
@@ -243,7 +248,7 @@ def embed_minutes(wildcards, threads):
     return estimate.embed_minutes(
         clips(wildcards.folder),
         model,
-        architecture(model.constructor, model.family),
+        contract.size(model),
         device=keys["device"],
         num_workers=keys["num_workers"],
         threads=threads,

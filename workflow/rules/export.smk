@@ -50,6 +50,7 @@ rule export_parquet:
         about=lambda wildcards: {
             "model": wildcards.model,
             "dim": REGISTRY[wildcards.model]["embed_dim"],
+            "facts": facts_of(wildcards.model),
             "pretrained_on": REGISTRY[wildcards.model]["pretrained_on"],
             "collection": config["qc"]["collection"],
             "access": config["export"]["access"],

@@ -65,6 +65,7 @@ rule qc_index:
         attempt=this_attempt,
     params:
         models=config["models"],
+        facts={name: facts_of(name) for name in config["models"]},
         # There for Snakemake alone: it runs a job again if it changed.
         version=settings.QC_VERSION,
     script:

@@ -18,8 +18,6 @@ from ..core.workers import Failure, at_work
 from .folder import read_row
 from .listing import collided, failed, first_clips, judge, refuse_archives, tell_reasons
 
-RULE = "read_headers"
-
 
 def read_folder(
     folder: Unit,
@@ -40,7 +38,7 @@ def read_folder(
     `max_failed_fraction` of the clips failed: failed / (readable + failed).
     """
     started = time.monotonic()
-    top = layout.state(RULE, DICOM)
+    top = layout.state("read_headers", DICOM)
     state = top / folder.name
     with folder.locked(top):
         listed = folder.files()

@@ -30,6 +30,18 @@ class Stretch:
         # Divided before it is multiplied, as the reference does: so the maximum becomes 255 and not 254.99.
         span = np.float32(max(self.high - self.low, 1))
         stretched = ((small.astype(np.float32) - np.float32(self.low)) / span * np.float32(255)).astype(np.uint8)
+        return self._rgb(stretched)
+
+    def _rgb(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Values as they are shown, in three channels."""
         if self.inverted:
-            stretched = 255 - stretched
-        return stretched if stretched.ndim == 3 else np.repeat(stretched[..., None], 3, axis=2)
+            values = 255 - values
+        return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+
+
+class Unstretched(Stretch):
+    """Values of 8 bits as they are."""
+
+    def apply(self, small: NDArray[Any]) -> NDArray[np.uint8]:
+        """As of a stretch."""
+        return self._rgb(np.asarray(small, np.uint8))

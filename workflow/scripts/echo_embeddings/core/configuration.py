@@ -59,7 +59,7 @@ def _model_problems(config: Mapping[str, Any], models: Mapping[str, Mapping[str,
     for i, name in enumerate(config.get("models", [])):
         if name not in models:
             yield f"config: models.{i}: {registry.unknown(name, models, file)}"
-        elif models[name]["recipe"] in known:
+        elif "recipes" in config and models[name]["recipe"] in known:
             recipe = settings.recipe(config, models, name)
             if reason := settings.unfit(name, recipe, bool(config.get("mp4_dir"))):
                 yield f"config: models.{i}: {reason}"
@@ -80,8 +80,10 @@ def _recipe_problems(config: Mapping[str, Any]) -> Iterator[str]:
         for key in ("rate", "stride"):
             if (keys.get("sampling") == key) != (key in keys):
                 yield f"config: recipes.{name}: {key} goes with sampling: {key}, and with nothing else"
-        if keys.get("aspect") == "native" and keys.get("crop") is False:
-            yield f"config: recipes.{name}: without crop a picture must be square: letterboxed or squeezed, not native"
+        if keys.get("aspect") == "native" and keys.get("crop") is False and "margin" not in keys:
+            yield f"config: recipes.{name}: without crop a picture must be square: a margin, or not aspect: native"
+        if keys.get("padding") == "zeros" and not ("frames" in keys and keys.get("clips_per_video", 1) == 1):
+            yield f"config: recipes.{name}: padding: zeros goes with frames, and with one clip a video"
 
 
 def _input_problems(config: Mapping[str, Any], data: bool) -> Iterator[str]:

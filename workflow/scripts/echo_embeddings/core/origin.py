@@ -13,13 +13,18 @@ from .state import read_json, read_run_record
 
 SHORT = "short_fingerprint"
 # What recipes were before they had these keys.
-NEUTRAL = {one.name: one.metadata["neutral"] for one in dataclasses.fields(Recipe) if "neutral" in one.metadata}
+NEUTRAL = {
+    one.name: list(neutral) if isinstance(neutral := one.metadata["neutral"], tuple) else neutral  # as in a record
+    for one in dataclasses.fields(Recipe)
+    if "neutral" in one.metadata
+}
 # What decides a vector besides its MP4, in words; in the order in which differences matter most.
 DECIDES = {
     "checkpoint_sha256": "checkpoint",
     "entry": "entry (checkpoint key)",
     "family": "family",
     "constructor": "constructor",
+    "code": "file of the encoder",  # of family python
     "resolution": "size",
     "recipe": "recipe",
     "num_frames": "frames",
@@ -96,4 +101,4 @@ def in_words(name: str, value: Any) -> str:
     """The value of `name`, one of `DECIDES`, as people tell it from another."""
     if isinstance(value, Mapping):
         return str(value.get("name", "without a name"))
-    return f"{str(value)[:12]}.." if name == "checkpoint_sha256" else str(value)
+    return f"{str(value)[:12]}.." if name in ("checkpoint_sha256", "code") else str(value)

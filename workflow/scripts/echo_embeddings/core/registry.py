@@ -12,17 +12,17 @@ from .schema import completed, load, problems, schema
 DIRECT = "-direct"  # what ends the name of a model that is fed straight from DICOM
 
 
-TWINS = f"names with {DIRECT} behind them are those of models fed straight from DICOM; take another"
-
-
 class Registry(dict[str, dict[str, Any]]):
-    """Model name -> entry. `NAME-direct` is found too, for each NAME: its entry is that of NAME."""
+    """Model name -> entry, in the file's order. `in` and `[]` know `NAME-direct` too, whose entry is that of NAME.
+
+    It is counted and iterated without them.
+    """
 
     def __contains__(self, name: object) -> bool:
-        return dict.__contains__(self, name.removesuffix(DIRECT) if isinstance(name, str) else name)
+        return isinstance(name, str) and dict.__contains__(self, name.removesuffix(DIRECT))
 
     def __missing__(self, name: str) -> dict[str, Any]:
-        if not name.endswith(DIRECT):
+        if name not in self:
             raise KeyError(name)
         return self[name.removesuffix(DIRECT)]
 
@@ -54,8 +54,19 @@ def read(file: Path) -> tuple[Registry, list[str]]:
         return Registry(), [str(error)]
     wrong = problems(schema("models"), entries, str(file))
     if not wrong:
-        wrong = [f"{file}: {name}: {TWINS}" for name in entries if name.endswith(DIRECT)]
-    return (Registry(), wrong) if wrong else (Registry(completed(schema("models"), entries)), [])
+        taken = f"names with {DIRECT} behind them are those of models fed straight from DICOM; take another"
+        wrong = [f"{file}: {name}: {taken}" for name in entries if name.endswith(DIRECT)]
+    if wrong:
+        return Registry(), wrong
+    made = Registry(completed(schema("models"), entries))
+    for name, entry in made.items():
+        if entry["module"] is not None:
+            entry["module"] = str(file.absolute().parent / entry["module"])
+            if entry["family"] != "python":
+                wrong.append(f"{file}: {name}.module: goes with family: python, and with no other")
+            elif not Path(entry["module"]).is_file():
+                wrong.append(f"{file}: {name}.module: no file {entry['module']}")
+    return (Registry(), wrong) if wrong else (made, [])
 
 
 def place(config: Mapping[str, Any], entry: Mapping[str, Any]) -> Path:

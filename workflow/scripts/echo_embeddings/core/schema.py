@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator, validators
 
 from .errors import UserError
 
@@ -56,16 +55,20 @@ def schema(name: str) -> dict[str, Any]:
     return read
 
 
-# JSON Schema takes 16.0 for an integer and has no word for NaN; frame counts and rates do not go with either.
-_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
-    {
-        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-        "number": lambda _, value: (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        ),
-    }
-)
-_Validator = validators.extend(Draft202012Validator, type_checker=_TYPES)
+@functools.cache
+def _validator() -> Any:
+    """JSON Schema's, but for what it takes for numbers: 16.0 for an integer, and NaN for a number."""
+    from jsonschema import Draft202012Validator, validators  # noqa: PLC0415  no process that decodes waits for it
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, value: (
+                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            ),
+        }
+    )
+    return validators.extend(Draft202012Validator, type_checker=types)
 
 
 # The schema's types, in words that a configuration is written in.
@@ -89,7 +92,7 @@ def _as_written(value: Any) -> str:
 def problems(schema: Mapping[str, Any], document: Any, name: str) -> list[str]:
     """One line for each way in which `document` breaks the schema, in order of place; `name` begins them."""
     lines = []
-    for error in sorted(_Validator(schema).iter_errors(document), key=lambda e: [str(p) for p in e.path]):
+    for error in sorted(_validator()(schema).iter_errors(document), key=lambda e: [str(p) for p in e.path]):
         place = ".".join(str(part) for part in error.absolute_path)
         where = f"{name}: {place}: " if place else f"{name}: "
         if error.validator == "additionalProperties":
@@ -134,7 +137,7 @@ def completed(schema: Mapping[str, Any], document: Mapping[str, Any]) -> dict[st
         elif key not in document:
             if "default" in part:
                 made[key] = copy.deepcopy(part["default"])
-        elif _Validator(part).is_valid(document[key]):
+        elif _validator()(part).is_valid(document[key]):
             made[key] = document[key]
     return made
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import fingerprint
+from .files import sha256_of
 from .layout import DICOM
 from .names import encode_name
 from .recipe import GUIDE, RECIPES, Recipe
@@ -66,15 +67,17 @@ class Model(_Settings):
     """What decides a vector, besides the weights themselves and the MP4."""
 
     name: str = field(metadata={"term": None})
-    constructor: str  # a key of `architectures.ARCHITECTURES`
+    constructor: str  # the encoder's size, by its name in the official code
     resolution: int  # edge of the square input, pixels
     embed_dim: int
     entry: str  # of the checkpoint file
     num_frames: int
     precision: str  # "fp32" or "bf16"
-    family: str = "vjepa2"  # a key of `architectures.FAMILIES`
+    family: str = "vjepa2"  # a key of `contract.FAMILIES`
     recipe: Recipe = GUIDE  # how it is fed
     version: int = EMBED_VERSION
+    module: str | None = field(default=None, metadata={"term": None})  # the file with the encoder of family python
+    code: str | None = field(default=None, metadata={"neutral": None})  # the SHA-256 of that file
 
     @property
     def clips(self) -> int | str:
@@ -164,17 +167,19 @@ def batch_size(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, An
 
 def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> Model:
     """What the configuration and the registry say of the vectors of model `name`."""
-    entry = registry[name]
+    entry, how = registry[name], recipe(config, registry, name)
     return Model(
         name=name,
         constructor=entry["constructor"],
         resolution=entry["resolution"],
         embed_dim=entry["embed_dim"],
         entry=entry["entry"],
-        num_frames=config["embed"]["num_frames"],
-        precision=config["embed"]["precision"],
+        num_frames=how.frames or config["embed"]["num_frames"],
+        precision=how.precision or config["embed"]["precision"],
         family=entry["family"],
-        recipe=recipe(config, registry, name),
+        recipe=how,
+        module=entry["module"],
+        code=sha256_of(entry["module"]) if entry["module"] else None,
     )
 
 
@@ -189,7 +194,7 @@ def unfit(name: str, recipe: Recipe, videos: bool) -> str | None:
     if videos and recipe.source == "dicom":
         usual = name.removesuffix(DIRECT) if name.endswith(DIRECT) else "a model whose recipe says source: mp4"
         return f"model {name} is fed straight from DICOM, and these are videos; take {usual}"
-    if not videos and recipe.source == "mp4" and recipe.aspect == "native":
+    if not videos and recipe.source == "mp4" and (recipe.aspect == "native" or recipe.margin is not None):
         shape = f"recipe {recipe.name} shows pictures in their own shape, and MP4 files are squeezed to a square"
         return f"model {name}: {shape}; take {name}{DIRECT}"
     return None
@@ -197,4 +202,9 @@ def unfit(name: str, recipe: Recipe, videos: bool) -> str | None:
 
 def recipes(config: Mapping[str, Any]) -> dict[str, Recipe]:
     """The recipes by name: those named for good, and the configuration's."""
-    return RECIPES | {name: Recipe(name, **keys) for name, keys in config["recipes"].items()}
+    return RECIPES | {name: _recipe(name, keys) for name, keys in config["recipes"].items()}
+
+
+def _recipe(name: str, keys: Mapping[str, Any]) -> Recipe:
+    made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+    return Recipe(name, **made)

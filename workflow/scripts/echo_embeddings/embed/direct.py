@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..convert.pictures import Stretch, shrunk
+from ..convert.pictures import Stretch, Unstretched, shrunk
 from ..core.manifest import Row
 from ..core.names import decode_name
 from ..core.workers import Failure
@@ -32,20 +32,25 @@ class DicomReader(Reader):
     def frames(self, row: Row, indices: list[int]) -> NDArray[np.uint8]:
         """As of a video. Raises `Skip`, `Unreadable` or `OSError`."""
         path = os.path.join(self.tree, decode_name(row.path))
-        return read_frames(path, indices, row.frames or 0, None if self.recipe.aspect == "native" else self.resolution)
+        size = None if self.recipe.own_pixels else self.resolution
+        return read_frames(path, indices, row.frames or 0, size, stretched=self.recipe.stretched)
 
 
-def read_frames(path: str, indices: Sequence[int], number: int, size: int | None) -> NDArray[np.uint8]:
-    """The frames `indices` (any order, repeats allowed) of the DICOM at `path`, RGB uint8 [n, size, size, 3].
+def read_frames(
+    path: str, indices: Sequence[int], number: int, size: int | None, *, stretched: bool = True
+) -> NDArray[np.uint8]:
+    """The frames `indices` (any order, repeats allowed) of the DICOM at `path`, RGB uint8 [n, height, width, 3].
 
-    Where `size` is None they are as large as they are stored. `number` is how many the clip had when its manifest was
-    written. Raises `Skip`, `Unreadable` or `OSError`.
+    They are squeezed to `size` x `size`, or where that is None as large as they are stored. Brightness is stretched to
+    0..255, unless it is not to be and has 8 bits. `number` is how many the clip had when its manifest was written.
+    Raises `Skip`, `Unreadable` or `OSError`.
     """
     clip = check_clip(path, *read_header(path), ())
     check_number(clip, number)
     wanted = set(indices)
     decode = range(clip.number_of_frames) if _is_deep(clip) else sorted(wanted)
-    stretch, kept = Stretch(inverted=clip.photometric == "MONOCHROME1"), {}
+    inverted = clip.photometric == "MONOCHROME1"
+    stretch, kept = Stretch(inverted) if stretched or _is_deep(clip) else Unstretched(inverted), {}
     for i, frame in zip(decode, decode_frames(clip, decode), strict=True):
         stretch.see(frame)
         if i in wanted:

@@ -24,13 +24,12 @@ from ..core.errors import UserError
 from ..core.files import atomic_write
 from ..core.layout import Layout
 from ..core.manifest import Row
-from ..core.names import decode_name
 from ..core.progress import Progress
 from ..core.recipe import NOMINAL_FPS, Recipe, echojepa_stride
 from ..core.settings import Model, Tables
 from ..core.vectors import write_vectors
 from ..core.workers import Failure
-from ..encoders.architectures import architecture
+from ..encoders import contract
 from ..encoders.checkpoint import load as load_encoder
 from ..encoders.checkpoint import sha256 as checkpoint_digest
 from . import devices, inference, loader, run_record, sampling
@@ -174,10 +173,8 @@ def _carry(state: Path, unit: Unit, tree: Path, rows: Iterable[Row], recipe: Rec
         if known := unit.in_folder(row.mp4):
             folder, key = known
             there = dataclasses.replace(row, path=(unit.in_folder(row.path) or known)[1], mp4=key)
-            was, is_now = (
-                identity(tree / decode_name(row.mp4.removesuffix(key)), there, recipe),
-                identity(tree, row, recipe),
-            )
+            old = tree / row.file.removesuffix(there.file)
+            was, is_now = identity(old, there, recipe), identity(tree, row, recipe)
             under.setdefault(folder, {})[key, was] = (state / unit.bucket(row.mp4), row.mp4, is_now)
     return sum(
         carry(path, clips)
@@ -260,7 +257,7 @@ def _extractor(
     model: Model, checkpoint: Path, device: torch.device, options: ComputeOptions, pooling: str, clips: int
 ) -> Extractor:
     """The encoder on its device, ready to run on that many clips."""
-    encoder = load_encoder(checkpoint, model.name, model.constructor, model.embed_dim, model.entry, model.family)
+    encoder = load_encoder(checkpoint, model)
     most = largest_batch(options.save_every, inference.ahead(device))
     if most < options.batch_size:
         print(f"batches of at most {most} clips, so that embed.save_every is kept", flush=True)
@@ -273,12 +270,14 @@ def _extractor(
         compiled=_pays(model, device, clips) if options.compile == "auto" else options.compile,
         recipe=model.recipe,
         pooling=pooling,
+        tokens=contract.FAMILIES[model.family].tokens,
     )
 
 
 def _pays(model: Model, device: torch.device, clips: int) -> bool:
     """Whether compiling the encoder saves more time than it takes; on a CPU it does not (docs/benchmarks.md)."""
-    flop = architecture(model.constructor, model.family).flop(model.num_frames, model.resolution)
+    size = contract.size(model)
+    flop = size.flop if size else 0  # what it costs is not known: it runs as it is
     return device.type == "cuda" and clips * model.recipe.clips_per_video * flop > COMPILE_FROM
 
 

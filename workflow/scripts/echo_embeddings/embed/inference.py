@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.names import one_line
 from ..core.recipe import GUIDE, Recipe
-from ..encoders.architectures import TUBELET
-from ..encoders.vjepa import Encoder
+from ..encoders.contract import Tokens
 from . import preprocessing
 from .limits import AHEAD
 from .pooling import Pooled, join, pool
@@ -34,16 +34,28 @@ def forward(
     prepare: Prepare = preprocessing.preprocess,
     recipe: Recipe = GUIDE,
     pooling: str = "mean",
+    tokens: Tokens | None = None,
 ) -> Pooled:
     """B videos, uint8 RGB [T, height, width, 3], to what `pooling.pool` keeps of their tokens.
 
-    A video's T frames are those of its `clips_per_video` clips, one clip after the other. Preprocessing runs in
+    A video's T frames are those of its `clips_per_video` clips, one clip after the other; where the recipe pads with
+    zeros they may be fewer. `tokens` says which part of a clip each of the encoder's stands for. Preprocessing runs in
     float32, the encoder in `dtype`, and means are taken in float32, on the device of the clips.
     """
-    video = torch.cat([prepare(frames[None], resolution, recipe).to(dtype) for frames in clips])
+    video = torch.cat([_padded(prepare(frames[None], resolution, recipe), recipe).to(dtype) for frames in clips])
     apart = video.unflatten(2, (recipe.clips_per_video, -1)).transpose(1, 2).flatten(0, 1)
-    tokens: Tensor = encoder(apart)
-    return pool(tokens, recipe.clips_per_video, apart.shape[2] // TUBELET, pooling)
+    # torch's default on a GPU: convolutions of float32 with factors of 10 bits.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        made: Tensor = encoder(apart)
+    tubelets = apart.shape[2] // tokens.tubelet if tokens else None
+    return pool(made, recipe.clips_per_video, tubelets, pooling)
+
+
+def _padded(video: Tensor, recipe: Recipe) -> Tensor:
+    """A prepared video, [1, 3, T, height, width], with the zeros that the recipe asks for at its end."""
+    if recipe.padding != "zeros" or recipe.frames is None:
+        return video
+    return F.pad(video, (0, 0, 0, 0, 0, recipe.frames - video.shape[2]))
 
 
 @dataclass
@@ -77,7 +89,7 @@ class Extractor:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: nn.Module,
         device: torch.device,
         precision: str,
         resolution: int,
@@ -86,14 +98,16 @@ class Extractor:
         compiled: bool = False,
         recipe: Recipe = GUIDE,
         pooling: str = "mean",
+        tokens: Tokens | None = None,
     ) -> None:
         """`encoder` lies on `device` in the dtype of `precision`.
 
-        `batch_size` is how many clips a batch has; `pooling` one of `pooling.POOLS`.
+        `batch_size` is how many clips a batch has; `pooling` one of `pooling.POOLS`, for which `tokens` says what the
+        encoder's stand for.
         """
         self._encoder, self._device, self._resolution = encoder, device, resolution
         self._dtype = DTYPES[precision]
-        self._recipe, self._pooling = recipe, pooling
+        self._recipe, self._pooling, self._tokens = recipe, pooling, tokens
         self._prepare: Prepare = preprocessing.preprocess
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead = ahead(device)
@@ -131,10 +145,11 @@ class Extractor:
     def _compile(self) -> bool:
         """Compile what is more than one kernel: a block, whose code then serves all blocks, and the preprocessing.
 
+        An encoder whose blocks differ runs as it is.
         The first full batch waits for it. Returns False where torch cannot even begin, for want of a directory, say.
         """
         try:
-            for block in self._encoder.blocks:
+            for block in blocks_of(self._encoder):
                 block.compile(dynamic=False)
             self._prepare = torch.compile(preprocessing.preprocess, dynamic=False)
         except (OSError, RuntimeError) as error:
@@ -177,6 +192,7 @@ class Extractor:
                     self._prepare,
                     self._recipe,
                     self._pooling,
+                    self._tokens,
                 )
             self.compiled |= compiled
             return pooled
@@ -228,6 +244,13 @@ class Extractor:
 def ahead(device: torch.device) -> int:
     """How many batches wait behind the one that the device is computing; on a CPU none does."""
     return AHEAD if device.type == "cuda" else 0
+
+
+def blocks_of(encoder: nn.Module) -> Sequence[nn.Module]:
+    """The blocks of an encoder that one compiled code serves; none where they differ in the shapes of their weights."""
+    blocks: Sequence[nn.Module] = getattr(encoder, "blocks", ())
+    shapes = {tuple(parameter.shape for parameter in block.parameters()) for block in blocks}
+    return blocks if len(shapes) == 1 else ()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

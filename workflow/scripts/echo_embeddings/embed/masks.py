@@ -79,15 +79,45 @@ def sector(frames: NDArray[np.uint8]) -> Keep:
     return np.asarray(cv2.dilate(keep, _disc(3)), bool)
 
 
+def echoprime(frames: NDArray[np.uint8]) -> Keep:
+    """What EchoPrime takes for the ultrasound in `frames`, uint8 [n, height, width, 3], all of a clip.
+
+    What is lit in any frame, worn down so that the trace of an ECG goes, and differs between the first frame and the
+    last; that grown again, with its holes, and the convex hulls of what there is then. Raises `NoSectorError` if there
+    is nothing of it, where EchoPrime would see black alone.
+    """
+    grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+    lit = np.asarray((grey > 0).any(axis=0), np.uint8)
+    moves = np.asarray(grey[0] != grey[-1], np.uint8)
+    moves[:20, :20] = 0  # a mark that some machines show there; so the corner is outside, from which it is filled
+    square = np.ones((3, 3), np.uint8)
+    found = np.asarray(cv2.erode(lit, square, iterations=10), np.uint8) & moves
+    if not found.any():
+        raise NoSectorError("EchoPrime's mask leaves nothing: the first frame and the last are alike")
+    found = _with_holes(np.asarray(cv2.dilate(found, square, iterations=10), np.uint8))
+    outlines, _ = cv2.findContours(found, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(found, [cv2.convexHull(outline) for outline in outlines], -1, 1, 3)  # 3 pixels wide
+    return np.asarray(_with_holes(found), bool)
+
+
+def _with_holes(found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`found`, of zeros and ones, and whatever it cuts off from the top left corner."""
+    filled = found.copy()
+    cv2.floodFill(filled, None, (0, 0), 2)
+    return np.asarray(filled != 2, np.uint8)
+
+
 def _disc(diameter: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter | 1, diameter | 1)), np.uint8)
 
 
 def overview(recipe: Recipe, row: Row) -> list[int]:
     """The frames of a clip that `keep` wants to see: none unless it looks for movement."""
+    frames = row.frames or 1
+    if recipe.mask == "echoprime":
+        return list(range(frames))
     if recipe.mask != "sector" or row.tissue_box:
         return []
-    frames = row.frames or 1
     return [int(i) for i in np.linspace(0, frames - 1, min(frames, OVERVIEW))]
 
 
@@ -100,6 +130,8 @@ def keep(recipe: Recipe, shape: tuple[int, int], seen: NDArray[np.uint8], row: R
         return None
     if recipe.mask == "echojepa-boxes":
         return boxes(*shape)
+    if recipe.mask == "echoprime":
+        return echoprime(seen)
     if row.tissue_box and row.rows and row.columns:
         return box(*shape, row.tissue_box, row.rows, row.columns)
     return sector(seen)

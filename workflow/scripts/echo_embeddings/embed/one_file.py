@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..collection.kinds import VIDEOS, is_video, mp4_name
 from ..convert.folder import convert_file, read_row
@@ -31,7 +31,6 @@ from ..core.settings import ConvertSettings, Model
 from ..core.workers import Failure
 from ..encoders import kinds
 from ..encoders.checkpoint import load as load_encoder
-from ..encoders.vjepa import Encoder
 from . import inference, sampling
 from .direct import DicomReader
 from .reader import Reader
@@ -49,7 +48,7 @@ class Embedded:
 
     vector: Tensor  # float32 [embed_dim], in main memory
     frames: int  # of the clip
-    indices: NDArray[np.int64]  # of the frames that the encoder saw, [clips_per_video, num_frames]
+    indices: NDArray[np.int64]  # of the frames that were shown, [clips_per_video, num_frames]; fewer where zeros follow
     seconds: float  # from the file to the vector
 
 
@@ -57,7 +56,7 @@ class Embedder:
     """A model whose encoder is kept between calls; `load_model` makes it."""
 
     def __init__(
-        self, model: Model, checkpoint: Path, convert: ConvertSettings, encoder: Encoder, device: torch.device
+        self, model: Model, checkpoint: Path, convert: ConvertSettings, encoder: nn.Module, device: torch.device
     ) -> None:
         """`encoder` lies on `device` in the model's precision; its weights came from `checkpoint`."""
         self.model, self.checkpoint, self.device = model, checkpoint, device
@@ -172,7 +171,7 @@ def load_model(
         )
     place = _device(device)
     model = settings.model(keys, models, name)
-    encoder = load_encoder(path, name, model.constructor, model.embed_dim, model.entry, model.family)
+    encoder = load_encoder(path, model)
     with _in_memory(name, place):
         encoder.to(place, inference.DTYPES[model.precision])
     return Embedder(model, path, settings.convert_settings(keys, model.resolution), encoder, place)

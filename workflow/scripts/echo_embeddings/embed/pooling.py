@@ -21,28 +21,29 @@ class Pooled(NamedTuple):
         return Pooled._make(None if tensor is None else change(tensor) for tensor in self)
 
 
-def pool(tokens: Tensor, clips_per_video: int, tubelets: int, pooling: str) -> Pooled:
+def pool(tokens: Tensor, clips_per_video: int, tubelets: int | None, pooling: str) -> Pooled:
     """Pool the tokens [B * clips_per_video, tubelets * patches, embed_dim] of B videos.
 
-    A vector is the mean over a clip's tokens, and over the clips of its video. `pooling` says which features there
-    are besides:
+    A vector is the mean over a clip's tokens, and over the clips of its video. Of an encoder that gives vectors,
+    [B * clips_per_video, embed_dim], each is a clip's. `pooling` says which features there are besides; `tubelets` may
+    be None, as tokens then stand for no part of a clip, where it is one of the first two:
 
     mean    none
     clips   float32 [B, clips_per_video, embed_dim]: each clip's mean
     time    float32 [B, clips_per_video, tubelets, embed_dim]: the mean over the patches of each tubelet
     tokens  float16 [B, clips_per_video, tubelets, patches, embed_dim]: all tokens; a value beyond float16 is infinite
     """
-    clips = tokens.mean(dim=1, dtype=torch.float32).unflatten(0, (-1, clips_per_video))
+    clips = tokens.mean(dim=1, dtype=torch.float32) if tokens.dim() == 3 else tokens.float()
+    clips = clips.unflatten(0, (-1, clips_per_video))
     vectors = clips.squeeze(1) if clips_per_video == 1 else clips.mean(dim=1)
     if pooling == "mean":
         return Pooled(vectors)
-    apart = tokens.unflatten(1, (tubelets, -1)).unflatten(0, (-1, clips_per_video))
     if pooling == "clips":
         features = clips
-    elif pooling == "time":
-        features = apart.mean(dim=3, dtype=torch.float32)
     else:
-        features = _half(apart)
+        assert tubelets is not None, "refused when the run is planned"
+        apart = tokens.unflatten(1, (tubelets, -1)).unflatten(0, (-1, clips_per_video))
+        features = apart.mean(dim=3, dtype=torch.float32) if pooling == "time" else _half(apart)
     return Pooled(vectors, features, features.isfinite().flatten(1).all(dim=1))
 
 

@@ -14,7 +14,7 @@ from ..core.manifest import Row
 from ..core.names import one_line
 from ..core.recipe import Recipe
 from ..core.workers import Failure
-from . import masks, sampling
+from . import geometry, masks, sampling
 
 STRIDE = 2**36  # bytes from one place in shared memory to the next; what is not written takes none
 
@@ -35,7 +35,8 @@ class Reader:
         try:
             overview = masks.overview(self.recipe, row)
             read = self.frames(row, wanted + overview)
-            return masks.show(read[: len(wanted)], self.recipe, read[len(wanted) :], row)
+            shown = masks.show(read[: len(wanted)], self.recipe, read[len(wanted) :], row)
+            return geometry.fit(shown, self.recipe, self.resolution)
         except (video.VideoError, masks.NoSectorError, OSError) as error:
             return Failure(one_line(error))
 
@@ -45,7 +46,7 @@ class Reader:
         Raises `VideoError` or `OSError`.
         """
         read = video.read(self.tree / row.mp4, indices, row.frames or 0, row.mp4_blake2b)
-        return read if self.recipe.aspect == "native" else masks.squeeze(read, self.resolution)
+        return read if self.recipe.own_pixels else masks.squeeze(read, self.resolution)
 
 
 class SharedMemory:

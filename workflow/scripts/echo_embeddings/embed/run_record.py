@@ -18,13 +18,16 @@ from ..core.manifest import Row
 from ..core.package import repository
 from ..core.recipe import NOMINAL_FPS, Recipe
 from ..core.settings import Model
-from ..encoders import checkpoint
+from ..encoders import checkpoint, contract
 from .sampling import rate_of
 
 # Keys of the record that say where and how fast the vectors were made.
 SPEED = ("device", "batch_size", "compiled", "clips_per_second", "seconds_waiting_for_clips")
 SIZES = 10  # of frames, or rates, that a record names
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs", "snakemake")
+PACKAGES = (
+    *("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "imageio-ffmpeg", "pydicom", "imagecodecs"),
+    "snakemake",
+)
 
 
 def write(
@@ -52,7 +55,7 @@ def write(
         "checkpoint_sha256": digest,
         "checkpoint": str(weights),
         "weights": checkpoint.note(weights),
-        "preprocessing": model.recipe.says(model.num_frames, model.resolution),
+        "preprocessing": contract.says(model),
         "features": features,
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
@@ -69,8 +72,8 @@ def write(
 
 def sizes(rows: Iterable[Row], model: Model) -> dict[str, int]:
     """How many of the clips have frames of which size, height x width in pixels; the most frequent ones by name."""
-    squeezed, native = f"{model.resolution} x {model.resolution}", model.recipe.aspect == "native"
-    return _most(Counter(f"{row.rows} x {row.columns}" if row.is_video or native else squeezed for row in rows))
+    made, own = f"{model.resolution} x {model.resolution}", model.recipe.own_pixels and model.recipe.source == "dicom"
+    return _most(Counter(f"{row.rows} x {row.columns}" if row.is_video or own else made for row in rows))
 
 
 def rates(rows: Iterable[Row], recipe: Recipe) -> dict[str, int]:

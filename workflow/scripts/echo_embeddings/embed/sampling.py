@@ -44,8 +44,9 @@ def window(recipe: Recipe, num_frames: int, fps: float | None) -> int:
 def sample(frames: int, num_frames: int, recipe: Recipe, fps: float | None) -> NDArray[np.int64]:
     """The indices of the frames that the encoder sees, [clips_per_video, num_frames], each in 0..frames - 1.
 
-    The video is cut into `clips_per_video` parts of equal length, and each is sampled from its start. `fps` is what
-    `rate_of` gives; None is taken for `NOMINAL_FPS`.
+    The video is cut into `clips_per_video` parts of equal length, and each is sampled from its start. Where the recipe
+    pads with zeros, a clip that ends before the window has fewer. `fps` is what `rate_of` gives; None is taken for
+    `NOMINAL_FPS`.
     """
     if recipe.sampling == "echojepa-eval":
         return _as_echojepa_evaluates(frames, num_frames, recipe.clips_per_video)
@@ -62,6 +63,8 @@ def _sample_part(length: int, num_frames: int, recipe: Recipe, fps: float | None
     if recipe.sampling == "echojepa":
         return _as_echojepa(length, num_frames, echojepa_stride(fps or NOMINAL_FPS))
     steps = _steps(recipe, num_frames, fps)
+    if recipe.padding == "zeros":
+        return steps[steps < length]
     if recipe.padding == "loop":
         steps = steps % length
     return np.minimum(steps, length - 1)

@@ -45,6 +45,10 @@ class Architecture:
         attention = 4 * tokens**2 * self.embed_dim
         return self.depth * (linear + attention)
 
+    def widest(self, frames: int, resolution: int) -> float:
+        """The numbers that the widest layer, of the MLP, makes of such a clip."""
+        return frames // TUBELET * (resolution // PATCH) ** 2 * self.mlp_ratio * self.embed_dim
+
     def _matrices(self) -> float:
         """The weights of one block: queries, keys, values, projection; two linear layers of the MLP."""
         return (4 + 2 * self.mlp_ratio) * self.embed_dim**2

@@ -1,4 +1,4 @@
-"""From a checkpoint file to an encoder: every key and shape must fit, or nothing is loaded.
+"""From a checkpoint file to an encoder, and what is to be known of the file.
 
 An official file is a dict of state dicts and other values; the key of the state dict that is wanted is called the
 checkpoint key here, `entry` in the registry.
@@ -13,26 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import state
 from ..core.errors import UserError
 from ..core.files import atomic_write, sha256_of
 from ..core.locks import file_lock
+from ..core.settings import Model
 from ..core.vectors import save_tensors
-from . import huggingface, kinds
-from .architectures import ARCHITECTURES, FAMILIES, Architecture, architecture
-from .naming import LEFT_OVER, state_dict
+from . import contract, huggingface, kinds
+from .architectures import Architecture
+from .loading import Checkpoint
+from .naming import LEFT_OVER
 from .opening import opened
 from .vjepa import Encoder
 
-# Prefixes of parameter names that only one family has.
-TELLTALE = {
-    "vjepa2": ("norm.",),
-    "vjepa2_1": ("video_mod_embed", "img_mod_embed", "patch_embed_img.", "norms_block."),
-}
-EXACT = (torch.float32, torch.float64)  # dtypes of weights that lose nothing that matters
-HALF = (torch.float16, torch.bfloat16)
 NOTE = "note"  # the key of a text about the weights, which reports repeat
 
 
@@ -41,104 +36,32 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def load(
-    path: str | os.PathLike[str],
-    name: str,
-    constructor: str,
-    embed_dim: int,
-    checkpoint_key: str,
-    family: str,
-    tell: Callable[[str], object] = say,
-) -> Encoder:
-    """The encoder of model `name` with the weights under `checkpoint_key` of the checkpoint at `path`, as float32.
+def load(path: str | os.PathLike[str], model: Model, tell: Callable[[str], object] = say) -> nn.Module:
+    """The encoder of `model` with its weights from the checkpoint at `path`, as float32.
 
-    The file is memory-mapped: only these weights are read. It is an official one, or safetensors of Hugging Face,
-    whose only checkpoint key is "encoder"; its content shows which of the two. `tell` is called with a line for each
-    thing about the file that is to be known and is no mistake; by default it is printed. Raises `UserError`, one line
-    that names file, key and model, if the file is missing, broken, of another kind or to be read only by running its
-    code, the checkpoint key is not there, the weights are of the other family or of another embedding dimension or
-    depth, or a parameter is missing, unknown, of another shape, or holds NaN or Inf.
+    The file is memory-mapped: only these weights are read. It is one of torch, or safetensors; its content shows which
+    of the two. `tell` is called with a line for each thing about the file that is to be known and is no mistake; by
+    default it is printed. Raises `UserError`, one line that names the model, and the file and key where it is them, if
+    the model cannot be meant, a package that its family needs is not installed, the file is missing, broken, of another
+    kind or to be read only by running its code, or its weights do not fit.
     """
-    wanted = architecture(constructor, family)
-    if wanted.embed_dim != embed_dim:
-        raise UserError(f"model {name}: embed_dim is {embed_dim}, {constructor} has {wanted.embed_dim}")
-    where = f"model {name}: {path}"
-    content = opened(path, where)
-    with torch.device("meta"):
-        encoder = Encoder(wanted)
+    if reason := contract.misfit(model):
+        raise UserError(reason)
+    family = contract.code(model)
+    network = model.constructor or contract.FAMILIES[model.family].title
+    where = f"model {model.name}: {path}"
+    encoder: nn.Module = family.build(model)
+    file = Checkpoint(path, model.entry, where, network, tell)
     try:
-        state, key_is_named = state_dict(content, checkpoint_key, where)
-        of_key = f"{where}: checkpoint key {checkpoint_key!r}"
-        _check_family(state, family, of_key)
-        _check_size(state, wanted, constructor, of_key)
-        _compare(encoder.state_dict(), state, constructor, of_key)
+        if hasattr(family, "load"):
+            family.load(encoder, file)
+        else:
+            file.fill(encoder, file.tensors())
     except UserError as error:
         if part := kinds.shard(path):
             raise UserError(f"{where}{part}") from error
         raise
-    if not key_is_named:
-        tell(f"{where}: one state dict without checkpoint keys, taken for {checkpoint_key!r}, which entry names")
-    halves = sorted({str(tensor.dtype) for tensor in state.values() if tensor.dtype in HALF})
-    if halves:
-        tell(f"{where}: weights in half precision ({', '.join(halves)}): vectors differ from those of the float32 file")
-    weights = {key: tensor.float() for key, tensor in state.items()}
-    _check_finite(weights, of_key)
-    encoder.load_state_dict(weights, strict=True, assign=True)
     return encoder.eval().requires_grad_(False)
-
-
-def _check_family(state: dict[str, Tensor], family: str, where: str) -> None:
-    """Raise `UserError` if the keys are those of another family than the registry says, or of none."""
-    found = {key: name for key in state for name, prefixes in TELLTALE.items() if key.startswith(prefixes)}
-    for key, name in found.items():
-        if name != family:
-            raise UserError(
-                f"{where} has {key!r}: it is a {FAMILIES[name].name} encoder, and the registry says "
-                f"{FAMILIES[family].name}; set family: {name}, or take the file that was meant"
-            )
-    if not found:
-        raise UserError(f"{where} holds no V-JEPA encoder: it has neither 'norm.weight' nor 'video_mod_embed'")
-
-
-def _check_size(state: dict[str, Tensor], wanted: Architecture, constructor: str, where: str) -> None:
-    """Raise `UserError` if the weights are of another embedding dimension or depth than `wanted`."""
-    weight = state.get("patch_embed.proj.weight")
-    embed_dim = weight.shape[0] if isinstance(weight, Tensor) and weight.dim() else wanted.embed_dim
-    depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-    if embed_dim != wanted.embed_dim:
-        fits = [name for name, architecture in ARCHITECTURES.items() if architecture.embed_dim == embed_dim]
-        hint = f"; constructor: {fits[0]} fits" if fits else ""
-        raise UserError(f"{where}: embedding dimension {embed_dim}, {constructor} has {wanted.embed_dim}{hint}")
-    if depth != wanted.depth:
-        raise UserError(f"{where} has {depth} blocks, {constructor} has {wanted.depth}")
-
-
-def _compare(wanted: dict[str, Tensor], state: dict[str, Tensor], constructor: str, where: str) -> None:
-    """Raise `UserError` for the first parameter that is missing, unknown, or of another shape or type."""
-    for key in (k for k in wanted if k not in state):
-        raise UserError(f"{where} has no {key!r}, which {constructor} needs")
-    for key, value in state.items():
-        if key not in wanted:
-            raise UserError(f"{where} has {key!r}, which {constructor} does not know")
-        if not isinstance(value, Tensor) or value.shape != wanted[key].shape:
-            shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"{where}: {key!r} is {shape}, {constructor} has {list(wanted[key].shape)}")
-        if not value.is_floating_point():
-            raise UserError(f"{where}: {key!r} is {value.dtype}, not floating-point weights")
-        if value.dtype not in (*EXACT, *HALF):
-            raise UserError(
-                f"{where}: {key!r} is {value.dtype}: weights of 8 bits mean nothing without their scales; "
-                "take the file in float32"
-            )
-
-
-def _check_finite(weights: dict[str, Tensor], where: str) -> None:
-    """Raise `UserError` for the first parameter that holds NaN or Inf, float32. All weights are read."""
-    for key, tensor in weights.items():
-        if tensor.sum().isfinite():  # a tenth of the time of a look at each
-            continue
-        if wrong := int((~tensor.isfinite()).sum()):
-            raise UserError(f"{where}: {key!r} holds NaN or Inf, {wrong} of {tensor.numel()} values; take a whole file")
 
 
 def note(path: str | os.PathLike[str]) -> str | None:

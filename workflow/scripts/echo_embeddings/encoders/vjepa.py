@@ -5,11 +5,23 @@ Parameters carry the names of the official checkpoints. Source of the architectu
 differ is data, `architectures.Family`.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .architectures import PATCH, TUBELET, Architecture, Family
+from ..core.errors import UserError
+from ..core.settings import Model
+from .architectures import ARCHITECTURES, FAMILIES, PATCH, TUBELET, Architecture, Family, architecture
+from .loading import Checkpoint
+from .naming import state_dict
+
+# Prefixes of parameter names that only one family has.
+TELLTALE = {
+    "vjepa2": ("norm.",),
+    "vjepa2_1": ("video_mod_embed", "img_mod_embed", "patch_embed_img.", "norms_block."),
+}
 
 
 def rotary_tables(frames: int, height: int, width: int, head_dim: int, family: Family) -> tuple[Tensor, Tensor]:
@@ -112,7 +124,8 @@ class Encoder(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        dim, self.family = architecture.embed_dim, architecture.family
+        self.architecture, self.family = architecture, architecture.family
+        dim = architecture.embed_dim
         self.head_dim = dim // architecture.heads
         self.patch_embed = PatchEmbed(dim)
         self.blocks = nn.ModuleList(Block(architecture) for _ in range(architecture.depth))
@@ -145,3 +158,57 @@ class Encoder(nn.Module):
             x = block(x, cos, sin)
         tokens: Tensor = self.norms_block[-1](x) if self.family.levels else self.norm(x)
         return tokens
+
+
+# --- the family ---------------------------------------------------------------------------------------------
+
+
+def build(entry: Model) -> nn.Module:
+    """The encoder of a registry entry, without memory for its weights."""
+    wanted = architecture(entry.constructor, entry.family)
+    if wanted.embed_dim != entry.embed_dim:
+        raise UserError(
+            f"model {entry.name}: embed_dim is {entry.embed_dim}, {entry.constructor} has {wanted.embed_dim}"
+        )
+    with torch.device("meta"):
+        return Encoder(wanted)
+
+
+def load(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """The weights under the checkpoint key, which are to be of the network's family, embedding dimension and depth."""
+    assert isinstance(module, Encoder)
+    tensors, key_is_named = state_dict(checkpoint.content, checkpoint.key, checkpoint.where)
+    _check_family(tensors, module.family, checkpoint.place)
+    _check_size(tensors, module.architecture, checkpoint.network, checkpoint.place)
+    if not key_is_named:
+        checkpoint.tell(
+            f"{checkpoint.where}: one state dict without checkpoint keys, taken for {checkpoint.key!r}, "
+            "which entry names"
+        )
+    checkpoint.fill(module, tensors)
+
+
+def _check_family(tensors: Mapping[str, Tensor], wanted: Family, where: str) -> None:
+    """Raise `UserError` if the keys are those of another family than the registry says, or of none."""
+    found = {key: name for key in tensors for name, prefixes in TELLTALE.items() if key.startswith(prefixes)}
+    for key, name in found.items():
+        if FAMILIES[name] != wanted:
+            raise UserError(
+                f"{where} has {key!r}: it is a {FAMILIES[name].name} encoder, and the registry says "
+                f"{wanted.name}; set family: {name}, or take the file that was meant"
+            )
+    if not found:
+        raise UserError(f"{where} holds no V-JEPA encoder: it has neither 'norm.weight' nor 'video_mod_embed'")
+
+
+def _check_size(tensors: Mapping[str, Tensor], wanted: Architecture, constructor: str, where: str) -> None:
+    """Raise `UserError` if the weights are of another embedding dimension or depth than `wanted`."""
+    weight = tensors.get("patch_embed.proj.weight")
+    embed_dim = weight.shape[0] if isinstance(weight, Tensor) and weight.dim() else wanted.embed_dim
+    depth = len({key.split(".")[1] for key in tensors if key.startswith("blocks.")})
+    if embed_dim != wanted.embed_dim:
+        fits = [name for name, architecture in ARCHITECTURES.items() if architecture.embed_dim == embed_dim]
+        hint = f"; constructor: {fits[0]} fits" if fits else ""
+        raise UserError(f"{where}: embedding dimension {embed_dim}, {constructor} has {wanted.embed_dim}{hint}")
+    if depth != wanted.depth:
+        raise UserError(f"{where} has {depth} blocks, {constructor} has {wanted.depth}")

@@ -31,7 +31,7 @@ def judge(
         return []
     silent = [name for name, origin in zip(names, origins, strict=True) if not origin.keys() & DECIDES.keys()]
     if not silent:
-        words = "Nothing that the files say of how they were made differs: MP4 files, versions or devices do."
+        words = "Nothing that the files say of how they were made differs: MP4 or DICOM files, versions or devices do."
         return [Check("Origin", "warn", words, "summary")]
     nothing = f"No file beside {' and '.join(silent)} says how it was made."
     others = [of for of in map(_in_words, origins) if of]

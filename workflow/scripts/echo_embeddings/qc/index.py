@@ -13,11 +13,17 @@ from .writing import link, plain, write_pair
 LIMITS = {"patients": MIN_PATIENTS, "neighbours": NEIGHBOURS}
 
 
-def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output: Path) -> None:
+def make_index(
+    pages: Mapping[str, Path],
+    embeddings: Mapping[str, Path],
+    output: Path,
+    facts: Mapping[str, Mapping[str, str]],
+) -> None:
     """Write to `output` a page that compares the models and links to their `pages` (model -> HTML file).
 
-    `embeddings` are the models' merged files. A `.json` file beside it has the numbers. Raises `UserError`
-    if the `.json` file beside a page is missing or broken, or an embedding file cannot be read.
+    `embeddings` are the models' merged files, and `facts` what the registry says of each, by heading. A `.json` file
+    beside it has the numbers. Raises `UserError` if the `.json` file beside a page is missing or broken, or an
+    embedding file cannot be read.
     """
     models = []
     for model, page in pages.items():
@@ -30,7 +36,7 @@ def make_index(pages: Mapping[str, Path], embeddings: Mapping[str, Path], output
             raise UserError(
                 f"{beside}: not the numbers of a quality page: {one_line(error)}; delete it and run again"
             ) from error
-        models.append(row | {"link": link(page, output)})
+        models.append(row | {"link": link(page, output), "facts": dict(facts[model])})
     names = list(pages)
     pairs = {}
     if len(names) > 1:

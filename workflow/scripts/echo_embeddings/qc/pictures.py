@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,11 +14,13 @@ import pandas as pd
 from sklearn.cluster import KMeans
 
 from ..convert import video
+from ..core import manifest
 from ..core.errors import UserError
 from ..core.names import one_line
-from ..core.workers import KilledError
-from ..dicom.header import Skip, Unreadable
-from ..embed.direct import read_frames
+from ..core.recipe import GUIDE
+from ..core.workers import Failure, KilledError, at_work
+from ..embed import sampling
+from ..embed.direct import DicomReader
 from .base import PICTURE, SAMPLE, SEED, THREADS, Floats, Integers, Naming, Vectors, sample
 from .components import Components
 from .health import Health
@@ -26,6 +29,7 @@ from .tables import FolderFiles
 
 FRAMES, EDGE, GAP = 4, 112, 2  # of a strip: frames, pixels of each, pixels between
 QUALITY = 80  # JPEG
+TIMEOUT = 60.0  # seconds in which a process has read the frames of a DICOM file, or is killed
 GROUPS, MEMBERS, TYPICAL, QUERIES, NEIGHBOURS = 6, 4, 8, 12, 5
 
 
@@ -99,21 +103,20 @@ def show(
             _neighbours(vectors, norms),
         ),
     }
-    with ThreadPoolExecutor(THREADS) as pool:
+    places = {place for _, rows in plan.values() for wanted in rows for place, _ in wanted.clips}
+    frames = _read(clips.iloc[sorted(places)], folders)
 
-        def row(wanted: _Wanted) -> Row:
-            places, words = zip(*wanted.clips, strict=True)
-            found = [clips.iloc[place] for place in places]
-            sources = pool.map(lambda clip: _strip(clip, folders), found)
-            return Row(
-                wanted.title,
-                [
-                    Strip(naming(clip["key"]), _caption(clip, said), reason, source)
-                    for clip, said, (source, reason) in zip(found, words, sources, strict=True)
-                ],
-            )
+    def strip(place: int, said: str) -> Strip:
+        clip = clips.iloc[place]
+        found = frames[clip["key"]]
+        reason, source = (found, "") if isinstance(found, Failure) else ("", _encode(found))
+        return Strip(naming(clip["key"]), _caption(clip, said), reason, source)
 
-        return [Gallery(title, about, [row(w) for w in rows]) for title, (about, rows) in plan.items() if rows]
+    return [
+        Gallery(title, about, [Row(wanted.title, [strip(*clip) for clip in wanted.clips]) for wanted in rows])
+        for title, (about, rows) in plan.items()
+        if rows
+    ]
 
 
 def _typical(components: Components, vectors: Vectors) -> list[_Wanted]:
@@ -152,21 +155,36 @@ def _caption(clip: pd.Series, said: str) -> str:
     return ", ".join(part for part in (said, clip["folder"], clip["kind"], frames) if part)
 
 
-def _strip(clip: pd.Series, folders: Mapping[str, FolderFiles]) -> tuple[str, str]:
-    """The strip of a row of `tables.clips` as a data URI, and why there is none."""
-    if clip["folder"] not in folders:
-        return "", "in no manifest"
-    path = folders[clip["folder"]].tree / clip["file"]
-    frames = int(clip["frames"])
-    indices = np.linspace(0, max(frames - 1, 0), FRAMES).astype(int).tolist()
-    try:
-        if clip["is_dicom"]:
-            images = read_frames(str(path), indices, frames, EDGE)
+def _read(clips: pd.DataFrame, folders: Mapping[str, FolderFiles]) -> dict[str, npt.NDArray[np.uint8] | Failure]:
+    """Frames of the rows of `tables.clips`, uint8 [FRAMES, height, width, 3], or why there are none; by key.
+
+    Those of DICOM files are read in processes of their own: they are other ones than the encoder was shown, and may
+    crash or hang a decoder.
+    """
+    found: dict[str, npt.NDArray[np.uint8] | Failure] = {}
+    videos, tasks = [], []
+    for clip in clips.to_dict("records"):
+        if clip["folder"] not in folders:
+            found[clip["key"]] = Failure("in no manifest")
+        elif clip["status"] == manifest.READABLE:
+            reader = DicomReader(folders[clip["folder"]].tree, FRAMES, GUIDE, EDGE)
+            tasks.append((reader, manifest.Row(clip["path"], clip["key"], clip["status"], "", clip["frames"])))
         else:
-            images = video.read(path, indices, frames)
-    except (video.VideoError, Skip, Unreadable, KilledError, OSError) as error:
-        return "", one_line(error)
-    return _encode(images), ""
+            videos.append((clip["key"], folders[clip["folder"]].tree / clip["mp4"], clip["frames"]))
+    with ThreadPoolExecutor(THREADS) as pool:
+        found |= pool.map(_of_video, videos)
+    with at_work(DicomReader.read, tasks, THREADS, TIMEOUT, limit="the limit of a picture") as results:
+        found |= ((row.mp4, images) for (_, row), images in results)
+    return found
+
+
+def _of_video(video_of: tuple[str, Path, int]) -> tuple[str, npt.NDArray[np.uint8] | Failure]:
+    """The key of a clip, and frames of its video at that path, which has so many, or why there are none."""
+    key, path, frames = video_of
+    try:
+        return key, video.read(path, sampling.frame_indices(max(frames, 1), FRAMES).tolist(), frames)
+    except (video.VideoError, KilledError, OSError) as error:
+        return key, Failure(one_line(error))
 
 
 def _encode(images: Iterable[npt.NDArray[np.uint8]]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.origin import of_record
 from ..core.state import read_run_record
 from .base import Check, Level, named
 from .tables import FolderFiles
@@ -58,8 +59,9 @@ def read(folders: Mapping[str, FolderFiles], training: Training) -> Provenance:
     for folder, run in runs.items():
         if run is None:
             continue
+        whole = run | of_record(run)
         for name in SHARED:
-            shared[name].setdefault(_text(run.get(name)), []).append(folder)
+            shared[name].setdefault(_text(whole.get(name)), []).append(folder)
         if run.get("weights") is not None:
             notes.append(str(run["weights"]))
     return Provenance(runs, shared, list(dict.fromkeys(notes)), training)

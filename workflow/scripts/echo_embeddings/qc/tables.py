@@ -10,7 +10,7 @@ import pandas as pd
 from ..core import manifest
 from ..core.errors import UserError
 from ..core.layout import Layout
-from ..core.names import decode_name, one_line
+from ..core.names import one_line
 from ..core.settings import Tables
 from ..tables import selection
 from ..tables.join import Join, files_table, join_tables, selected_mask
@@ -50,7 +50,7 @@ def read_files(
     """Every file of every folder, one row each; and how the tables that decide the selection went onto the clips.
 
     Columns: `folder`, those of `USED`, `subject_id` and `study_id` (text, or missing), `key` (as in the merged file:
-    empty unless converted), `left_out` (converted, and not selected) and `embed_reason` (why it was not embedded, NaN
+    empty unless a clip), `left_out` (a clip, and not selected) and `embed_reason` (why it was not embedded, NaN
     where it is not listed as failed).
     """
     if not folders:
@@ -111,10 +111,9 @@ def read_failed(path: Path) -> dict[str, str]:
 def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
     """What is known of the N vectors, one row each, in the order of `keys`.
 
-    Columns: `key`, `file` (its path in its folder's tree), `is_dicom` (or else a video), `folder` (`NO_FOLDER` where no
-    manifest has it), `patient` and `study` (`UNKNOWN` where nothing says it, see `identity.decide`; two patients'
-    studies of one number are two), `device` (its maker and model name), `kind` (as in the manifest) and `frames` (0
-    where not known).
+    Columns: `key`, `path`, `mp4` and `status` (as in the manifest), `folder` (`NO_FOLDER` where no manifest has it),
+    `patient` and `study` (`UNKNOWN` where nothing says it, see `identity.decide`; two patients' studies of one number
+    are two), `device` (its maker and model name), `kind` (as in the manifest) and `frames` (0 where not known).
     A key that two folders have belongs to the one where it did not fail.
     """
     converted = files[files["status"].isin(manifest.CLIPS)]
@@ -123,8 +122,8 @@ def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
         converted = converted.drop_duplicates("key")
     found = converted.set_index("key").reindex(keys)
     table = pd.DataFrame({"key": pd.Series(keys, dtype=str), "folder": found["folder"].fillna(NO_FOLDER).to_numpy()})
-    table["is_dicom"] = (found["status"] == manifest.READABLE).to_numpy()
-    table["file"] = np.where(table["is_dicom"], found["path"].fillna("").map(decode_name), found["mp4"].fillna(""))
+    for name in ("path", "mp4", "status"):
+        table[name] = found[name].fillna("").to_numpy()
     table["patient"] = found["subject_id"].fillna(UNKNOWN).to_numpy()
     table["study"] = (found["subject_id"] + "/" + found["study_id"]).fillna(UNKNOWN).to_numpy()
     device = found["manufacturer"].fillna("") + " " + found["manufacturer_model_name"].fillna("")

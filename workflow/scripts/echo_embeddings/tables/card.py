@@ -18,10 +18,10 @@ COLUMNS = {
     "subject_id": "the patient: a number, or as the collection writes it",
     "study_id": "the study; those of several patients may have the same one",
     "dicom_id": "the file, from the path",
-    "file_path": "the clip's key in the embedding files: its MP4, relative to its folder",
+    "file_path": "the clip's key in the embedding files: the MP4 that it has or would have, relative to its folder",
     "dicom_filepath": "the DICOM, spelled as in the record list",
     "folder": "the folder of the collection",
-    selection.EMBEDDING: "the vector: mean over all tokens of the frozen encoder",
+    selection.EMBEDDING: "the frozen encoder's vector of the clip",
 }
 PHYSIONET = (
     "MIMIC-IV-Echo is under the PhysioNet Credentialed Health Data License 1.5.0 and its data use agreement. What is "
@@ -33,8 +33,8 @@ OTHERS = (
     "collection, and do not try to find out who a patient is."
 )
 RECORDED = (
-    *("checkpoint_sha256", "entry", "constructor", "family", "resolution", "num_frames", "preprocessing", "precision"),
-    *(SHORT, "commit", "weights"),
+    *("checkpoint_sha256", "entry", "constructor", "family", "code", "resolution", "num_frames", "preprocessing"),
+    *("precision", SHORT, "commit", "weights"),
 )
 
 
@@ -44,6 +44,7 @@ class About:
 
     model: str
     dim: int
+    facts: Mapping[str, str]  # of the encoder: family, input, licence, commercial use
     pretrained_on: Sequence[str]
     collection: str | None
     access: str | None  # who may have the files; None stands for what is said above
@@ -86,6 +87,9 @@ def _text(about: About, exported: Exported, parts: Mapping[str, Part], known: Ta
         "## Counts",
         _table(("folder", "rows"), [*exported.rows.items(), ("all", total)]),
         "\n".join(f"- {line}" for line in _counts(exported, known, total)),
+        "## Encoder",
+        "The licence is that of the weights, as the model registry of the run has it.\n\n"
+        + _table(("", about.model), list(about.facts.items())),
         "## Provenance",
         f"The encoder `{about.model}` was pretrained on {trained}"
         + (" - **this collection: it has seen these clips.**" if _seen(about) else ".")

@@ -269,6 +269,8 @@ def scrub(parser: argparse.ArgumentParser) -> Run:
         theirs, found = bool(config["mp4_dir"]), collections.Counter[str]()
         for tree in trees(config, registry):
             found += scrub(tree, functools.partial(print, flush=True), arguments.delete and not theirs)
+        if not found:
+            print("there are no videos to look at")
         wrong = advice(found, theirs, arguments.delete)
         if wrong:
             print(wrong)

@@ -19,8 +19,7 @@ from ..core.files import free_bytes
 from ..core.layout import DICOM, Layout
 from ..core.names import one_line
 from ..core.registry import DIRECT, origin, place
-from ..encoders import checkpoint, kinds
-from ..encoders.architectures import architecture
+from ..encoders import checkpoint, contract, kinds
 from . import collection_checks, estimate, machine
 from .collection_checks import Sample
 from .machine import AMBER, GREEN, RED, Finding
@@ -31,7 +30,7 @@ class Cost:
     """What one stage of a full run costs here, about."""
 
     stage: str
-    hours: float
+    hours: float | None  # None where that is not known
     gigabytes: float
 
 
@@ -53,8 +52,8 @@ def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[
             continue
         told: list[str] = []
         try:
-            size = (entry["constructor"], entry["embed_dim"])
-            checkpoint.load(path, name, *size, entry["entry"], entry["family"], tell=told.append)
+            model = settings.model(config, registry, name)
+            checkpoint.load(path, model, tell=told.append)
         except UserError as error:
             yield Finding(RED, "weights", str(error), "take the file that the registry names")
             continue
@@ -66,7 +65,8 @@ def weights(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[
                 told.append(f"{path}: its SHA-256 cannot be compared with the registry's: {one_line(error)}")
         for line in told:
             yield Finding(AMBER, "weights", line, "nothing, if it is the file you mean")
-        yield Finding(GREEN, "weights", f"{name}: {path} fits {entry['constructor']}")
+        network = model.constructor or contract.FAMILIES[model.family].title
+        yield Finding(GREEN, "weights", f"{name}: {path} fits {network}")
 
 
 # --- what it will cost ------------------------------------------------------------------------------
@@ -96,12 +96,12 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
             Cost(f"convert {edge}", hours(seconds), estimate.mp4_bytes(round(clips * found.frames), edge) / 1e9)
         )
     for model in models:
-        seconds = estimate.embed_seconds(
-            clips, model, architecture(model.constructor, model.family), device=device, threads=cores
-        )
+        size = contract.size(model)
+        took = estimate.embed_seconds(clips, model, size, device=device, threads=cores) if size else None
         vectors = estimate.vector_bytes(clips, model.embed_dim)
         features = estimate.feature_bytes(clips, model, config["embed"]["pool"])
-        made.append(Cost(f"embed {model.name}", hours(seconds) / machines, (vectors + features) / 1e9))
+        each = None if took is None else hours(took) / machines
+        made.append(Cost(f"embed {model.name}", each, (vectors + features) / 1e9))
     return made
 
 
@@ -153,6 +153,10 @@ def examine(config: dict[str, Any], profile: Path | None = None) -> Iterator[Fin
     yield from made
 
 
+def _hours(cost: Cost) -> str:
+    return "unknown" if cost.hours is None else f"{cost.hours:,.1f}"
+
+
 _COLOURS = {GREEN: "\x1b[32m", AMBER: "\x1b[33m", RED: "\x1b[31m"}
 
 
@@ -170,7 +174,7 @@ def page(found: Sequence[Finding | Cost], colour: bool) -> str:
     if costs:
         wide = max(20, *(len(cost.stage) for cost in costs))
         lines += ["", f"{'A full run, about':{wide + 2}}     hours       GB"]
-        lines += [f"  {cost.stage:{wide}}  {cost.hours:8,.1f} {cost.gigabytes:8,.1f}" for cost in costs]
+        lines += [f"  {cost.stage:{wide}}  {_hours(cost):>8} {cost.gigabytes:8,.1f}" for cost in costs]
     reds = sum(finding.level == RED for finding in findings)
     lines += ["", f"{reds} problem{'s' * (reds > 1)}" if reds else "ready to run"]
     return "\n".join(lines)

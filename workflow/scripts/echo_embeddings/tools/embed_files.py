@@ -10,6 +10,7 @@ import torch
 from ..core.files import atomic_write
 from ..core.names import one_line
 from ..embed.one_file import Embedded, Embedder
+from ..encoders import contract
 
 
 def embed_files(model: Embedder, files: Sequence[Path], out: Path | None) -> Iterator[str]:
@@ -17,10 +18,10 @@ def embed_files(model: Embedder, files: Sequence[Path], out: Path | None) -> Ite
 
     `out` becomes a file of numpy: float32 [embed_dim] for one file, [N, embed_dim] for several, in their order.
     """
-    recipe, size = model.model.recipe, model.model.resolution
+    recipe = model.model.recipe
     gpu = f" ({torch.cuda.get_device_name(model.device)})" if model.device.type == "cuda" else ""
     yield f"model {model.model.name} on {model.device}{gpu}, {model.model.precision}, {model.checkpoint}"
-    yield f"recipe {recipe.name}, mask {recipe.mask}: {recipe.says(model.model.num_frames, size)}"
+    yield f"recipe {recipe.name}, mask {recipe.mask}: {contract.says(model.model)}"
     vectors = []
     with contextlib.ExitStack() as stack:
         if out:  # tried before the work

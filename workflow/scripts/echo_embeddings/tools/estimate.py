@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from ..core.layout import Layout
 from ..core.settings import Model
 from ..embed.limits import AHEAD, READ_AHEAD, SHARD_BYTES
-from ..encoders.architectures import PATCH, TUBELET, Architecture
+from ..encoders import contract
+from ..encoders.contract import Size
 
 CAUTION = 3
 START_MINUTES = 30  # a slow network disk: 16 GB of checkpoint read once, libraries loaded, directories listed
 START_SECONDS = 12  # until a job is at work: Snakemake reads the workflow, Python the libraries
-HEADER_SECONDS = 0.02  # CPU seconds to read a header and look its file up
+HEADER_SECONDS = 0.02  # to read a header, on a network disk; 1 ms of CPU time
 CONVERT_SECONDS = 0.5  # CPU seconds a clip of 100 frames; docs/benchmarks.md
 FRAME_BYTES = 6000  # of an MP4 frame of 256 x 256 pixels
 CUDA_BYTES = 1.5e9
+UNKNOWN = Size(0.3e9, 2e12, 10e6)  # what a job asks for where nobody knows what its encoder costs: a ViT-L
 DECODE_SECONDS = 0.1  # CPU seconds to read a clip's MP4
 MERGED_BYTES = 10e6  # bytes of vectors a second that the quality page takes, and merging too; docs/benchmarks.md
 # Operations a second. On an L40S the reference embeds 27 to 30 clips a second with ViT-L in bf16; a core of a
@@ -26,6 +28,7 @@ MERGED_BYTES = 10e6  # bytes of vectors a second that the quality page takes, an
 L40S = {"bf16": 45e12, "fp32": 12e12}
 CORE = 0.05e12
 NATIVE_PIXELS = 1024 * 768  # of a frame as large as it is stored, where echo machines make large ones
+LONG_CLIP = 200  # frames
 WORKER_MB = 200  # a process that decodes: 90 measured at 384 x 384
 TORCH_MB = 6000  # libraries, and what CUDA keeps in main memory
 
@@ -72,7 +75,8 @@ def vector_bytes(clips: int, embed_dim: int) -> int:
 
 def feature_bytes(clips: int, model: Model, pool: str) -> int:
     """Size of the features of `clips` clips that `pool`, one of `pooling.POOLS`, keeps besides the vectors."""
-    tubelets, patches = model.num_frames // TUBELET, (model.resolution // PATCH) ** 2
+    tokens = contract.FAMILIES[model.family].tokens
+    tubelets, patches = tokens.grid(model.num_frames, model.resolution) if tokens else (0, 0)
     width = {"mean": 0, "clips": 4, "time": 4 * tubelets, "tokens": 2 * tubelets * patches}[pool]
     return clips * model.recipe.clips_per_video * model.embed_dim * width
 
@@ -96,49 +100,47 @@ def bytes_in_words(number: float) -> str:
 
 
 def embed_mb(
-    clips: int, model: Model, architecture: Architecture, *, device: str, batch_size: int, num_workers: int, pool: str
+    clips: int, model: Model, size: Size | None, *, device: str, batch_size: int, num_workers: int, pool: str
 ) -> int:
     """Memory of embedding `clips` clips: the weights twice, decoded batches that wait, the vectors, the features.
 
     Two batches wait, and the clips that each decoding process has read ahead.
     On a CPU the encoder's activations count too.
     """
+    size = size or UNKNOWN
     frames = model.num_frames * model.recipe.clips_per_video
-    pixels = NATIVE_PIXELS if model.recipe.aspect == "native" else model.resolution**2
+    own_pixels = model.recipe.own_pixels and not model.recipe.resized_early
+    pixels = NATIVE_PIXELS if own_pixels else model.resolution**2
     waiting = (READ_AHEAD * num_workers + 2 * batch_size) * frames * pixels * 3
     vectors = 4 * clips * model.embed_dim * 4
-    total = 2 * 4 * architecture.parameters() + waiting + vectors
+    total = 2 * 4 * size.parameters + waiting + vectors
     if pool != "mean":  # of the batches under way, one of them copied; what is being saved, and one batch more, twice
         total += (AHEAD + 2) * feature_bytes(batch_size, model, pool)
         total += 2 * (SHARD_BYTES + feature_bytes(batch_size, model, pool))
     if device == "cpu":
-        tokens = frames // TUBELET * (model.resolution // PATCH) ** 2
-        total += 12 * 4 * batch_size * tokens * model.embed_dim
+        total += 3 * 4 * batch_size * model.recipe.clips_per_video * size.widest
+    if model.recipe.mask == "echoprime":  # each process holds a clip's frames, three times at worst
+        total += max(1, num_workers) * 3 * LONG_CLIP * NATIVE_PIXELS * 3
     return TORCH_MB + WORKER_MB * num_workers + math.ceil(total / 1e6)
 
 
-def embed_minutes(
-    clips: int, model: Model, architecture: Architecture, *, device: str, num_workers: int, threads: int
-) -> int:
+def embed_minutes(clips: int, model: Model, size: Size | None, *, device: str, num_workers: int, threads: int) -> int:
     """Time of embedding `clips` clips on one L40S, or on `threads` cores where `device` is cpu."""
     decoding = clips * DECODE_SECONDS / max(1, num_workers)
-    seconds = embed_seconds(clips, model, architecture, device=device, threads=threads) + decoding
+    seconds = embed_seconds(clips, model, size or UNKNOWN, device=device, threads=threads) + decoding
     return START_MINUTES + math.ceil(CAUTION * seconds / 60)
 
 
-def embed_seconds(clips: int, model: Model, architecture: Architecture, *, device: str, threads: int) -> float:
+def embed_seconds(clips: int, model: Model, size: Size, *, device: str, threads: int) -> float:
     """Time of the encoder for `clips` clips, as we expect it."""
     speed = L40S[model.precision] if device == "cuda" else CORE * threads
-    work = model.recipe.clips_per_video * architecture.flop(model.num_frames, model.resolution)
-    return clips * work / speed
+    return clips * model.recipe.clips_per_video * size.flop / speed
 
 
-def card_bytes(model: Model, architecture: Architecture) -> float:
+def card_bytes(model: Model, size: Size) -> float:
     """Memory of a GPU for one clip at a time: weights, a few copies of the widest layer, CUDA itself."""
     number = {"bf16": 2, "fp32": 4}[model.precision]
-    tokens = model.recipe.clips_per_video * (model.num_frames // TUBELET) * (model.resolution // PATCH) ** 2
-    widest = 3 * tokens * architecture.mlp_ratio * architecture.embed_dim
-    return number * (architecture.parameters() + widest) + CUDA_BYTES
+    return number * (size.parameters + 3 * model.recipe.clips_per_video * size.widest) + CUDA_BYTES
 
 
 def merged_mb(clips: int, embed_dim: int) -> int:

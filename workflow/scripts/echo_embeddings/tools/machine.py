@@ -25,7 +25,7 @@ from ..core.errors import UserError
 from ..core.locks import file_lock, reach
 from ..core.names import one_line
 from ..core.package import repository
-from ..encoders.architectures import architecture
+from ..encoders import contract
 from . import estimate
 
 GREEN, AMBER, RED = "green", "amber", "red"
@@ -54,7 +54,8 @@ def software() -> Iterator[Finding]:
         lines, said, fix = (clone / "requirements/run.txt").read_text().splitlines(), "pinned", "make install"
     else:
         lines, said, fix = importlib.metadata.requires("echo-embeddings") or [], "required", "install the package anew"
-    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
+    named = [Requirement(line) for line in lines if not line.startswith("#")]
+    wanted = [one for one in named if one.marker is None or one.marker.evaluate({"extra": ""})]  # no extra's
     missing, other = [], []
     for requirement in wanted:
         try:
@@ -99,7 +100,11 @@ def cards(config: Mapping[str, Any], registry: Mapping[str, Any]) -> Iterator[Fi
     yield Finding(GREEN, "GPU", f"{names}; torch {torch.__version__} for CUDA {torch.version.cuda}")
     for name in config["models"]:
         model = settings.model(config, registry, name)
-        needed = estimate.card_bytes(model, architecture(model.constructor, model.family))
+        size = contract.size(model)
+        if size is None:
+            yield Finding(GREEN, "GPU memory", f"{name}: what it takes is not known")
+            continue
+        needed = estimate.card_bytes(model, size)
         if needed > smallest:
             says = f"{name} takes about {needed / 1e9:.0f} GB, a card here has {smallest / 1e9:.0f}"
             # The jobs of a cluster get the cards of its nodes.

@@ -1,4 +1,7 @@
-"""The model registry as a table: which checkpoints are there, which are missing, and what each costs a clip."""
+"""The model registry as a table: which checkpoints are there, which are missing, and what each costs a clip.
+
+What it says of a model the index page and the data set card repeat.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,21 +9,10 @@ from typing import Any
 
 from ..core import settings
 from ..core.registry import origin, place
-from ..encoders import kinds
-from ..encoders.architectures import architecture
+from ..encoders import contract, kinds
 
-HEADER = (
-    "model",
-    "family",
-    "size",
-    "pixels",
-    "vector",
-    "recipe",
-    "TFLOP/clip",
-    "pretrained on",
-    "licence",
-    "checkpoint",
-)
+FACTS = ("family", "input", "licence", "commercial use")
+HEADER = ("model", "family", "size", "input", "vector", "TFLOP/clip", "pretrained on", *FACTS[2:], "checkpoint")
 
 
 def table(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) -> str:
@@ -32,23 +24,30 @@ def table(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) 
     return "\n".join([*lines, f"{there} of {len(registry)} checkpoints are there"])
 
 
+def facts(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, str]:
+    """What is to be known of a model before its vectors are used: `FACTS`, in a few words each."""
+    entry, model = registry[name], settings.model(config, registry, name)
+    said = (
+        contract.FAMILIES[model.family].title,
+        f"{model.num_frames} x {model.resolution} x {model.resolution}, {model.recipe.name}",
+        entry["license"] or "not stated",
+        {True: "yes", False: "no", None: "not stated"}[entry["commercial"]],
+    )
+    return dict(zip(FACTS, said, strict=True))
+
+
 def _row(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, ...]:
     entry, model = registry[name], settings.model(config, registry, name)
-    size = architecture(model.constructor, model.family)
-    tflop = model.recipe.clips_per_video * size.flop(model.num_frames, model.resolution) / 1e12
-    path = place(config, entry)
-    return (
-        name,
-        size.family.name,
-        entry["constructor"],
-        str(entry["resolution"]),
-        str(entry["embed_dim"]),
-        entry["recipe"],
-        f"{tflop:.2f}",
-        ", ".join(entry["pretrained_on"]) or "not stated",
-        entry["license"] or "not stated",
-        _there(path, entry),
-    )
+    size, known = contract.size(model), facts(config, registry, name)
+    cells = {
+        "model": name,
+        "size": entry["constructor"] or "-",
+        "vector": str(entry["embed_dim"]),
+        "TFLOP/clip": f"{model.recipe.clips_per_video * size.flop / 1e12:.2f}" if size else "unknown",
+        "pretrained on": ", ".join(entry["pretrained_on"]) or "not stated",
+        "checkpoint": _there(place(config, entry), entry),
+    }
+    return tuple((cells | known)[column] for column in HEADER)
 
 
 def _there(path: Path, entry: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def rekey(old: Path, new: Path, record_list: Table, dicom_dir: str | None, renam
         raise UserError(f"rekey: {after.root} is there already; give a directory without results")
     if not before.embeddings().is_dir():
         raise UserError(f"rekey: no {before.embeddings()}; give the directory in which the workflow ran")
-    if units := next(before.state("convert").glob("*/buckets/??"), None):
+    if units := next(before.state("").glob("*/*/buckets/??"), None):
         raise UserError(f"rekey: {units}: results of `units: N` cannot be carried to other names yet")
     journals = {
         (path.parents[1].name, path.parent.name): _journal(path)

@@ -1,7 +1,8 @@
 """One known clip through the whole way, before a full run: its vector against the one that the registry records.
 
 The clip is the cine that the PyPI package pydicom-data carries. A checkpoint that is not the recorded one, and a
-recipe, checkpoint key or resolution that is not the one it was recorded with, give another vector.
+recipe, checkpoint key or resolution that is not the one it was recorded with, give another vector. A checkpoint has one
+recorded vector, by way of an MP4; straight from the DICOM where the recipe cannot be fed with our MP4 files.
 """
 
 import dataclasses
@@ -16,12 +17,13 @@ import numpy as np
 import torch
 from pydicom.data import get_testdata_file
 
+from ..collection.kinds import mp4_name
 from ..collection.units import Folder
-from ..convert.folder import convert_file
+from ..convert.folder import convert_file, read_row
 from ..core import manifest, settings
 from ..core.errors import UserError
-from ..core.layout import Layout
-from ..core.registry import place
+from ..core.layout import DICOM, Layout
+from ..core.registry import DIRECT, place
 from ..core.settings import Model
 from ..embed.folder import ComputeOptions, embed_folder
 from ..encoders import checkpoint
@@ -39,13 +41,19 @@ def verify(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]],
     """
     if name not in registry:
         raise UserError(f"no model {name!r} in the registry: {', '.join(registry)}")
-    model = dataclasses.replace(settings.model(config, registry, name), precision="fp32")
+    model = dataclasses.replace(_by_its_way(config, registry, name.removesuffix(DIRECT)), precision="fp32")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     path = place(config, registry[name])
     digest, found = vector(model, path, config, device, os.cpu_count() or 1)
     unlike = checkpoint.unlike_registry(path, digest, registry[name]["sha256"])
     said = judge(model, digest, found.tolist(), registry[name]["known_vectors"])
     return f"{unlike}\n{said}" if unlike else said
+
+
+def _by_its_way(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], usual: str) -> Model:
+    """The model, or its `-direct` twin, whichever can be fed with a DICOM that is converted where it is to be."""
+    model = settings.model(config, registry, usual)
+    return settings.model(config, registry, usual + DIRECT) if settings.unfit(usual, model.recipe, False) else model
 
 
 def vector(model: Model, weights: Path, config: Mapping[str, Any], device: str, threads: int) -> tuple[str, Any]:
@@ -57,12 +65,13 @@ def vector(model: Model, weights: Path, config: Mapping[str, Any], device: str, 
     if source is None:
         raise UserError(f"verify: {CLIP} is not there; install pydicom-data (requirements/)")
     with tempfile.TemporaryDirectory() as directory:
-        layout = _Scratch(Path(directory))
-        tree = layout.mp4(model.resolution, FOLDER)
-        made = convert_file(
-            str(source), "clip.dcm", tree / "clip.mp4", settings.convert_settings(config, model.resolution)
-        )
-        manifest.write(layout.manifest(model.resolution, FOLDER), [made])
+        layout, how = _Scratch(Path(directory)), settings.convert_settings(config, model.resolution)
+        if model.clips == DICOM:
+            tree, made = Path(source).parent, read_row(str(source), CLIP, how.modalities)
+        else:
+            tree = layout.mp4(model.resolution, FOLDER)
+            made = convert_file(str(source), CLIP, tree / mp4_name(CLIP), how)
+        manifest.write(layout.manifest(model.clips, FOLDER), [made])
         options = ComputeOptions(device, batch_size=1, num_workers=0, threads=threads, save_every=10)
         embed_folder(Folder(FOLDER, str(tree)), model, weights, tree, layout, options, max_failed_fraction=0)
         record = json.loads(layout.run_record(model.name, FOLDER).read_text())
