@@ -47,7 +47,7 @@ rule evaluate_task:
         RESULTS.log("evaluate_task", "{task}", "{model}"),
     conda:
         "../envs/echo-embeddings.yaml"
-    threads: 2
+    threads: 1
     resources:
         attempt=this_attempt,
         mem_mb=exported_mb,

@@ -1,9 +1,13 @@
 """95 % intervals of figures by a bootstrap over patients, bias-corrected and accelerated.
 
-Patients are drawn, with all their units; predictions are drawn along and nothing is fitted again. What is estimated is
-the figure of these predictions among further patients of the same kind, and not that of a probe fitted anew. The
-interval is BCa (Efron, Better Bootstrap Confidence Intervals, JASA 82, 1987): of the plain percentiles, those of R2 and
-of AUROC of 50 patients cover less than they say.
+Patients are drawn, with all their units; predictions are drawn along and nothing is fitted again. The interval is BCa
+(Efron, Better Bootstrap Confidence Intervals, JASA 82, 1987): of the plain percentiles, those of R2 and of AUROC of 50
+patients cover less than they say.
+
+In a cross-validation each patient is tested, and teaches what tests the others. Where predictions are all noise of the
+fits, both have the same part in a figure's variance, of which the drawn predictions show the first alone: it is twice
+as large. Where they are all signal there is nothing to add. In between the quantiles are stretched by
+sqrt(1 + the share of noise), see `linear.noise_share`; docs/evaluate.md has what such intervals cover.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,16 +35,23 @@ class Interval:
     high: float
 
 
-def intervals(figures: Figures, patients: Integers, number: int, seed: int) -> dict[str, Interval]:
+def intervals(
+    figures: Figures, patients: Integers, number: int, seed: int, noise: Callable[[str], float] = lambda _: 0.0
+) -> dict[str, Interval]:
     """The figures of n units with their intervals, from `number` samples of patients.
 
     `patients` [n] is the patient of each unit, 0 to m - 1. Equal seeds draw the same patients, so that the figures of
-    two models of the same units can be subtracted: `figures` may do that.
+    two models of the same units can be subtracted: `figures` may do that. `noise` is the share of noise in what a
+    figure is of, by its name.
     """
     point = figures(np.ones((1, len(patients))))
     drawn = _collect(figures, _samples(patients, number, seed))
     left_out = _collect(figures, _without_each(patients))
-    return {name: _bca(float(point[name][0]), drawn[name], left_out[name], int(patients.max()) + 1) for name in point}
+    count = int(patients.max()) + 1
+    return {
+        name: _bca(float(value[0]), drawn[name], left_out[name], count, np.sqrt(1 + noise(name)))
+        for name, value in point.items()
+    }
 
 
 def _collect(figures: Figures, weights: Iterator[Floats]) -> dict[str, Floats]:
@@ -70,8 +81,8 @@ def _without_each(patients: Integers) -> Iterator[Floats]:
         yield (part[patients][None, :] != out[:, None]).astype(np.float64)
 
 
-def _bca(value: float, drawn: Floats, left_out: Floats, count: int) -> Interval:
-    """The interval of a figure of `count` patients from its samples and its jackknife."""
+def _bca(value: float, drawn: Floats, left_out: Floats, count: int, stretch: float) -> Interval:
+    """The interval of a figure of `count` patients from its samples and its jackknife, stretched."""
     defined = np.sort(drawn[np.isfinite(drawn)])
     if not np.isfinite(value) or len(defined) < 0.9 * len(drawn):
         return Interval(value, np.nan, np.nan)
@@ -85,6 +96,6 @@ def _bca(value: float, drawn: Floats, left_out: Floats, count: int) -> Interval:
     acceleration = (apart**3).sum() / (6 * squares**1.5) if squares > 0 else 0.0
     # Samples spread too little, by a factor of sqrt((m - 1) / m), and few patients ask for Student's quantiles.
     wide = np.sqrt(count / (count - 1)) * stdtrit(count - 1, (1 + LEVEL) / 2) if count > 1 else np.nan
-    ends = bias + np.array([-wide, wide])
+    ends = bias + stretch * np.array([-wide, wide])
     low, high = np.quantile(defined, ndtr(bias + ends / (1 - acceleration * ends)))
     return Interval(value, float(low), float(high))

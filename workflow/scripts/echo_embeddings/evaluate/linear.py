@@ -75,3 +75,17 @@ def predict(heads: Mapping[int | None, Head], vectors: Vectors, group: Integers,
             mine = group[place] == one
             made[place][mine] = heads[one](block[mine])
     return made
+
+
+def noise_share(heads: Mapping[int | None, Head], vectors: npt.NDArray[np.float32], tested: Sequence[int]) -> float:
+    """How much of the variation of predictions is of the fits and not of the vectors [n, D], 0 to 1.
+
+    By a jackknife over the `tested` groups, each of which one of the heads was fitted without.
+    """
+    if len(tested) < 2:
+        return 0.0
+    every = np.stack([heads[one](vectors) for one in tested])
+    every -= every.mean(axis=1, keepdims=True)
+    mean = every.mean(axis=0)
+    of_fits = (len(tested) - 1) / len(tested) * ((every - mean) ** 2).sum()
+    return float(min(1.0, of_fits / max((mean**2).sum(), 1e-300)))

@@ -27,7 +27,7 @@ def regression(truth: Floats, predicted: Floats, weights: Floats) -> dict[str, F
             "r2": 1 - squares / np.where(spread > 1e-12 * (weights @ truth**2), spread, np.nan),
             "mae": weights @ np.abs(error) / total,
             "rmse": np.sqrt(squares / total),
-            "pearson": _correlation(truth[None], predicted[None], weights),
+            "pearson": _correlation((truth - truth.mean())[None], (predicted - predicted.mean())[None], weights),
             "spearman": _correlation(_ranks(truth, weights), _ranks(predicted, weights), weights),
         }
 
@@ -65,22 +65,27 @@ def _mean(values: Floats) -> Floats:
 
 
 def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Pearson's correlation [B] of `x` and `y`, each [1 or B, n]."""
-    total = weights.sum(axis=1, keepdims=True)
-    x = x - (weights * x).sum(axis=1, keepdims=True) / total
-    y = y - (weights * y).sum(axis=1, keepdims=True) / total
-    product, a, b = ((weights * part).sum(axis=1) for part in (x * y, x * x, y * y))
-    scale = np.sqrt(a * b)
+    """Pearson's correlation [B] of `x` and `y`, each [1 or B, n] and about 0."""
+    total = weights.sum(axis=1)
+    of_x, of_y = weights * x, weights * y
+    mean_x, mean_y = of_x.sum(axis=1) / total, of_y.sum(axis=1) / total
+    product = np.einsum("bn,bn->b", of_x, y) - total * mean_x * mean_y
+    a = np.einsum("bn,bn->b", of_x, x) - total * mean_x**2
+    b = np.einsum("bn,bn->b", of_y, y) - total * mean_y**2
+    scale = np.sqrt(np.maximum(a * b, 0))
     with np.errstate(invalid="ignore", divide="ignore"):
-        correlation: Floats = product / np.where(scale > 1e-12 * total[:, 0], scale, np.nan)
+        correlation: Floats = product / np.where(scale > 1e-12 * total, scale, np.nan)
     return correlation
 
 
 def _ranks(values: Floats, weights: Floats) -> Floats:
-    """The rank [B, n] of each value in each sample, where it stands as often as its weight; ties share theirs."""
+    """The rank [B, n] of each value in each sample, where it stands as often as its weight; ties share theirs.
+
+    Counted from the middle.
+    """
     order, starts, back = _groups(values)
     grouped = np.add.reduceat(weights[:, order], starts, axis=1)
-    ranks: Floats = (np.cumsum(grouped, axis=1) - grouped / 2 + 0.5)[:, back]
+    ranks: Floats = (np.cumsum(grouped, axis=1) - grouped / 2 - grouped.sum(axis=1, keepdims=True) / 2)[:, back]
     return ranks
 
 

@@ -6,6 +6,7 @@ units, or a sample of clips.
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,11 @@ SAMPLE = 20_000  # vectors that these probes are fitted to, at most
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)  # of a vector, as `ridge` has it
 NEIGHBOURS = (5, 10, 20, 50)
 ITERATIONS = 300
+# Small steps of small trees: larger ones fit the noise of a few hundred units.
+TREES: dict[str, Any] = {
+    **{"categorical_features": "from_dtype", "early_stopping": False, "random_state": 0},
+    **{"learning_rate": 0.05, "max_leaf_nodes": 8, "min_samples_leaf": 20},
+}
 CERTAIN = 30.0  # the logit of the only class that a training set has
 
 
@@ -150,24 +156,23 @@ def _means(standard: npt.NDArray[np.float32], targets: Floats, asked: Integers, 
 
 
 def trees(table: pd.DataFrame, truth: npt.NDArray[np.generic], classes: int | None, split: Split) -> Floats:
-    """Values [n, 1], or probabilities [n, classes], of units by columns of numbers and categories [n], see `Split`.
+    """Values [n, 1], or probabilities [n, classes], of units by columns of numbers and categories [n].
 
     Gradient boosted trees, which need no scaling, take missing values and find steps and interactions.
     """
-    made = np.full((len(table), classes or 1), np.nan)
+    wide = truth[:, None] if classes is None else np.eye(classes)[truth.astype(np.int64)]
+    made = np.full(wide.shape, np.nan)
     for tested in split.tested:
         mine, asked = np.isin(split.group, split.training(tested)), split.group == tested
-        if classes is None:
-            options = {"categorical_features": "from_dtype", "early_stopping": False, "random_state": 0}
-            model = HistGradientBoostingRegressor(**options).fit(table[mine], truth[mine])
-            made[asked, 0] = model.predict(table[asked])
-            continue
+        useful = table[[name for name in table if table[name][mine].nunique() > 1]]
         there = np.unique(truth[mine])
-        if len(there) < 2:
-            made[asked] = np.isin(np.arange(classes), there)
-            continue
-        options = {"categorical_features": "from_dtype", "early_stopping": False, "random_state": 0}
-        model = HistGradientBoostingClassifier(**options).fit(table[mine], truth[mine])
-        made[asked] = 0
-        made[np.ix_(asked, there)] = model.predict_proba(table[asked])
+        if useful.empty or len(there) < 2:
+            made[asked] = wide[mine].mean(axis=0)
+        elif classes is None:
+            model = HistGradientBoostingRegressor(**TREES).fit(useful[mine], truth[mine])
+            made[asked, 0] = model.predict(useful[asked])
+        else:
+            model = HistGradientBoostingClassifier(**TREES).fit(useful[mine], truth[mine])
+            made[asked] = 0
+            made[np.ix_(asked, there)] = model.predict_proba(useful[asked])
     return made

@@ -44,10 +44,10 @@ class Units:
         """The patient [n] of each unit, 0 to m - 1."""
         return pd.factorize(self.names["subject_id"])[0].astype(np.int64)
 
-    def mean(self, values: Floats) -> Floats:
-        """The mean [n, T] over each unit's clips of values [c, T]."""
-        sums = np.stack([np.bincount(self.of, column, len(self.names)) for column in values.T], axis=1)
-        means: Floats = sums / np.bincount(self.of, minlength=len(self.names))[:, None]
+    def mean(self, values: Floats, of: Integers) -> Floats:
+        """The mean [n, T] over each unit of values [c, T] that are `of` these units [c]."""
+        sums = np.stack([np.bincount(of, column, len(self.names)) for column in values.T], axis=1)
+        means: Floats = sums / np.bincount(of, minlength=len(self.names))[:, None]
         return means
 
 

@@ -409,7 +409,7 @@ def selected_mask(frame: pd.DataFrame, expression: str | None, key: str = "selec
     """
     if not expression:
         return np.ones(len(frame), bool)
-    names = sorted(selection.parse(expression, frame.columns, key))
+    names = sorted(selection.parse(expression, list(frame.columns), key))
     selection.check_names(key, names, frame.columns)
     compared = list(selection.compared(expression))
     with_text = {name for name, value, _ in compared if isinstance(value, str)}
