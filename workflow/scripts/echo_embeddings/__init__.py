@@ -11,8 +11,8 @@ in this list:
     convert     DICOM to MP4 and manifest; MP4 that are there already to a manifest
     encoders    architectures, the encoder, checkpoints
     embed       MP4 and encoder to vectors and features; one file to its vector
-    evaluate    what vectors can predict: labels
     qc          numbers, pictures, pages
+    evaluate    what vectors can predict: labels, splits, probes, controls, pages
     tools       what is run beside the workflow, and what a job will ask of a cluster
 
 Everything that the workflow imports while it is parsed is quick to import: no torch, pydicom or pandas.

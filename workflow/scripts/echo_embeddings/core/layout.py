@@ -129,6 +129,29 @@ class Layout:
         """How many studies have no value of a label, by reason."""
         return self.root / "labels" / "left_out.tsv"
 
+    def evaluation(self, task: str, model: str) -> Path:
+        """What a model's vectors predict of a task: all figures, for machines."""
+        return self._evaluations(task) / f"{model}.json"
+
+    def evaluation_predictions(self, task: str, model: str) -> Path:
+        """The predictions of a task by a model's vectors, one row a unit that was tested."""
+        return self._evaluations(task) / f"{model}.predictions.parquet"
+
+    def evaluation_head(self, task: str, model: str) -> Path:
+        """The head of a task that was fitted on a model's vectors."""
+        return self._evaluations(task) / f"{model}.head.safetensors"
+
+    def evaluation_page(self, task: str) -> Path:
+        """The page of a task, of all models."""
+        return self._evaluations(task) / "index.html"
+
+    def evaluation_index(self) -> Path:
+        """The page of all tasks; its numbers lie beside it, as `.json`."""
+        return self._evaluations() / "index.html"
+
+    def _evaluations(self, task: str = "") -> Path:
+        return self.root / "evaluate" / task
+
     def physionet(self) -> Path:
         """The list of what was fetched from PhysioNet."""
         return self.root / "physionet.tsv"
@@ -143,7 +166,8 @@ class Layout:
         named = (
             *(self.vectors(model, any_), self.feature_index(any_, model, any_), self.page(model)),
             *(self.page_numbers(model), self.card(model), self.study_vectors(model)),
-            *(self.matrix(model), self.matrix_keys(model)),
+            *(self.matrix(model), self.matrix_keys(model), self.evaluation(any_, model)),
+            *(self.evaluation_predictions(any_, model), self.evaluation_head(any_, model)),
         )
         if Path(path) in (self.index_page(), self.index_numbers()):
             return None
