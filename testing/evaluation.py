@@ -36,7 +36,7 @@ class Task:
         return "classification" if self.classes else "regression"
 
     def draw(self) -> pd.DataFrame:
-        """Units: `key`, `subject_id`, `patient` (0 to m - 1), `fold`, `maker`, `truth` (a number, or that of a class)."""
+        """Units: `key`, `subject_id`, `patient` `fold`, `maker`, `truth` (that of a class is its number)."""
         generator = _generator(self.name)
         per = generator.integers(1, 4, self.patients)
         patient = np.repeat(np.arange(self.patients), per)
@@ -60,7 +60,7 @@ def _predict(task: Task, units: pd.DataFrame, skill: float, *names: object) -> A
     truth = units["truth"].to_numpy()
     if not task.classes:
         return 55 + skill * (truth - 55) + 8 * np.sqrt(skill * (1 - skill)) * generator.normal(size=len(truth))
-    scores = generator.normal(size=(len(truth), len(task.classes))) + 6 * skill * np.eye(len(task.classes))[truth]
+    scores = generator.normal(size=(len(truth), len(task.classes))) + 2.5 * skill * np.eye(len(task.classes))[truth]
     odds = np.exp(scores)
     return odds / odds.sum(axis=1, keepdims=True)
 

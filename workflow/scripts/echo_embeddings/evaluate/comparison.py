@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..core.errors import UserError
 from ..core.names import one_line
+from ..qc.base import SAMPLE, count, sample
 from . import metrics
 from .intervals import Floats, Interval, intervals
 from .outcome import REGRESSIONS, Outcome
@@ -16,9 +17,10 @@ from .outcome import REGRESSIONS, Outcome
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences of each two models on the units that all of them predict."""
+    """The differences of each two models on units that all of them predict."""
 
-    units: int = 0
+    shared: int = 0  # units that all of them predict
+    units: int = 0  # of these compared: all, or a seeded sample
     patients: int = 0
     differences: dict[tuple[str, str], dict[str, Interval]] = field(default_factory=dict)  # of a pair, the first's less
     why_not: str = ""  # why there are none
@@ -27,8 +29,9 @@ class Comparison:
 def compare(outcomes: Sequence[Outcome], number: int, seed: int) -> Comparison:
     """Compare the models of one task that are tested, from `number` samples of patients drawn with `seed`.
 
-    All figures are taken of the units that all these models predict, so that differences add up. Raises `UserError` if
-    a table of predictions cannot be read, or two have different truths of one unit.
+    All figures are taken of the units that all these models predict, so that differences add up; of more than `SAMPLE`
+    of them so many are drawn, because each class of each model is ranked once for a sample of patients. Raises
+    `UserError` if a table of predictions cannot be read, or two have different truths of one unit.
     """
     tested = [outcome for outcome in outcomes if not outcome.not_tested]
     if len(tested) < 2:
@@ -39,13 +42,14 @@ def compare(outcomes: Sequence[Outcome], number: int, seed: int) -> Comparison:
     shared = sorted(set.intersection(*(set(table.index) for table in tables.values())))
     if not shared:
         return Comparison(why_not="no unit is predicted by all models")
-    tables = {model: table.loc[shared] for model, table in tables.items()}
+    chosen = [shared[i] for i in sample(len(shared), SAMPLE)]
+    tables = {model: table.loc[chosen] for model, table in tables.items()}
     first, *others = tested
     truth = tables[first.model]["truth"]
     for other in others:
         if len(apart := truth.index[truth.to_numpy() != tables[other.model]["truth"].to_numpy()]):
             raise UserError(
-                f"{other.predictions}: {len(apart):,} of its units have another truth than in {first.predictions}; "
+                f"{other.predictions}: another truth of {count(len(apart), 'unit')} than in {first.predictions}; "
                 "delete both and run again"
             )
     patients, _ = pd.factorize(tables[first.model]["subject_id"])
@@ -58,7 +62,7 @@ def compare(outcomes: Sequence[Outcome], number: int, seed: int) -> Comparison:
     for name, found in intervals(figures, patients.astype(np.int64), number, seed).items():
         a, b, figure = name.split("\n")
         differences.setdefault((a, b), {})[figure] = found
-    return Comparison(len(shared), int(patients.max()) + 1, differences)
+    return Comparison(len(shared), len(chosen), int(patients.max()) + 1, differences)
 
 
 def _read(outcome: Outcome) -> pd.DataFrame:

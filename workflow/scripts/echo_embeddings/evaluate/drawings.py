@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..qc.base import spread
 from ..qc.plots import DASHES, MAIN, SECOND, WIDTH, as_picture, half_page, short
-from .intervals import Interval
+from .intervals import Floats, Interval
 
 COUNTED = 30  # classes: the counts of more are not written into the confusion matrix
 
@@ -20,7 +21,7 @@ def scatter(points: Sequence[tuple[float, float]], target: str) -> Figure:
     truth, predicted = np.array(points, dtype=float).reshape(-1, 2).T
     size = float(np.clip(12000 / max(len(points), 1), 4, 20))
     axes.scatter(truth, predicted, s=size, color=MAIN, alpha=0.45, linewidths=0, rasterized=True)
-    _diagonal(axes)
+    _diagonal(axes, truth, predicted)
     axes.set(xlabel=f"{short(target)}, truth", ylabel="prediction")
     return figure
 
@@ -32,19 +33,20 @@ def calibration(points: Sequence[tuple[float, float, int]], xlabel: str, ylabel:
     predicted, observed, units = np.array(points, dtype=float).reshape(-1, 3).T
     axes.plot(predicted, observed, color=MAIN, linewidth=0.9)
     axes.scatter(predicted, observed, s=12 + 60 * units / units.max(), color=MAIN, zorder=3)
-    _diagonal(axes)
+    _diagonal(axes, predicted, observed)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 
 
-def _diagonal(axes: Axes) -> None:
-    """Where both are equal."""
-    axes.axline((0, 0), slope=1, color=SECOND, linewidth=1, linestyle=DASHES[1])
+def _diagonal(axes: Axes, x: Floats, y: Floats) -> None:
+    """Where both are equal, as far as there are points."""
+    ends = spread(min(x.min(), y.min()), max(x.max(), y.max()))
+    axes.plot(ends, ends, color=SECOND, linewidth=1, linestyle=DASHES[1])
 
 
 @as_picture
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """Counts of units, rows are truth; the colour is the share of the row."""
+    """Counts of units, rows are truth, nothing where there is none; the colour is the share of the row."""
     table = np.array(counts, dtype=float)
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     edge = max(WIDTH, 2.6 + 0.32 * len(table))
@@ -60,7 +62,8 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     axes.set(xlabel="predicted", ylabel="truth")
     axes.grid(False)
     if len(table) <= COUNTED:
-        for (row, column), count in np.ndenumerate(table):
+        for row, column in np.argwhere(table):
+            count = table[row, column]
             text = f"{count:.0f}" if count < 10_000 else f"{count / 1000:.0f}k"
             colour = "white" if share[row, column] > 0.55 else "#3B4651"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if len(table) < 12 else 6.5)
@@ -76,7 +79,7 @@ def learning_curve(shots: Sequence[tuple[int, Interval]], everyone: float, name:
     errors = np.nan_to_num(np.stack([values - lows, highs - values]))
     axes.errorbar(patients, values, errors, color=MAIN, marker="o", markersize=4, linewidth=1, capsize=3)
     axes.axhline(everyone, color=SECOND, linewidth=1, linestyle=DASHES[1])
-    axes.annotate("all patients", (1, everyone), (-4, 3), xycoords=("axes fraction", "data"), ha="right",
+    axes.annotate("all patients", (0, everyone), (4, 3), xycoords=("axes fraction", "data"),
                   textcoords="offset points", color="#3B4651", fontsize=8)  # fmt: skip
     axes.set_xscale("log")
     axes.set_xticks(patients, [f"{number:,}" for number in patients])

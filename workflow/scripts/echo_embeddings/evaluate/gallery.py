@@ -12,7 +12,7 @@ from ..qc.pictures import Strip
 from ..qc.tables import FolderFiles
 from .outcome import Outcome, Unit
 
-UNITS, CLIPS = 12, 4  # of a model: units shown, clips of each
+UNITS, CLIPS = 12, 3  # of a model: units shown, clips of each
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,7 @@ def _numbers(tasks: Mapping[str, Sequence[Outcome]], compared: Mapping[str, Comp
                 for o in outcomes
             },
             "compared": {
+                "shared": compared[task].shared,
                 "units": compared[task].units,
                 "patients": compared[task].patients,
                 "differences": [

@@ -70,8 +70,8 @@ def figure(name: str, value: float | None) -> str:
     """A figure as people read it: to three decimals, or in its label's unit to four digits; a dash for none."""
     if value is None or math.isnan(value):
         return NONE
-    short = f"{value:.4g}" if name in SMALLER_IS_BETTER or abs(value) >= 1000 else f"{value:.3f}"
-    return short.replace("-", MINUS)
+    in_full = name in SMALLER_IS_BETTER or abs(value) >= 1000
+    return (f"{value:#.4g}".rstrip(".") if in_full else f"{value:z.3f}").replace("-", MINUS)
 
 
 def span(name: str, found: Interval) -> str:
