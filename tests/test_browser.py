@@ -20,7 +20,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 WIDTHS = (1440, 390)
-EVALUATED = ["../evaluate/index.html", "../evaluate/lvef/index.html", "../evaluate/view/index.html"]
+EVALUATED = [
+    "../evaluate/index.html",
+    "../evaluate/lvef/index.html",
+    "../evaluate/mitral_regurgitation_severity/index.html",
+]
 VIEWS = tuple(f"parasternal short axis at the level of the papillary muscles {i}" for i in range(25))
 
 
@@ -42,11 +46,13 @@ def pages(finished: Path, made_once: Callable[[str, Callable[[Path], object]], P
         torch.save({"gone.mp4": torch.ones(192)} | older, page.with_name("older.pt"))
         output = page.with_name("compare.html")
         assert call_command("compare", page.with_name("older.pt"), merged, "--output", output).returncode == 0
-        for task in (evaluation.Task("lvef"), evaluation.Task("view", 60, VIEWS)):
-            for model, skill in (("vitl", 0.9), ("vith", 0.6), ("vitg-384-direct", 0.25)):
+        tasks = (evaluation.Task("lvef"), evaluation.Task("mitral_regurgitation_severity", 60, VIEWS))
+        models = {"vitl": 0.9, "vith": 0.6, "vitg-384-direct": 0.25, "echoprime": 0.5, "panecho-direct": 0.4}
+        for task in tasks:
+            for model, skill in models.items():
                 evaluation.write(results, task, model, skill)
-        models = ["vitl", "vith", "vitg-384-direct"]
-        evaluation.pages(results, ["lvef", "view"], models, pictures=True, folders={model: {} for model in models})
+        folders: dict[str, Any] = {model: {} for model in models}
+        evaluation.pages(results, [task.name for task in tasks], list(models), folders, pictures=True)
 
     return made_once("pages", make) / "results/qc"
 

@@ -63,7 +63,7 @@ def test_a_model_that_does_not_beat_metadata_is_said_so_at_the_top(tmp_path: Pat
     write(tmp_path, LVEF, "strong", skill=0.9)
     assert json.loads(path.read_text())["beats_metadata"] is False
     index = pages(tmp_path, ["lvef"], ["strong", "weak"])
-    assert "Does not beat the headers' metadata: R²" in text_of(index)
+    assert "Does not beat the headers' metadata: a difference of" in text_of(index)
     page = page_of(tmp_path, "lvef")
     top = text_of(page[: page.index("<section")])
     assert "weak. Does not beat the headers' metadata: R²" in top
