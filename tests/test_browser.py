@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from echo_embeddings.qc.index import make_index
-from testing import evaluation
+from testing import outcomes
 from testing.commands import call_command, run_demo
 from testing.qc import FACTS
 
@@ -46,13 +46,13 @@ def pages(finished: Path, made_once: Callable[[str, Callable[[Path], object]], P
         torch.save({"gone.mp4": torch.ones(192)} | older, page.with_name("older.pt"))
         output = page.with_name("compare.html")
         assert call_command("compare", page.with_name("older.pt"), merged, "--output", output).returncode == 0
-        tasks = (evaluation.Task("lvef"), evaluation.Task("mitral_regurgitation_severity", 60, VIEWS))
+        tasks = (outcomes.Task("lvef"), outcomes.Task("mitral_regurgitation_severity", 60, VIEWS))
         models = {"vitl": 0.9, "vith": 0.6, "vitg-384-direct": 0.25, "echoprime": 0.5, "panecho-direct": 0.4}
         for task in tasks:
             for model, skill in models.items():
-                evaluation.write(results, task, model, skill)
+                outcomes.write(results, task, model, skill)
         folders: dict[str, Any] = {model: {} for model in models}
-        evaluation.pages(results, [task.name for task in tasks], list(models), folders, pictures=True)
+        outcomes.pages(results, [task.name for task in tasks], list(models), folders, pictures=True)
 
     return made_once("pages", make) / "results/qc"
 

@@ -18,7 +18,7 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.evaluate import comparison, intervals, metrics, outcome
 from echo_embeddings.qc.tables import FolderFiles
-from testing.evaluation import BOOTSTRAP, Task, pages, write
+from testing.outcomes import BOOTSTRAP, Task, pages, write
 from testing.qc import Links
 
 LVEF = Task("lvef")
