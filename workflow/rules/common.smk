@@ -13,6 +13,7 @@ from echo_embeddings.core.keys import key_of_ids
 from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.encoders import contract, kinds
 from echo_embeddings.evaluate.definitions import definitions
+from echo_embeddings.evaluate.tasks import tasks
 from echo_embeddings.tables import selection
 from echo_embeddings.tools import estimate, models, slurm
 
@@ -37,6 +38,7 @@ try:
     selection.check(TABLES, config["export"]["columns"])
     SELECTING = selection.used(TABLES)
     LABELS = definitions(config["labels"]["definitions"])
+    TASKS = tasks(config)
     PAGED = selection.used(TABLES, identities=True)  # what the quality pages ask, too: whose each clip is
 except UserError as error:
     raise WorkflowError(str(error))
@@ -62,6 +64,7 @@ wildcard_constraints:
     size="|".join(sorted({str(entry["resolution"]) for entry in REGISTRY.values()})),
     # Any name but "all": that is the merged file.
     folder=r"[^/]{1,2}|(?!all)[^/]{3}|[^/]{4}[^/]*",
+    task="|".join(map(re.escape, TASKS)) or "(?!)",
     model=f"(?:{'|'.join(map(re.escape, REGISTRY))})(?:{registry.DIRECT})?",
 
 
@@ -190,6 +193,21 @@ def measured_files(wildcards):
         if not Path(file).is_file():
             stop(f"config: {name}: no file {file!r} in {Path.cwd()}")
     return dict(zip(("measurements", "study_list"), tables.values(), strict=True))
+
+
+def label_table(wildcards):
+    """The table with a task's labels, which must be there, or be one that `labels` makes."""
+    task = TASKS[wildcards.task]
+    if not Path(task.file).is_file() and Path(task.file) not in map(RESULTS.label, LABELS):
+        stop(f"config: {task.table.name}: no file {task.file!r} in {Path.cwd()}")
+    return task.file
+
+
+def evaluations(wildcards):
+    """The pages of all tasks."""
+    if not TASKS:
+        stop("config: evaluate.tasks: name what is to be predicted, and the table that has it (docs/evaluate.md)")
+    return [RESULTS.evaluation_index(), *map(RESULTS.evaluation_page, TASKS)]
 
 
 def check_slurm():

@@ -129,28 +129,29 @@ class Layout:
         """How many studies have no value of a label, by reason."""
         return self.root / "labels" / "left_out.tsv"
 
+    def evaluated_clips(self, model: str) -> Path:
+        """What is known of a model's clips, which all tasks read."""
+        return self.root / "evaluate" / f"{model}.clips.parquet"
+
     def evaluation(self, task: str, model: str) -> Path:
-        """What a model's vectors predict of a task: all figures, for machines."""
-        return self._evaluations(task) / f"{model}.json"
+        """What a model's vectors say of a task, in numbers."""
+        return self.root / "evaluate" / task / f"{model}.json"
 
     def evaluation_predictions(self, task: str, model: str) -> Path:
-        """The predictions of a task by a model's vectors, one row a unit that was tested."""
-        return self._evaluations(task) / f"{model}.predictions.parquet"
+        """The predictions of the units that were tested."""
+        return self.evaluation(task, model).with_suffix(".predictions.parquet")
 
     def evaluation_head(self, task: str, model: str) -> Path:
-        """The head of a task that was fitted on a model's vectors."""
-        return self._evaluations(task) / f"{model}.head.safetensors"
+        """The fitted head."""
+        return self.evaluation(task, model).with_suffix(".head.safetensors")
 
     def evaluation_page(self, task: str) -> Path:
-        """The page of a task, of all models."""
-        return self._evaluations(task) / "index.html"
+        """The page of a task."""
+        return self.root / "evaluate" / task / "index.html"
 
     def evaluation_index(self) -> Path:
-        """The page of all tasks; its numbers lie beside it, as `.json`."""
-        return self._evaluations() / "index.html"
-
-    def _evaluations(self, task: str = "") -> Path:
-        return self.root / "evaluate" / task
+        """The page that sets tasks and models side by side; its numbers lie beside it, as `.json`."""
+        return self.root / "evaluate" / "index.html"
 
     def physionet(self) -> Path:
         """The list of what was fetched from PhysioNet."""

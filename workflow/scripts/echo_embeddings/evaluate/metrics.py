@@ -33,7 +33,7 @@ def regression(truth: Floats, predicted: Floats, weights: Floats) -> dict[str, F
 
 
 def classification(truth: Integers, scores: Floats, weights: Floats) -> dict[str, Floats]:
-    """The figures `CLASSIFICATION`, each [B], of the class probabilities `scores` [n, classes]; `truth` [n] are classes.
+    """The figures `CLASSIFICATION`, each [B], of class probabilities `scores` [n, classes]; `truth` [n] are classes.
 
     AUROC and average precision are one class against the rest, the mean over classes; of two classes, that of the
     second. Predicted is the class of the largest probability. As scikit-learn defines them.

@@ -80,14 +80,9 @@ def examine(
     """Look for defects in the N vectors of `clips`; `vectors` are the finite ones that the others are of."""
     names = [naming(key) for key in clips["key"]]
     patients = clips["patient"].to_numpy()
-    equal, labels = _equal(rows)
     flat = rows.finite & (rows.low == rows.high)
     zero = flat & (rows.low == 0)
-    near: list[Integers] = []
-    radius = None
-    if components is not None:
-        radius = NEAR * typical_distance(vectors)
-        near = nearly_equal(vectors, components, labels[vectors.rows], radius) if radius else []
+    equal, near, radius = alike(rows, vectors, components)
     far = _farthest(names, rows, vectors, components) if components is not None else []
     return Health(
         nan=_of(names, rows.nan),
@@ -95,12 +90,22 @@ def examine(
         zero=_of(names, zero),
         constant=_of(names, flat & ~zero) if vectors.matrix.shape[1] > 1 else [],
         duplicates=[_group(places, names, patients) for places in equal],
-        near=[_group(vectors.rows[places], names, patients) for places in near],
+        near=[_group(places, names, patients) for places in near],
         near_distance=radius,
         dead=_dead(dimensions) if dimensions is not None and len(vectors) > 1 else None,
         outliers=[clip for clip in far if clip.deviation > OUTLIER] if len(vectors) >= MIN_VECTORS else [],
         farthest=far[:FARTHEST],
     )
+
+
+def alike(
+    rows: Rows, vectors: Vectors, components: Components | None
+) -> tuple[list[Integers], list[Integers], float | None]:
+    """Groups of equal and of nearly equal vectors, as places in the file, largest first; and how near these are."""
+    equal, labels = _equal(rows)
+    radius = NEAR * typical_distance(vectors) if components is not None else None
+    near = nearly_equal(vectors, components, labels[vectors.rows], radius) if components is not None and radius else []
+    return equal, [vectors.rows[places] for places in near], radius
 
 
 def _of(names: Sequence[str], mask: Bools) -> list[str]:

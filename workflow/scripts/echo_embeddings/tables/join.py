@@ -265,16 +265,37 @@ def join_tables(frame: pd.DataFrame, tables: Tables, used: Iterable[str] = ()) -
     one_each = shared.empty and all(identity.shared(content).empty for content in listed)
     within = "{study}" in (tables.layout or "") or not one_each
     for table in others:
-        whose = table.by == "study" and within and KEY_COLUMNS["patient"] in selection.header(table)
-        if table.by == "study" and not shared.empty and not whose:
-            (one, study), (other, _) = shared.head(2).to_numpy()
-            raise UserError(
-                f"config: {table.name}: {table.file}: the patients {one!r} and {other!r} both have a study {study!r}; "
-                f"give the table a column {KEY_COLUMNS['patient']!r} that says whose study each row is of"
-            )
+        whose = within and _says_whose(table, shared)
         _, found[table], joins[table] = _look_up(table, frame, used, tables.divided, whose=whose)
     joined = pd.concat([frame, *(found[table][selection.taken(table)] for table in tables.all)], axis=1)
     return joined, [joins[table] for table in tables.all]
+
+
+def look_up(table: Table, frame: pd.DataFrame, tables: Tables) -> tuple[pd.DataFrame, Join]:
+    """What one more table says of the files of `frame`, which `join_tables` made; and how that went.
+
+    The columns are those that join; a file that the table has no row for has none. Raises `UserError` as `join_tables`.
+    """
+    names = selection.taken(table)
+    shared = identity.shared(frame)
+    within = "{study}" in (tables.layout or "") or not shared.empty
+    whose = within and _says_whose(table, shared)
+    _, found, join = _look_up(table, frame, names, tables.divided, whose=whose)
+    return found[names], join
+
+
+def _says_whose(table: Table, shared: pd.DataFrame) -> bool:
+    """Whether a table by study names each row's patient, which it must where patients share studies' names."""
+    if table.by != "study":
+        return False
+    whose = KEY_COLUMNS["patient"] in selection.header(table)
+    if not shared.empty and not whose:
+        (one, study), (other, _) = shared.head(2).to_numpy()
+        raise UserError(
+            f"config: {table.name}: {table.file}: the patients {one!r} and {other!r} both have a study {study!r}; "
+            f"give the table a column {KEY_COLUMNS['patient']!r} that says whose study each row is of"
+        )
+    return whose
 
 
 def _look_up(
@@ -379,34 +400,34 @@ def studies_table(frame: pd.DataFrame, tables: Tables, everything: bool) -> pd.D
 # --- selecting --------------------------------------------------------------------------------------
 
 
-def selected_mask(frame: pd.DataFrame, expression: str | None) -> npt.NDArray[np.bool_]:
+def selected_mask(frame: pd.DataFrame, expression: str | None, key: str = "select") -> npt.NDArray[np.bool_]:
     """Which rows of `frame` the expression is true of, as `pandas.DataFrame.query` has it; all where there is none.
 
     Of a missing value `!=` and `not in` are true, all other comparisons false. Raises `UserError` on an expression
     that names no column, does not go with a column's type, or is neither true nor false. Whole numbers compare
-    exactly, however long.
+    exactly, however long. `key` is what the configuration calls the expression.
     """
     if not expression:
         return np.ones(len(frame), bool)
-    names = sorted(selection.parse(expression))
-    selection.check_names("select", names, frame.columns)
+    names = sorted(selection.parse(expression, frame.columns, key))
+    selection.check_names(key, names, frame.columns)
     compared = list(selection.compared(expression))
     with_text = {name for name, value, _ in compared if isinstance(value, str)}
     plain = pd.DataFrame({name: _plain(frame[name], name in with_text) for name in names}, index=frame.index)
     try:
         result = plain.eval(expression.strip(), engine="python")
     except Exception as error:  # pandas has many words for an expression that makes no sense
-        raise UserError(f"config: select: {expression!r} cannot be worked out: {one_line(error)[:200]}") from error
+        raise UserError(f"config: {key}: {expression!r} cannot be worked out: {one_line(error)[:200]}") from error
     for name, value, equal in compared:
-        _check_comparison(expression, plain[name], value, equal)
+        _check_comparison(expression, plain[name], value, equal, key)
     if not (isinstance(result, pd.Series) and result.dtype == bool and len(result) == len(frame)):
         raise UserError(
-            f"config: select: {expression!r} is neither true nor false of each clip; compare something: frames >= 16"
+            f"config: {key}: {expression!r} is neither true nor false of each clip; compare something: frames >= 16"
         )
     return result.to_numpy()
 
 
-def _check_comparison(expression: str, values: pd.Series, value: str | float, equal: bool) -> None:
+def _check_comparison(expression: str, values: pd.Series, value: str | float, equal: bool, key: str) -> None:
     """Raise `UserError` if a column of these `values` can never be equal to `value`."""
     holds = pd.api.types.infer_dtype(values.dropna().astype(object))  # "empty" is none of those below
     if isinstance(value, str) and holds in ("integer", "floating", "mixed-integer-float", "decimal"):
@@ -417,7 +438,7 @@ def _check_comparison(expression: str, values: pd.Series, value: str | float, eq
         hint = "times: say from when with >=, and until when with <"
     else:
         return
-    raise UserError(f"config: select: {expression!r} cannot be worked out: {value!r}: {values.name!r} holds {hint}")
+    raise UserError(f"config: {key}: {expression!r} cannot be worked out: {value!r}: {values.name!r} holds {hint}")
 
 
 def _plain(values: pd.Series, with_text: bool) -> pd.Series:

@@ -40,13 +40,14 @@ _ALLOWED = (
 )
 
 
-def parse(expression: str, known: Iterable[str] = ()) -> set[str]:
+def parse(expression: str, known: Iterable[str] = (), key: str = "select") -> set[str]:
     """The columns that an expression names, as `pandas.DataFrame.query` understands it.
 
     Names with blanks stand in backticks. Raises `UserError` if it is not made of comparisons, `in`, `and`, `or`,
-    `not`, arithmetic, columns, numbers, texts and lists alone; it tells the `known` columns, where there are some.
+    `not`, arithmetic, columns, numbers, texts and lists alone; it tells the `known` columns, where there are some, and
+    the `key` of the configuration.
     """
-    tree, quoted = _tree(expression, known)
+    tree, quoted = _tree(expression, known, key)
     return {quoted.get(node.id, node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
@@ -68,7 +69,7 @@ def compared(expression: str) -> Iterator[tuple[str, str | float, bool]]:
                                 yield quoted.get(column.id, column.id), part.value, equal
 
 
-def _tree(expression: str, known: Iterable[str] = ()) -> tuple[ast.Expression, dict[str, str]]:
+def _tree(expression: str, known: Iterable[str] = (), key: str = "select") -> tuple[ast.Expression, dict[str, str]]:
     """The expression, in which names stand for those in backticks; and which ones."""
     quoted: dict[str, str] = {}
     hint = f"; columns: {', '.join(known)}" if known else ""
@@ -81,13 +82,13 @@ def _tree(expression: str, known: Iterable[str] = ()) -> tuple[ast.Expression, d
     try:
         tree = ast.parse(_BACKTICKS.sub(stand_in, expression.strip()), mode="eval")
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise UserError(f"config: select: {expression!r} is no expression: {one_line(error)}{hint}") from error
+        raise UserError(f"config: {key}: {expression!r} is no expression: {one_line(error)}{hint}") from error
     for parent in ast.walk(tree):
         for node in ast.iter_child_nodes(parent):
             if not isinstance(node, _ALLOWED) or (isinstance(node, ast.Constant) and not _is_value(node.value)):
                 # An operator alone is no text that anyone would find in the expression.
                 raise UserError(
-                    f"config: select: {ast.unparse(node) or ast.unparse(parent)!r} is not allowed: only comparisons, "
+                    f"config: {key}: {ast.unparse(node) or ast.unparse(parent)!r} is not allowed: only comparisons, "
                     f"in, and, or, not, + - * / // %, columns, numbers, texts and lists{hint}"
                 )
     return tree, quoted
@@ -277,6 +278,6 @@ def check_names(key: str, names: Iterable[str], known: Iterable[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            if key == "select" and not near:
+            if key != "export.columns" and not near:
                 hint = "a text stands in quotes; "
             raise UserError(f"config: {key}: no column {name!r}; {hint}columns: {', '.join(known)}")
