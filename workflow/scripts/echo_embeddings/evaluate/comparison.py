@@ -12,7 +12,8 @@ from ..core.names import one_line
 from ..qc.base import SAMPLE, count, sample
 from . import metrics
 from .intervals import Floats, Interval, intervals
-from .outcome import REGRESSIONS, Outcome
+from .outcome import Outcome
+from .tasks import REGRESSION
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,14 @@ def compare(outcomes: Sequence[Outcome], number: int, seed: int) -> Comparison:
 def _read(outcome: Outcome) -> pd.DataFrame:
     """The predictions by key: columns `subject_id`, `truth`, and `prediction` or the classes' probabilities."""
     path = outcome.predictions
-    values = ["prediction"] if outcome.kind == REGRESSIONS else _probabilities(outcome)
+    values = ["prediction"] if outcome.kind == REGRESSION else _probabilities(outcome)
     try:
         table = pd.read_parquet(path, columns=["key", "subject_id", "truth", *values])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: no table of predictions: {one_line(error)}; delete it and run again") from error
     if table["key"].duplicated().any():
         raise UserError(f"{path}: no table of predictions: two of one key; delete it and run again")
-    if outcome.kind != REGRESSIONS and (strange := sorted({*table["truth"].astype(str)} - {*outcome.classes})):
+    if outcome.kind != REGRESSION and (strange := sorted({*table["truth"].astype(str)} - {*outcome.classes})):
         raise UserError(f"{path}: {strange[0]!r} is no class of {outcome.path}; delete both and run again")
     return table.set_index("key")
 
@@ -86,7 +87,7 @@ def _probabilities(outcome: Outcome) -> list[str]:
 
 def _figures(outcome: Outcome, table: pd.DataFrame, weights: Floats) -> Mapping[str, Floats]:
     """The figures of a model's predictions under weights [B, n]."""
-    if outcome.kind == REGRESSIONS:
+    if outcome.kind == REGRESSION:
         truth, predicted = (table[name].to_numpy(np.float64) for name in ("truth", "prediction"))
         return metrics.regression(truth, predicted, weights)
     classes = {name: number for number, name in enumerate(outcome.classes)}

@@ -12,7 +12,7 @@ from ..qc.pictures import Strip
 from ..qc.tables import FolderFiles
 from .outcome import Outcome, Unit
 
-UNITS, CLIPS = 12, 3  # of a model: units shown, clips of each
+UNITS, CLIPS = 12, 4  # of a model, at most: units shown, clips of each
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class Shown:
     name: str
     truth: float | str
     prediction: float | str
-    clips: int
     strips: list[Strip]  # of its first clips; empty where there are to be no pictures
 
 
@@ -65,4 +64,4 @@ def shown(
 
 
 def _shown(unit: Unit, strips: list[Strip], naming: Naming) -> Shown:
-    return Shown(naming(unit.key), unit.truth, unit.prediction, len(unit.clips), strips)
+    return Shown(naming(unit.key), unit.truth, unit.prediction, strips)

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.names import one_line
+from . import metrics
 from .intervals import Interval
-from .metrics import CLASSIFICATION, REGRESSION
+from .tasks import CLASSIFICATION, REGRESSION
 
-REGRESSIONS = "regression"  # the kind of a task whose truth is a number; of others it is a class
 METADATA = "metadata"  # the control that knows nothing but the clips' headers
 
 Figures = Mapping[str, Interval]
@@ -58,7 +58,7 @@ class Unit:
     key: str
     truth: float | str
     prediction: float | str
-    clips: list[tuple[str, str]]  # folder and MP4 of each
+    clips: list[tuple[str, str]]  # folder and MP4 of some of its clips
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Outcome:
     @property
     def names(self) -> tuple[str, ...]:
         """The figures of its kind, the main one first."""
-        return REGRESSION if self.kind == REGRESSIONS else CLASSIFICATION
+        return metrics.REGRESSION if self.kind == REGRESSION else metrics.CLASSIFICATION
 
     @property
     def stratum_names(self) -> tuple[str, ...]:
@@ -118,9 +118,9 @@ def read(path: Path) -> Outcome:
 
 
 def _outcome(path: Path, has: Mapping[str, Any]) -> Outcome:
-    if has["kind"] not in (REGRESSIONS, "classification"):
+    if has["kind"] not in (REGRESSION, CLASSIFICATION):
         raise ValueError(f"kind is {has['kind']!r}")
-    names = REGRESSION if has["kind"] == REGRESSIONS else CLASSIFICATION
+    names = metrics.REGRESSION if has["kind"] == REGRESSION else metrics.CLASSIFICATION
     probes = _probes(has["probes"], names)
     if not probes:
         raise ValueError("it has no probe")

@@ -14,7 +14,8 @@ from ..qc.tables import FolderFiles
 from ..qc.writing import link, plain, write_page, write_pair
 from . import drawings, gallery, words
 from .comparison import Comparison, compare
-from .outcome import REGRESSIONS, Outcome, read
+from .outcome import Outcome, read
+from .tasks import REGRESSION
 
 Folders = Mapping[str, FolderFiles]
 
@@ -132,7 +133,7 @@ def _drawn(o: Outcome, clips: pd.DataFrame | None, folders: Folders, naming: Nam
     if o.calibration:
         labels = (
             ("mean prediction of a tenth of units", "mean truth")
-            if o.kind == REGRESSIONS
+            if o.kind == REGRESSION
             else ("probability of the predicted class", "share that is of this class")
         )
         pictures["calibration"] = drawings.calibration(o.calibration, *labels)
