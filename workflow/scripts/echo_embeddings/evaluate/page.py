@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..qc.base import Naming, hashed
+from ..qc.base import Naming, count, hashed
 from ..qc.base import plain as as_it_is
 from ..qc.tables import FolderFiles
 from ..qc.writing import link, plain, write_page, write_pair
@@ -80,7 +80,9 @@ def write_pages(
             numbers={o.model: link(o.path, page) for o in outcomes},
             index=link(output, page),
         )
-        print(f"{task}: {len(outcomes):,} of {len(results[task]):,} models on the page", flush=True)
+        print(
+            f"{task}: {count(len(outcomes), 'model')}, {len(compared[task].differences):,} pairs compared", flush=True
+        )
     models = list(dict.fromkeys(o.model for outcomes in tasks.values() for o in outcomes))
     write_pair(
         output,
