@@ -82,6 +82,12 @@ def test_a_probe_that_cannot_be_told_from_a_control_is_said_so(tmp_path: Path) -
     text = text_of(page_of(tmp_path, "lvef"))
     given = f"“metadata only” gives ({metadata.figures['r2'].value:.3f})"
     assert f"The interval of ridge, {ridge.low:.3f} to {ridge.high:.3f}, includes what the control {given}." in text
+    write(tmp_path, LVEF, "worse", skill=0.02)
+    pages(tmp_path, ["lvef"], ["worse"])
+    worse = outcome.read(Layout(tmp_path).evaluation("lvef", "worse")).probes[0].figures["r2"]
+    assert worse.high < metadata.figures["r2"].value
+    below = minus(f"The interval of ridge, {worse.low:z.3f} to {worse.high:z.3f}, lies below what the control {given}.")
+    assert below in text_of(page_of(tmp_path, "lvef"))
     best = strong.probes[0].figures["r2"]
     assert f"The interval of ridge, {best.low:.3f} to {best.high:.3f}, " not in text
 
@@ -333,6 +339,7 @@ def test_the_clips_with_the_largest_errors_are_shown_where_pictures_are_allowed(
     assert page.count("data:image/jpeg;base64,") == 4 * (len(worst) - 1)
     assert page.count("no picture: in no manifest") == 4
     assert page.count("p10, bmode, 16 frames") == 4 * (len(worst) - 1)
+    files.manifest.unlink()  # which is not read for no pictures
     pages(tmp_path, ["lvef"], ["vitl"], {"vitl": {"p10": files}}, pictures=False)
     page = page_of(tmp_path, "lvef")
     assert "data:image/jpeg" not in page

@@ -33,11 +33,11 @@ class Probe:
 class Counts:
     """How much there is of what a task asks for."""
 
-    clips: int
+    clips: int  # with a label
     units: int
     tested: int  # units
     patients: int
-    unlabelled: int  # units
+    unlabelled: int  # clips
     of_class: Mapping[str, Mapping[str, int]] | None  # units and patients
 
 
