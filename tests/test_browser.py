@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from echo_embeddings.qc.index import make_index
+from testing import outcomes
 from testing.commands import call_command, run_demo
 from testing.qc import FACTS
 
@@ -19,6 +20,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 WIDTHS = (1440, 390)
+EVALUATED = [
+    "../evaluate/index.html",
+    "../evaluate/lvef/index.html",
+    "../evaluate/mitral_regurgitation_severity/index.html",
+]
+VIEWS = tuple(f"parasternal short axis at the level of the papillary muscles {i}" for i in range(25))
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +46,13 @@ def pages(finished: Path, made_once: Callable[[str, Callable[[Path], object]], P
         torch.save({"gone.mp4": torch.ones(192)} | older, page.with_name("older.pt"))
         output = page.with_name("compare.html")
         assert call_command("compare", page.with_name("older.pt"), merged, "--output", output).returncode == 0
+        tasks = (outcomes.Task("lvef"), outcomes.Task("mitral_regurgitation_severity", 60, VIEWS))
+        models = {"vitl": 0.9, "vith": 0.6, "vitg-384-direct": 0.25, "echoprime": 0.5, "panecho-direct": 0.4}
+        for task in tasks:
+            for model, skill in models.items():
+                outcomes.write(results, task, model, skill)
+        folders: dict[str, Any] = {model: {} for model in models}
+        outcomes.pages(results, [task.name for task in tasks], list(models), folders, pictures=True)
 
     return made_once("pages", make) / "results/qc"
 
@@ -64,7 +78,7 @@ def open_page(browser: Any, pages: Path) -> Iterator[Any]:
             "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
         )
         page.on("pageerror", lambda error: faults.append(str(error)))
-        own = (pages / name).as_uri()
+        own = (pages / name).resolve().as_uri()
         page.on(
             "request",
             lambda request: faults.append(request.url) if not request.url.startswith((own, "data:")) else None,
@@ -79,13 +93,37 @@ def open_page(browser: Any, pages: Path) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["vit-tiny.html", "index.html", "both.html", "compare.html"])
+@pytest.mark.parametrize("name", ["vit-tiny.html", "index.html", "both.html", "compare.html", *EVALUATED])
 def test_page_fits_its_window_and_every_picture_loads(open_page: Any, name: str, width: int) -> None:
     page = open_page(name, width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     pictures = page.evaluate("[...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt])")
     assert all(loaded and alt for loaded, alt in pictures)
     assert name != "vit-tiny.html" or len(pictures) > 20
+
+
+@pytest.mark.parametrize("width", [1280, 1920])
+@pytest.mark.parametrize("name", EVALUATED)
+def test_no_column_of_what_vectors_predict_is_cut(open_page: Any, name: str, width: int) -> None:
+    tables = open_page(name, width).evaluate(
+        "[...document.querySelectorAll('.scroll')].map(s => [s.ariaLabel, s.scrollWidth - s.clientWidth])"
+    )
+    assert len(tables) > 5
+    assert [label for label, cut in tables if cut > 0] == []
+
+
+def test_tasks_sort_by_a_models_figure_and_by_what_is_said_of_it(open_page: Any) -> None:
+    page = open_page(EVALUATED[0])
+    table = page.locator("[aria-label='Models beside controls'] table")
+    for heading, cell in (("model's", 4), ("metadata only", 5)):
+        table.locator("th button", has_text=heading).click()
+        values = table.locator("tbody tr").evaluate_all(f"trs => trs.map(tr => +tr.cells[{cell}].dataset.value)")
+        assert values == sorted(values)
+        assert len(set(values)) > 1
+    table.locator("th button", has_text="in words").click()
+    said = table.locator("tbody tr").evaluate_all("trs => trs.map(tr => tr.cells[8].textContent.slice(0, 5))")
+    assert said == sorted(said)
+    assert len(set(said)) == 2
 
 
 def test_links_of_the_summary_lead_to_sections(open_page: Any) -> None:

@@ -119,9 +119,13 @@ def test_the_model_in_the_name_of_a_result():
         layout.card("a"),
         layout.page("a"),
         layout.matrix_keys("a"),
+        layout.evaluation("ef", "a"),
+        layout.evaluation_predictions("ef", "a"),
+        layout.evaluation_head("ef", "a"),
     )
     assert [layout.model_of(str(path)) for path in paths] == ["a"] * len(paths)
     assert layout.model_of("./results/study/vit-tiny.parquet") == "vit-tiny"
     assert layout.model_of(str(layout.feature_index("tokens", "b_embeddings_c", "p10"))) == "b_embeddings_c"
-    for path in ("all", "results/qc/index.html", "results/mp4/256/p10.manifest.tsv", "elsewhere/qc/a.html"):
+    none = (str(layout.evaluation_page("ef")), str(layout.evaluation_index()))
+    for path in ("all", "results/qc/index.html", "results/mp4/256/p10.manifest.tsv", "elsewhere/qc/a.html", *none):
         assert layout.model_of(path) is None

@@ -150,7 +150,7 @@ class Layout:
         return self.root / "evaluate" / task / "index.html"
 
     def evaluation_index(self) -> Path:
-        """The page that sets tasks and models side by side."""
+        """The page that sets tasks and models side by side; its numbers lie beside it, as `.json`."""
         return self.root / "evaluate" / "index.html"
 
     def physionet(self) -> Path:
@@ -167,7 +167,8 @@ class Layout:
         named = (
             *(self.vectors(model, any_), self.feature_index(any_, model, any_), self.page(model)),
             *(self.page_numbers(model), self.card(model), self.study_vectors(model)),
-            *(self.matrix(model), self.matrix_keys(model)),
+            *(self.matrix(model), self.matrix_keys(model), self.evaluation(any_, model)),
+            *(self.evaluation_predictions(any_, model), self.evaluation_head(any_, model)),
         )
         if Path(path) in (self.index_page(), self.index_numbers()):
             return None

@@ -27,6 +27,8 @@ from .health import Health
 from .similarity import nearest
 from .tables import FolderFiles
 
+Frames = npt.NDArray[np.uint8]
+
 FRAMES, EDGE, GAP = 4, 112, 2  # of a strip: frames, pixels of each, pixels between
 QUALITY = 80  # JPEG
 TIMEOUT = 60.0  # seconds in which a process has read the frames of a DICOM file, or is killed
@@ -104,19 +106,19 @@ def show(
         ),
     }
     places = {place for _, rows in plan.values() for wanted in rows for place, _ in wanted.clips}
-    frames = _read(clips.iloc[sorted(places)], folders)
+    frames = read_frames(clips.iloc[sorted(places)], folders)
 
-    def strip(place: int, said: str) -> Strip:
-        clip = clips.iloc[place]
-        found = frames[clip["key"]]
-        reason, source = (found, "") if isinstance(found, Failure) else ("", _encode(found))
-        return Strip(naming(clip["key"]), _caption(clip, said), reason, source)
+    def row(wanted: _Wanted) -> Row:
+        return Row(wanted.title, [strip(clips.iloc[place], said, frames, naming) for place, said in wanted.clips])
 
-    return [
-        Gallery(title, about, [Row(wanted.title, [strip(*clip) for clip in wanted.clips]) for wanted in rows])
-        for title, (about, rows) in plan.items()
-        if rows
-    ]
+    return [Gallery(title, about, [row(wanted) for wanted in rows]) for title, (about, rows) in plan.items() if rows]
+
+
+def strip(clip: pd.Series, said: str, frames: Mapping[str, Frames | Failure], naming: Naming) -> Strip:
+    """The strip of a row of `tables.clips`, of which there is something to be `said`; `frames` as `read_frames` has."""
+    found = frames[clip["key"]]
+    reason, source = (found, "") if isinstance(found, Failure) else ("", _encode(found))
+    return Strip(naming(clip["key"]), _caption(clip, said), reason, source)
 
 
 def _typical(components: Components, vectors: Vectors) -> list[_Wanted]:
@@ -155,13 +157,13 @@ def _caption(clip: pd.Series, said: str) -> str:
     return ", ".join(part for part in (said, clip["folder"], clip["kind"], frames) if part)
 
 
-def _read(clips: pd.DataFrame, folders: Mapping[str, FolderFiles]) -> dict[str, npt.NDArray[np.uint8] | Failure]:
+def read_frames(clips: pd.DataFrame, folders: Mapping[str, FolderFiles]) -> dict[str, Frames | Failure]:
     """Frames of the rows of `tables.clips`, uint8 [FRAMES, height, width, 3], or why there are none; by key.
 
     Those of DICOM files are read in processes of their own: they are other ones than the encoder was shown, and may
     crash or hang a decoder.
     """
-    found: dict[str, npt.NDArray[np.uint8] | Failure] = {}
+    found: dict[str, Frames | Failure] = {}
     videos, tasks = [], []
     for clip in clips.to_dict("records"):
         if clip["folder"] not in folders:
@@ -178,7 +180,7 @@ def _read(clips: pd.DataFrame, folders: Mapping[str, FolderFiles]) -> dict[str, 
     return found
 
 
-def _of_video(video_of: tuple[str, Path, int]) -> tuple[str, npt.NDArray[np.uint8] | Failure]:
+def _of_video(video_of: tuple[str, Path, int]) -> tuple[str, Frames | Failure]:
     """The key of a clip, and frames of its video at that path, which has so many, or why there are none."""
     key, path, frames = video_of
     try:
@@ -187,7 +189,7 @@ def _of_video(video_of: tuple[str, Path, int]) -> tuple[str, npt.NDArray[np.uint
         return key, Failure(one_line(error))
 
 
-def _encode(images: Iterable[npt.NDArray[np.uint8]]) -> str:
+def _encode(images: Iterable[Frames]) -> str:
     """RGB uint8 frames side by side, as the data URI of a JPEG."""
     small = [cv2.resize(image, (EDGE, EDGE), interpolation=cv2.INTER_AREA) for image in images]
     gap = np.full((EDGE, GAP, 3), 255, np.uint8)

@@ -55,7 +55,7 @@ STYLE: Any = {
 }
 
 
-def _picture(draw: Callable[P, Figure]) -> Callable[P, str]:
+def as_picture(draw: Callable[P, Figure]) -> Callable[P, str]:
     """Let `draw` draw in this module's style, and return its figure as a data URI."""
 
     @functools.wraps(draw)
@@ -68,20 +68,20 @@ def _picture(draw: Callable[P, Figure]) -> Callable[P, str]:
     return picture
 
 
-def _axes(height: float = 3.0) -> tuple[Figure, Axes]:
+def half_page(height: float = 3.0) -> tuple[Figure, Axes]:
     """A figure of half the page's width, `height` in inches, and its only axes."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """The name, its middle left out where it is too long for a picture."""
     return name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
 
 
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], **options: Any) -> None:
     """A legend below the picture; a name may begin with an underscore, which matplotlib takes for hidden."""
-    shown = [_short(name) for name in names]
+    shown = [short(name) for name in names]
     columns = max(1, min(len(shown), 52 // (5 + max(map(len, shown), default=1))))
     places = list(map(str, range(len(shown))))
     legend = figure.legend(handles, places, loc="outside lower center", ncols=columns, columnspacing=1.2, **options)
@@ -89,10 +89,10 @@ def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str], **opti
         text.set_text(name)
 
 
-@_picture
+@as_picture
 def distributions(named: Mapping[str, Histogram], total: Histogram, xlabel: str) -> Figure:
     """Densities laid over each other: one line a name, all of them together as an area."""
-    figure, axes = _axes(3.3)
+    figure, axes = half_page(3.3)
     area = axes.stairs(_density(total), total.edges, fill=True, color="#D8DEE5")
     lines = []
     for i, data in enumerate(named.values()):
@@ -108,15 +108,15 @@ def _density(data: Histogram) -> Floats:
     return data.counts / (total or 1) / np.diff(data.edges)
 
 
-@_picture
+@as_picture
 def drift(table: pd.DataFrame, limit: float, chance: float) -> Figure:
     """A dot for each folder's drift, and a bar up to `chance` times what chance gives; `table` as in `statistics`."""
-    figure, axes = _axes(max(1.8, 0.9 + 0.22 * len(table)))
+    figure, axes = half_page(max(1.8, 0.9 + 0.22 * len(table)))
     places = np.arange(len(table))
     axes.barh(places, chance * table["chance"], color="#D8DEE5", height=0.7, label=f"{chance:g} x chance")
     axes.axvline(limit, color=SECOND, linewidth=1, linestyle=DASHES[1], label="threshold")
     axes.plot(table["drift"], places, "o", color=MAIN, markersize=5, label="drift")
-    axes.set_yticks(places, [_short(folder) for folder in table["folder"]])
+    axes.set_yticks(places, [short(folder) for folder in table["folder"]])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.set(xlabel="drift (spreads of all vectors)", xlim=(0, None))
@@ -124,7 +124,7 @@ def drift(table: pd.DataFrame, limit: float, chance: float) -> Figure:
     return figure
 
 
-@_picture
+@as_picture
 def heat_map(data: HeatMap) -> Figure:
     """Cosine similarity of clip against clip, and a strip that shows each clip's folder."""
     folders = sorted(set(data.folders))
@@ -150,10 +150,10 @@ def _colour(i: int) -> str:
     return COLOURS[i] if i < len(COLOURS) else OTHERS
 
 
-@_picture
+@as_picture
 def histogram(data: Histogram, xlabel: str, ylabel: str, log: bool = False) -> Figure:
     """The histogram as one filled outline; with `log` a single count is seen beside thousands."""
-    figure, axes = _axes()
+    figure, axes = half_page()
     axes.stairs(data.counts, data.edges, fill=True, color=MAIN)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if log:
@@ -163,10 +163,10 @@ def histogram(data: Histogram, xlabel: str, ylabel: str, log: bool = False) -> F
     return figure
 
 
-@_picture
+@as_picture
 def pairs(named: Mapping[str, Histogram]) -> Figure:
     """Densities of cosine similarity, one outlined area for each sort of pairs."""
-    figure, axes = _axes(3.3)
+    figure, axes = half_page(3.3)
     lines = []
     for i, data in enumerate(named.values()):
         density = _density(data)
@@ -177,7 +177,7 @@ def pairs(named: Mapping[str, Histogram]) -> Figure:
     return figure
 
 
-@_picture
+@as_picture
 def scatter(points: Floats, labels: Sequence[str], explained: Floats) -> Figure:
     """Points [P, 2] or [P, 3] of P clips in the space of the first components, coloured by their `labels`."""
     figure, axes = _space(points.shape[1], explained)
@@ -198,7 +198,7 @@ def scatter(points: Floats, labels: Sequence[str], explained: Floats) -> Figure:
     return figure
 
 
-@_picture
+@as_picture
 def scatter_by_number(points: Floats, numbers: Floats, name: str, explained: Floats) -> Figure:
     """Points [P, 2] or [P, 3] of P clips in the space of the first components, coloured by a number [P]."""
     figure, axes = _space(points.shape[1], explained)
@@ -244,10 +244,10 @@ def _space(dimensions: int, explained: Floats) -> tuple[Figure, Any]:
     return figure, axes
 
 
-@_picture
+@as_picture
 def cumulative(explained: Floats, needed: Mapping[str, int]) -> Figure:
     """The share of variance [K] that the first components explain together, and how many some shares take."""
-    figure, axes = _axes(3.3)
+    figure, axes = half_page(3.3)
     up_to = 100 * np.cumsum(explained)
     axes.plot(np.arange(1, len(up_to) + 1), up_to, color=MAIN, marker="o" if len(up_to) <= FEW else "", markersize=3)
     for i, (share, components) in enumerate(needed.items()):
@@ -264,10 +264,10 @@ def cumulative(explained: Floats, needed: Mapping[str, int]) -> Figure:
     return figure
 
 
-@_picture
+@as_picture
 def line(values: Floats, ylabel: str) -> Figure:
     """One value for each dimension, [D]."""
-    figure, axes = _axes(2.2)
+    figure, axes = half_page(2.2)
     axes.plot(values, color=MAIN, linewidth=0.6, marker="o" if len(values) == 1 else "")
     axes.set(xlabel="dimension", ylabel=ylabel)
     axes.margins(x=0.01)

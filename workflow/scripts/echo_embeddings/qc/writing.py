@@ -16,7 +16,8 @@ import pandas as pd
 
 from ..core.files import atomic_write
 
-TEMPLATES = Path(__file__).parent / "templates"
+# Those of each part of the package that writes pages; they share the style and the macros that lie here.
+TEMPLATES = sorted(Path(__file__).parents[1].glob("*/templates"))
 ROWS = 40  # of a table on the page; all of them are in the JSON file
 WORDS = {"good": "good", "warn": "check", "bad": "fault"}
 COLOURINGS = {"folder": "folder", "device": "device", "kind": "kind", "frames": "number of frames"}
@@ -30,9 +31,18 @@ def link(path: Path, page: Path) -> str:
 def write_pair(output: Path, numbers: dict[str, Any], template: str, **values: Any) -> None:
     """Write a page, whose template is given the `values`, and its numbers to a `.json` file beside it."""
     page = _environment().get_template(template).render(**values)
-    for path, text in ((output.with_suffix(".json"), json.dumps(numbers, indent=1, allow_nan=False)), (output, page)):
-        with atomic_write(path) as part:
-            part.write_text(text, encoding="utf-8")
+    _write(output.with_suffix(".json"), json.dumps(numbers, indent=1, allow_nan=False))
+    _write(output, page)
+
+
+def write_page(output: Path, template: str, **values: Any) -> None:
+    """Write a page whose numbers lie in files already."""
+    _write(output, _environment().get_template(template).render(**values))
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 @functools.cache  # a template takes longer to compile than to fill in
