@@ -11,7 +11,7 @@ CORES ?= 2
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
 demo: $(VENV)/run.stamp
 	$(BIN)/snakemake -s workflow/rules/demo.smk --directory demo --cores $(CORES) --quiet
-	$(BIN)/snakemake --directory demo --configfile config/demo.yaml --cores $(CORES)
+	$(BIN)/snakemake --directory demo --configfile config/demo.yaml --cores $(CORES) all evaluate
 	@echo "The report: demo/results/qc/index.html"
 
 install: $(VENV)/run.stamp

@@ -74,7 +74,10 @@ def test_equal_seeds_draw_the_same_patients_and_units_of_one_go_together():
 
 @pytest.mark.parametrize(
     ("patients", "rounds", "least"),
-    [(50, 60, 0.85), *(pytest.param(n, 1500, 0.92, marks=pytest.mark.slow) for n in (50, 100, 1000))],
+    [
+        (50, 60, 0.85),
+        *(pytest.param(n, rounds, 0.92, marks=pytest.mark.slow) for n, rounds in ((50, 500), (100, 500), (1000, 250))),
+    ],
 )
 def test_an_interval_covers_the_truth_as_often_as_it_says(patients, rounds, least):
     """Studies of patients, one to three each; the truth is the figure among very many."""
@@ -95,5 +98,5 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(patients, rounds, leas
         figures = lambda weights, a=truth, b=predicted: metrics.regression(a, b, weights)  # noqa: E731
         for name, found in intervals.intervals(figures, who, 400 if rounds < 100 else 1000, i).items():
             hits[name] += found.low <= wanted[name][0] <= found.high
-    assert all(least <= hit / rounds <= 0.975 or rounds < 100 for hit in hits.values()), hits
+    assert all(least <= hit / rounds <= 0.985 or rounds < 100 for hit in hits.values()), hits
     assert all(least <= hit / rounds for hit in hits.values()), hits

@@ -210,6 +210,14 @@ def evaluations(wildcards):
     return [RESULTS.evaluation_index(), *map(RESULTS.evaluation_page, TASKS)]
 
 
+def pictured_manifests(wildcards):
+    """What changes when the manifests do that name the clips of pictures, where there are such."""
+    if not config["qc"]["pictures"]:
+        return []
+    kinds = {str(model_of(name).clips) for name in config["models"]}
+    return [RESULTS.manifest_digest(kind, folder) for kind in sorted(kinds) for folder in FOLDERS]
+
+
 def check_slurm():
     """Stop where there is no SLURM, or an earlier run's jobs are still at work."""
     try:

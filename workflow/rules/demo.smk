@@ -8,7 +8,21 @@ rule all:
     default_target: True
     input:
         "dicom",
+        "labels.csv",
         "weights/vit-tiny.pt",
+
+
+rule demo_labels:
+    output:
+        "labels.csv",
+    log:
+        "results/logs/demo_labels.log",
+    conda:
+        "../envs/echo-embeddings.yaml"
+    params:
+        seed=0,
+    script:
+        "../scripts/demo_labels.py"
 
 
 rule demo_collection:

@@ -65,25 +65,31 @@ rule evaluate_index:
     input:
         numbers=[RESULTS.evaluation(task, model) for task in TASKS for model in config["models"]],
         predictions=[RESULTS.evaluation_predictions(task, model) for task in TASKS for model in config["models"]],
+        digests=pictured_manifests,
     output:
-        index=report(
+        page=report(
             RESULTS.evaluation_index(),
             caption="../report/evaluate.rst",
             category="Evaluation",
             labels={"page": "all tasks"},
         ),
+        numbers=RESULTS.evaluation_index().with_suffix(".json"),
         pages=[RESULTS.evaluation_page(task) for task in TASKS],
     log:
         RESULTS.log("evaluate_index"),
-    localrule: True
     conda:
         "../envs/echo-embeddings.yaml"
+    threads: 2
     resources:
         attempt=this_attempt,
+        mem_mb=lambda wildcards, attempt: attempt * 4000,
+        runtime=lambda wildcards, attempt: attempt * 120,
     params:
         tasks=list(TASKS),
         models=config["models"],
         folders=list(FOLDERS),
+        fed_with=lambda wildcards: {name: str(model_of(name).clips) for name in config["models"]},
+        prefix_folder=config["merge"]["prefix_folder"],
         pictures=config["qc"]["pictures"],
         hash_names=config["qc"]["hash_names"],
         bootstrap=config["evaluate"]["bootstrap"],

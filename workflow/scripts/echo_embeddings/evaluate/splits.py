@@ -45,9 +45,17 @@ def fold_of(patient: str, seed: int, folds: int) -> int:
 
 
 def by_hash(patients: Sequence[str], seed: int, folds: int) -> Split:
-    """Folds of patients [n]. They do not depend on which others there are, and are not stratified."""
+    """Folds of patients [n]. They do not depend on which others there are, and are not stratified.
+
+    Raises `UserError` if all are in one.
+    """
     known = {patient: fold_of(patient, seed, folds) for patient in set(patients)}
     group = np.array([known[patient] for patient in patients], np.int64)
+    if len(set(known.values())) < 2:
+        raise UserError(
+            f"all {len(known)} labelled patients fall into one of {folds} folds: there is none to train with; "
+            "take more patients, or another seed"
+        )
     return Split(
         group,
         tuple(np.unique(group).tolist()),

@@ -6,6 +6,7 @@ workflow works, and nothing about hearts.
 """
 
 import os
+import random
 from pathlib import Path
 
 import pydicom
@@ -72,6 +73,15 @@ def write_collection(directory: str | os.PathLike[str]) -> None:
     content = (directory / next(iter(CLIPS))).read_bytes()
     with atomic_write(directory / TRUNCATED) as part:
         part.write_bytes(content[: len(content) // 2])
+
+
+def write_labels(path: str | os.PathLike[str], seed: int) -> None:
+    """Write a table of LVEF of the collection's studies, drawn at random."""
+    generator = random.Random(seed)
+    studies = dict.fromkeys((patient[1:], study[1:]) for _, patient, study, _ in (name.split("/") for name in CLIPS))
+    lines = [f"{patient},{study},{generator.uniform(20, 75):.1f}" for patient, study in studies]
+    with atomic_write(path) as part:
+        part.write_text("\n".join(["subject_id,study_id,lvef", *lines, ""]))
 
 
 def _write(dataset: pydicom.Dataset, path: Path) -> None:
