@@ -92,7 +92,7 @@ def joined(text):
     config = yaml.safe_load(text)
     configuration.check(config)
     tables = settings.tables(config)
-    selection.check(tables, config["export"]["columns"])
+    selection.check(tables, config["export"]["columns"], config["study"]["where"])
     manifests = {}
     for name, folder in Collection.of(config).units().items():
         probe.probe_folder(folder, Layout(), 64, limit=0, workers=1, timeout=60, max_failed_fraction=0)

@@ -35,7 +35,7 @@ try:
     COLLECTION = Collection.of(config)
     IDS_KEY = key_of_ids(config)
     TABLES = settings.tables(config)
-    selection.check(TABLES, config["export"]["columns"])
+    selection.check(TABLES, config["export"]["columns"], config["study"]["where"])
     SELECTING = selection.used(TABLES)
     LABELS = definitions(config["labels"]["definitions"])
     TASKS = tasks(config)

@@ -82,6 +82,7 @@ rule export_study:
         fed_with=fed_with,
         columns=config["export"]["columns"],
         dim=lambda wildcards: REGISTRY[wildcards.model]["embed_dim"],
+        where=lambda wildcards: config["study"]["where"],  # which may have braces in its texts
         # There for Snakemake alone: it runs a job again if it changed.
         known=asdict(TABLES),
     script:

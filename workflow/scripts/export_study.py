@@ -15,5 +15,6 @@ if __name__ == "__main__":
             settings.tables(snakemake.config),
             params.columns,
             params.dim,
+            where=params.where,
             everything=not snakemake.config["folders"],
         )

@@ -153,6 +153,10 @@ class Layout:
         """The page that sets tasks and models side by side; its numbers lie beside it, as `.json`."""
         return self.root / "evaluate" / "index.html"
 
+    def predictions(self) -> Path:
+        """The directory of tables that heads make of vectors; no rule declares what lies in it."""
+        return self.root / "predictions"
+
     def physionet(self) -> Path:
         """The list of what was fetched from PhysioNet."""
         return self.root / "physionet.tsv"

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from ..core import manifest
 from ..core.errors import UserError
+from ..core.layout import Layout
 from ..core.names import one_line
 from ..core.settings import Table, Tables
 
@@ -27,6 +28,7 @@ NOT_TAKEN = {*OF_A_CLIP, "dicom_filepath"}  # of a table: they say which row it 
 # far below it. 256 MB of the shortest rows take 2 GB of memory.
 UNPACKED, RATIO = 2**28, 100
 ALL, DEFAULT = "all", "default"  # in export.columns
+STUDY_WHERE = "study.where"  # of the configuration
 EMBEDDING, N_CLIPS = "embedding", "n_clips"  # columns that the exports make themselves
 
 _UNNAMED = r"|__index_level_\d+__"  # a column of Parquet
@@ -215,9 +217,10 @@ def selecting(tables: Tables) -> set[str]:
 def used(tables: Tables, *, identities: bool = False) -> Tables:
     """Of the tables, those that decide the selection; all where some are not there to be asked.
 
-    With `identities` those too that say whose a file is. Raises `UserError` if the selection names a column that none
-    has.
+    With `identities` those too that say whose a file is. Tables that are predicted from vectors are none of them.
+    Raises `UserError` if the selection names a column that none has.
     """
+    tables = _not_predicted(tables)
     wanted: set[Table | None] = set()
     missing = absent(tables)
     if tables.select:
@@ -241,19 +244,39 @@ def used(tables: Tables, *, identities: bool = False) -> Tables:
     )
 
 
+def _not_predicted(tables: Tables) -> Tables:
+    """The tables but for those of `Layout.predictions`. Raises `UserError` if the selection names a column of these."""
+    top = Layout().predictions().resolve()
+    predicted = [table for table in tables.others if top in Path(table.file).resolve().parents]
+    for table in predicted if tables.select else ():
+        names = table.columns or (taken(table) if Path(table.file).is_file() else ())
+        for name in sorted(parse(tables.select or "").intersection(names)):
+            raise UserError(
+                f"config: select: {name!r} of {table.file} is predicted from vectors, and select decides which clips "
+                "get one; use it in study.where, in the where of a task, or in export.columns"
+            )
+    return dataclasses.replace(tables, others=tuple(table for table in tables.others if table not in predicted))
+
+
 def absent(tables: Tables) -> list[Table]:
     """The tables whose files are not there."""
     return [table for table in tables.all if not Path(table.file).is_file()]
 
 
-def check(tables: Tables, export: Sequence[str]) -> None:
-    """Check the selection and the names in export.columns as far as tables are there. Raises `UserError`."""
+def check(tables: Tables, export: Sequence[str], of_studies: str | None) -> None:
+    """Check the selection, the names in export.columns and study.where, `of_studies`, as far as tables are there.
+
+    Raises `UserError`.
+    """
+    names = parse(of_studies, key=STUDY_WHERE) if of_studies else set()
     if absent(tables):
         if tables.select:
             parse(tables.select)
         return
     used(tables)
-    check_export(export, columns(tables))
+    known = columns(tables)
+    check_export(export, known)
+    check_names(STUDY_WHERE, names, known)
 
 
 def check_export(export: Collection[str], known: Mapping[str, Table | None]) -> None:

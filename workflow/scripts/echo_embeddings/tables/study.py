@@ -14,22 +14,30 @@ from ..core.settings import Tables
 from . import export
 from .export import Part
 from .identity import comparable
-from .join import join_tables, studies_table
-from .selection import IDENTITY, N_CLIPS
+from .join import join_tables, selected_mask, studies_table
+from .selection import IDENTITY, N_CLIPS, STUDY_WHERE, parse
 
 
 def write(
-    parts: Mapping[str, Part], path: Path, known: Tables, wanted: Collection[str], dim: int, *, everything: bool
+    parts: Mapping[str, Part],
+    path: Path,
+    known: Tables,
+    wanted: Collection[str],
+    dim: int,
+    *,
+    where: str | None = None,
+    everything: bool,
 ) -> None:
     """Write one row a study: `subject_id`, `study_id`, what tables by study or patient add, `n_clips`, `embedding`.
 
-    The embedding is the mean of the vectors [dim] of the study's selected clips, summed in float64, or null where it
-    has none. Studies are those of the manifests, and where the folders are `everything` there is, those of the
-    record list and study list too. `wanted` is export.columns, of which those apply that say something of a study.
+    The embedding is the mean of the vectors [dim] of those of the study's selected clips that `where` is true of (see
+    `join.selected_mask`), summed in float64, or null where it has none. Studies are those of the manifests, and where
+    the folders are `everything` there is, those of the record list and study list too. `wanted` is export.columns, of
+    which those apply that say something of a study.
     Raises `UserError` if a file is broken or no study is known.
     """
     names = export.columns({*wanted, *IDENTITY}, known)
-    files = export.read(parts, known, {*names, *IDENTITY})
+    files = export.read(parts, known, {*names, *IDENTITY, *(parse(where) if where else ())})
     studies = studies_table(files.table, known, everything)
     if studies.empty:
         raise UserError(
@@ -37,7 +45,8 @@ def write(
             "where they name it, or give a record_list with the columns dicom_filepath and study_id"
         )
     code = pd.Index(_key(studies)).get_indexer(pd.Index(_key(files.table)))
-    sums, counts = _sums(parts, files, code, len(studies), dim)
+    averaged = selected_mask(files.table, where, STUDY_WHERE)
+    sums, counts = _sums(parts, files, code, averaged, len(studies), dim)
     by_study = replace(known, record_list=None, others=tuple(t for t in known.others if t.by != "path"))
     studies, joins = join_tables(studies, by_study)
     for join in joins:
@@ -56,26 +65,36 @@ def _key(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
 
 
 def _sums(
-    parts: Mapping[str, Part], files: export.Files, code: npt.NDArray[np.intp], studies: int, dim: int
+    parts: Mapping[str, Part],
+    files: export.Files,
+    code: npt.NDArray[np.intp],
+    averaged: npt.NDArray[np.bool_],
+    studies: int,
+    dim: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Of each study the sum of its vectors, float64 [studies, dim], and their number.
 
-    `code` is each file's study, -1 where it is not known; such clips are counted in the log.
+    `code` is each file's study, -1 where it is not known, and `averaged` whether it is wanted; clips of which this is
+    not so are counted in the log.
     """
     sums, counts = np.zeros((studies, dim)), np.zeros(studies, np.int64)
-    unknown = 0
+    unknown = left_out = 0
     for folder, part in parts.items():
         keys, matrix = part.read(dim)
-        of_folder = code[files.rows(folder, keys)]
+        at = files.rows(folder, keys)
+        left_out += int((~averaged[at]).sum())
+        unknown += int((averaged[at] & (code[at] < 0)).sum())
+        of_folder = np.where(averaged[at], code[at], -1)
         for start in range(0, len(keys), export.ROWS):
             block = matrix[start : start + export.ROWS]
             of_block = of_folder[start : start + export.ROWS]
             known = np.flatnonzero(of_block >= 0)
-            unknown += len(block) - len(known)
             local, inverse = np.unique(of_block[known], return_inverse=True)
             which = sparse.csr_matrix((np.ones(len(known)), (inverse, known)), shape=(len(local), len(block)))
             sums[local] += which @ block.astype(np.float64)
             counts[local] += np.bincount(inverse, minlength=len(local))
+    if left_out:
+        print(f"{left_out:,} clips are left out by {STUDY_WHERE}", flush=True)
     if unknown:
         print(f"{unknown:,} clips belong to no known study", flush=True)
     return sums, counts

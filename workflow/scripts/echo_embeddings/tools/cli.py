@@ -233,6 +233,34 @@ def _npy(text: str) -> Path:
     raise argparse.ArgumentTypeError(f"{text!r} does not end with .npy")
 
 
+def predict(parser: argparse.ArgumentParser) -> Run:
+    """Write what a fitted head says of every clip that its model has a vector of, as a table.
+
+    echo-embeddings predict --head results/evaluate/view/vitl.head.safetensors --configfile my.yaml
+    echo-embeddings predict --head results/evaluate/view/vitl.head.safetensors --out results/predictions/view.parquet
+    """
+    parser.add_argument("--head", type=_here, required=True, metavar="FILE", help="which `snakemake evaluate` fitted")
+    parser.add_argument(
+        "--out", type=_table, metavar="FILE", help=".csv or .parquet (results/predictions/{task}-{model}.csv)"
+    )
+    _configured(parser)
+
+    def run(arguments: argparse.Namespace) -> None:
+        from ..evaluate.predict import predict
+
+        config = _configuration(arguments)
+        configuration.check(config, data=False)
+        print(predict(arguments.head, arguments.out, Layout(), divided=settings.tables(config).divided))
+
+    return run
+
+
+def _table(text: str) -> Path:
+    if text.endswith((".csv", ".parquet")):
+        return _here(text)
+    raise argparse.ArgumentTypeError(f"{text!r} ends with neither .csv nor .parquet")
+
+
 def verify(parser: argparse.ArgumentParser) -> Run:
     """Embed one known clip with a model, and compare the vector with the recorded one.
 
@@ -323,7 +351,7 @@ def rekey(parser: argparse.ArgumentParser) -> Run:
     return run
 
 
-COMMANDS = (doctor, status, models, embed, verify, scrub, compare, rekey)
+COMMANDS = (doctor, status, models, embed, predict, verify, scrub, compare, rekey)
 
 
 if __name__ == "__main__":  # without the command that the package installs: python -m echo_embeddings.tools.cli

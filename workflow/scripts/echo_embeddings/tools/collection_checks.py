@@ -256,7 +256,7 @@ def tables(config: Mapping[str, Any], folders: Mapping[str, Unit]) -> Iterator[F
     """The selection, and the tables against the files: those that decide it must fit, the others matter to exports."""
     known = settings.tables(config)
     try:
-        selection.check(known, config["export"]["columns"])
+        selection.check(known, config["export"]["columns"], config["study"]["where"])
         selecting = selection.used(known)
         paged = selection.used(known, identities=True)
     except UserError as error:
