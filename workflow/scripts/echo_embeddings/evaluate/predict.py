@@ -15,6 +15,7 @@ from ..core.files import atomic_write
 from ..core.layout import Layout
 from ..core.names import one_line
 from ..core.vectors import read_vectors
+from ..tables import identity
 from . import heads, linear, probes
 from .clips import KEY
 from .heads import LAST, NONE, UNKNOWN, Fitted
@@ -28,8 +29,9 @@ PATH, CONFIDENCE = "path", "_confidence"  # columns: the clip, and behind the ta
 def predict(file: Path, out: Path | None, layout: Layout, *, divided: bool) -> str:
     """Write what the head in `file` says of every clip of the merged file of its model; returns what is to be said.
 
-    One row a clip, in the merged file's order: `path`, which joins (`by: path, key: path`), and under the target's
-    name the value, or the likeliest class and its probability as `{target}_confidence`. A clip whose patient the head
+    One row a clip, in the merged file's order: `path`, that of its MP4 or with that ending, which joins (`by: path,
+    key: path`), and under the target's name the value, or the likeliest class and its probability as
+    `{target}_confidence`. A clip whose patient the head
     was fitted to is predicted by the head that never saw the patient's group; one of another patient by the last head.
     Cells are empty, and counted, where that cannot be: the patient is not known, or stood in train or val of a given
     split, to whom every head was fitted. What these would say of the patient is no prediction.
@@ -45,9 +47,9 @@ def predict(file: Path, out: Path | None, layout: Layout, *, divided: bool) -> s
     group = head.group_of(clips["subject_id"])
     with threadpool_limits(1):  # the last bits do not depend on the number of cores
         values = linear.predict(head.heads, Vectors(tensor.numpy(), np.arange(len(keys))), group, head.known)
-    names = clips["file_path"] if divided else clips["folder"] + "/" + clips["file_path"]
-    # Names are percent-encoded here, and those of tables are when they are read, but for those of MP4 files.
-    names = names.where(~names.str.contains("%", regex=False), names.str.replace(r"\.[^./]*$", ".mp4", regex=True))
+    folder, path = identity.places(clips, divided)
+    # As an MP4's, whatever the clip is: other names would be percent-encoded once more where the table is read.
+    names = (folder + "/").where(folder != "", "") + path + ".mp4"
     table = pd.DataFrame({PATH: names, **_columns(head, values, group >= LAST)})
     out = out or layout.predictions() / f"{head.task}-{head.model}.csv"
     with atomic_write(out) as part:
@@ -79,7 +81,7 @@ def _clips(path: Path, merged: Path, keys: list[str]) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path}: no such file, which says whose clips the vectors are of; {fix}")
     try:
-        columns = [KEY, "subject_id", "folder", "file_path"]
+        columns = [KEY, "subject_id", "folder", "path"]
         table = pd.read_parquet(path, columns=columns, dtype_backend="numpy_nullable")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)[:200]}; {fix}") from error
