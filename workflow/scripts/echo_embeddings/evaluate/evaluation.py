@@ -124,7 +124,8 @@ def _measured(units: Units, found: Mapping[str, Predictions], options: Options) 
     said = {
         name: {
             **{"says": one.says, "units": len(tested[name])},
-            **{"patients": len(np.unique(units.patients[tested[name]])), "chosen": one.chosen, "figures": made[name]},
+            **{"patients": len(np.unique(units.patients[tested[name]])), "chosen": one.chosen},
+            **{"noise": one.noise, "figures": made[name]},
         }
         for name, one in found.items()
     }
