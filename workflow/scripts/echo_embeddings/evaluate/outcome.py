@@ -155,7 +155,7 @@ def _outcome(path: Path, has: Mapping[str, Any]) -> Outcome:
 
 def _probes(found: Mapping[str, Any], names: Sequence[str]) -> list[Probe]:
     return [
-        Probe(name, *(one[key] for key in ("says", "units", "patients", "noise")), _figures(one["figures"], names))
+        Probe(name, one["says"], one["units"], one["patients"], one["noise"], _figures(one["figures"], names))
         for name, one in found.items()
     ]
 
