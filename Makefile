@@ -55,12 +55,13 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.direct speed
 	$(BIN)/python -m benchmarks.direct memory
 	$(BIN)/python -m benchmarks.direct error
-	$(BIN)/python -m benchmarks.encoder
+	$(BIN)/python -m benchmarks.encoder --models vitl
 	$(BIN)/python -m benchmarks.embed run
 	$(BIN)/python -m benchmarks.embed startup
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.qc
 	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.evaluate
 
 # On a machine with a GPU, in ten minutes; ARGS="--device cpu --quick" tries it without.
 bench-gpu: $(VENV)/dev.stamp

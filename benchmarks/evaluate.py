@@ -15,7 +15,7 @@ import os
 import resource
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def main() -> None:
             clips.write(layout.merged("vitl"), parts, known, set(), layout.evaluated_clips("vitl"), prefix_folder=False)
         print(f"{size[0] * size[1]:,} clips of {size[2]}: {time.perf_counter() - started:.1f} s for the table of clips")
         started = time.perf_counter()
-        with ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ThreadPoolExecutor(1) if arguments.quick else ProcessPoolExecutor(CORES, spawn) as pool:
             for line in pool.map(functools.partial(evaluate, config), config["evaluate"]["tasks"]):
                 print(line, flush=True)
         taken = time.perf_counter() - started

@@ -26,6 +26,7 @@ EMBED = ["% of the encoder alone", "x the encoder, ", "ours / reference"]
             GPU,
         ),
         pytest.param(["embed", "run"], EMBED, marks=pytest.mark.slow),
+        (["evaluate"], ["420 clips of 16: ", "t1: ", "2 tasks: "]),
         (["export"], ["2,000 vectors of 48", "parquet: ", "study: ", "matrix: "]),
         (["reading"], ["40 files of 20 studies", "snakemake -n, units=16:", "a job of merge"]),
         (["store"], ["read_vectors of that file", "of a dict of separate tensors"]),
