@@ -137,12 +137,15 @@ def copy_repository(to: Path) -> None:
 def environment() -> dict[str, str]:
     """That of a user's shell: without what the `make` that runs the tests would hand to another `make`.
 
-    Nor has it what pytest sets for each test, and what scikit-learn, torch and Polars set when they are imported.
+    Nor has it what pytest sets for each test, and what scikit-learn, torch, Polars and OpenCV set when they are
+    imported.
     """
     ours = ("MAKE", "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_CACHE_DIR", "_RJEM_MALLOC_CONF")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
-        "PYTHONWARNINGS": "ignore"
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    libraries = [place for place in kept.pop("LD_LIBRARY_PATH", "").split(":") if "/cv2/" not in place]
+    if any(libraries):
+        kept["LD_LIBRARY_PATH"] = ":".join(libraries)
+    return kept | {"PYTHONWARNINGS": "ignore"}
 
 
 AT_FIRST = environment()

@@ -11,7 +11,20 @@ import pytest
 import torch
 
 from testing import REPOSITORY
-from testing.commands import ALL_AFTER_MERGE, pending, run_command, run_demo, run_snakemake
+from testing.commands import (
+    ALL_AFTER_MERGE,
+    AT_FIRST,
+    environment,
+    pending,
+    run_command,
+    run_demo,
+    run_snakemake,
+)
+
+
+def test_what_the_tests_import_leaves_the_environment_as_it_was():
+    """Else every run of the workflow imports Snakemake anew: three quarters of what a dry run takes."""
+    assert environment() == AT_FIRST
 
 
 def test_the_linter_and_the_catalog_take_the_workflow(finished, tmp_path):
