@@ -13,18 +13,22 @@ import torch
 from testing import REPOSITORY
 from testing.commands import (
     ALL_AFTER_MERGE,
-    AT_FIRST,
-    environment,
+    SNAKEMAKE,
+    forking,
     pending,
     run_command,
     run_demo,
+    run_module,
     run_snakemake,
 )
 
 
-def test_what_the_tests_import_leaves_the_environment_as_it_was():
-    """Else every run of the workflow imports Snakemake anew: three quarters of what a dry run takes."""
-    assert environment() == AT_FIRST
+def test_runs_are_forked_in_the_environment_of_now(tmp_path, monkeypatch):
+    """Else each of these tests would import Snakemake anew, which takes four times as long as a dry run."""
+    (tmp_path / "tell.py").write_text("import os; print(os.environ['TOLD'], os.getppid())")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOLD", "now")
+    assert run_module("tell", imported=SNAKEMAKE).stdout == f"now {forking(*SNAKEMAKE).pid}\n"
 
 
 def test_the_linter_and_the_catalog_take_the_workflow(finished, tmp_path):
