@@ -33,9 +33,9 @@ test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 # On SLURMs of one node that it starts and stops. Needs root and Debian's packages slurm-wlm and munge, which it
-# does not install; without them the tests are skipped, and say so. Three clusters at a time: see tests/slurm.
+# does not install; without them the tests are skipped, and say so. As many clusters as tests: they wait most of the time.
 test-slurm: $(VENV)/dev.stamp
-	$(BIN)/pytest -n 3 -m slurm -rs tests/slurm $(PYTEST_ARGS)
+	$(BIN)/pytest -n 6 -m slurm -rs tests/slurm $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
