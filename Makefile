@@ -33,9 +33,9 @@ test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 # On SLURMs of one node that it starts and stops. Needs root and Debian's packages slurm-wlm and munge, which it
-# does not install; without them the tests are skipped, and say so. Three clusters at a time: see tests/slurm.
+# does not install; without them the tests are skipped, and say so. As many clusters as tests: they wait most of the time.
 test-slurm: $(VENV)/dev.stamp
-	$(BIN)/pytest -n 3 -m slurm -rs tests/slurm $(PYTEST_ARGS)
+	$(BIN)/pytest -n 6 -m slurm -rs tests/slurm $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -55,12 +55,13 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.direct speed
 	$(BIN)/python -m benchmarks.direct memory
 	$(BIN)/python -m benchmarks.direct error
-	$(BIN)/python -m benchmarks.encoder
+	$(BIN)/python -m benchmarks.encoder --models vitl
 	$(BIN)/python -m benchmarks.embed run
 	$(BIN)/python -m benchmarks.embed startup
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.qc
 	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.evaluate
 
 # On a machine with a GPU, in ten minutes; ARGS="--device cpu --quick" tries it without.
 bench-gpu: $(VENV)/dev.stamp

@@ -15,7 +15,7 @@ import os
 import resource
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from echo_embeddings.core.vectors import merge_vectors, write_vectors
 from echo_embeddings.evaluate import clips, evaluation, tasks
 from echo_embeddings.evaluate.predictions import Options
 from echo_embeddings.tables import export
+from testing.processes import peak_memory
 
 CORES = len(os.sched_getaffinity(0))
 RANK = 32  # directions that studies differ in
@@ -85,19 +86,22 @@ def main() -> None:
             clips.write(layout.merged("vitl"), parts, known, set(), layout.evaluated_clips("vitl"), prefix_folder=False)
         print(f"{size[0] * size[1]:,} clips of {size[2]}: {time.perf_counter() - started:.1f} s for the table of clips")
         started = time.perf_counter()
-        with ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn")) as pool:
-            for line in pool.map(functools.partial(evaluate, config), config["evaluate"]["tasks"]):
+        spawn = multiprocessing.get_context("spawn")
+        with ThreadPoolExecutor(1) if arguments.quick else ProcessPoolExecutor(CORES, spawn) as pool:
+            peaks = []
+            for line, peak in pool.map(functools.partial(evaluate, config), config["evaluate"]["tasks"]):
                 print(line, flush=True)
+                peaks.append(peak)
         taken = time.perf_counter() - started
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         print(
             f"{size[3]} tasks: {taken:.1f} s on {CORES} cores, {used.ru_utime + used.ru_stime:.1f} s of the "
-            f"processor's; {used.ru_maxrss / 1e6:.2f} GB a process at the most, the mapped vectors included"
+            f"processor's; {max(peaks) / 1e6:.2f} GB a process at the most, the mapped vectors included"
         )
 
 
-def evaluate(config: dict[str, Any], name: str) -> str:
-    """Evaluate a task as a job does; a line about it."""
+def evaluate(config: dict[str, Any], name: str) -> tuple[str, int]:
+    """Evaluate a task as a job does; a line about it, and the most memory of this process so far, KB."""
     layout, begun = Layout(), time.perf_counter()
     options = Options.of(config)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -111,7 +115,8 @@ def evaluate(config: dict[str, Any], name: str) -> str:
             layout.evaluation(name, "vitl"),
         )
     r2 = made["probes"]["ridge"]["figures"]["r2"]
-    return f"{name}: {time.perf_counter() - begun:.1f} s, R2 {r2.value:.3f} ({r2.low:.3f} to {r2.high:.3f})"
+    line = f"{name}: {time.perf_counter() - begun:.1f} s, R2 {r2.value:.3f} ({r2.low:.3f} to {r2.high:.3f})"
+    return line, peak_memory()
 
 
 if __name__ == "__main__":

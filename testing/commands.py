@@ -33,8 +33,8 @@ def run_snakemake(
 
 def run_module(module: str, *arguments: str, imported: tuple[str, ...]) -> subprocess.CompletedProcess:
     """`python -m module argument ...`, forked with `imported` where that can be; both outputs in `stdout`."""
-    # What was imported may depend on the environment; and one run at a time is forked.
-    if environment() == AT_FIRST and FORKING.acquire(blocking=False):
+    # What was imported depends on Python's own variables; the others are handed on. One run at a time is forked.
+    if of_python() == AT_FIRST and FORKING.acquire(blocking=False):
         try:
             return fork(imported, module, *arguments)
         finally:
@@ -57,7 +57,7 @@ def forking(*imported: str) -> subprocess.Popen:
     """The process that forks with these modules; it ends with this one, which holds the other end of its stdin."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     command = [sys.executable, "-m", "testing.forking", *imported]
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=AT_FIRST, **pipes)
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(), **pipes)
     if not process.stdout.readline():  # else who asks it would wait for ever
         raise RuntimeError(f"testing.forking has ended with status {process.wait()}")
     return process
@@ -69,7 +69,7 @@ def fork(imported: tuple[str, ...], *command: str) -> subprocess.CompletedProces
         pipe = os.path.join(directory, "said")
         os.mkfifo(pipe)
         process = forking(*imported)
-        print(json.dumps([os.getcwd(), pipe, *command]), file=process.stdin, flush=True)
+        print(json.dumps([os.getcwd(), environment(), pipe, *command]), file=process.stdin, flush=True)
         said = Path(pipe).read_text()
         return subprocess.CompletedProcess(command, int(process.stdout.readline()), said)
 
@@ -145,4 +145,9 @@ def environment() -> dict[str, str]:
     }
 
 
-AT_FIRST = environment()
+def of_python() -> dict[str, str]:
+    """The variables that say where Python imports from, and what it does at its start."""
+    return {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+
+
+AT_FIRST = of_python()

@@ -72,6 +72,7 @@ def plant(
     noise: float = 0.1,
     shift: float = 0.0,
     folders: Sequence[str] = ("p10",),
+    form: str = "p{subject_id}/s{study_id}/{clip:04d}.dcm",
     seed: int = 0,
 ) -> Collection:
     """Manifests, embedding files and merged file; `shift` is what a device adds, in standard deviations of studies."""
@@ -103,8 +104,9 @@ def plant(
         folder = folders[study.subject_id % len(folders)]
         more = {"rows": 600, "columns": 800, "fps": 30.0, "manufacturer": study.manufacturer, "kind": "bmode"}
         for at in range(i * of_study, (i + 1) * of_study):
-            path = f"p{study.subject_id}/s{study.study_id}/{at % of_study:04d}.dcm"
-            rows[folder].append(Row(path, f"{path}.mp4", "converted", "", frames=int(frames[at]), **more))
+            path = form.format(**study._asdict(), clip=at % of_study)
+            mp4 = path if path.endswith(".avi") else f"{path}.mp4"
+            rows[folder].append(Row(path, mp4, "converted", "", frames=int(frames[at]), **more))
             places[folder].append(at)
     with contextlib.chdir(top):
         parts = {}

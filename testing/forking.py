@@ -2,9 +2,9 @@
 
     python -m testing.forking MODULE ...
 
-imports those modules. For each line of stdin, `[directory, pipe, module, argument, ...]` as JSON, it then forks. The
-child runs in that directory what `python -m module argument ...` runs, and writes to that named pipe; its exit status
-is a line of stdout. Processes that the child starts are started as ever.
+imports those modules. For each line of stdin, `[directory, environment, pipe, module, argument, ...]` as JSON, it then
+forks. The child runs in that directory and environment what `python -m module argument ...` runs, and writes to that
+named pipe; its exit status is a line of stdout. Processes that the child starts are started as ever.
 """
 
 import gc
@@ -22,7 +22,7 @@ gc.freeze()  # else each child goes through all that is imported, and copies the
 
 print("ready", flush=True)
 for line in sys.stdin:
-    directory, pipe, module, *arguments = json.loads(line)
+    directory, environment, pipe, module, *arguments = json.loads(line)
     child = os.fork()
     if not child:
         break
@@ -34,6 +34,8 @@ os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 os.dup2(os.open(pipe, os.O_WRONLY), 1)
 os.dup2(1, 2)
 os.chdir(directory)
+os.environ.clear()
+os.environ.update(environment)
 sys.path[0] = directory
 sys.argv[1:] = arguments
 runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -95,7 +95,7 @@ def write(root: Path, task: Task, model: str, skill: float = 0.7, units: slice =
 
     def probe(says: str, predicted: Array) -> dict[str, Any]:
         counts = {"units": len(table), "patients": table["patient"].nunique()}
-        return {"says": says, **counts, "figures": _interval(task, table, predicted)}
+        return {"says": says, **counts, "noise": 0.0, "figures": _interval(task, table, predicted)}
 
     plain_one = np.eye(len(task.classes))[[0] * len(table)] if task.classes else _mean_of_others(table)
     against = _interval(task, table, main, metadata)

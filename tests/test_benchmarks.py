@@ -6,8 +6,10 @@ from testing import REPOSITORY
 from testing.commands import LIBRARY, run_module
 
 CODECS = ["reference: mp4v through OpenCV", "mpeg4 q 2.7, rd, trellis (default)"]
-GPU = ["x transformers", "fp32 on cpu: straight from DICOM", "later job:", "first batch computed"]
-EMBED = ["% of the encoder alone", "x the encoder, ", "ours / reference"]
+GPU = [
+    *("x transformers", "% of the encoder alone", "x the encoder, ", "ours / reference"),
+    *("fp32 on cpu: straight from DICOM", "later job:", "first batch computed"),
+]
 
 
 @pytest.mark.parametrize(
@@ -21,11 +23,9 @@ EMBED = ["% of the encoder alone", "x the encoder, ", "ours / reference"]
         (["qc"], ["GB resident", "exact duplicates: recall 1.0000"]),
         (["convert", "codecs", "--only", "default"], CODECS),
         pytest.param(["convert", "codecs"], [*CODECS, "libx264 crf 13 medium, psnr, 4:4:4"], marks=pytest.mark.slow),
-        (
-            ["gpu", "--device", "cpu"],
-            GPU,
-        ),
-        pytest.param(["embed", "run"], EMBED, marks=pytest.mark.slow),
+        (["evaluate"], ["420 clips of 16: ", "t1: ", "2 tasks: "]),
+        (["encoder", "--device", "cpu", "--precision", "fp32"], ["% of the peak", "x transformers"]),
+        pytest.param(["gpu", "--device", "cpu"], GPU, marks=pytest.mark.slow),
         (["export"], ["2,000 vectors of 48", "parquet: ", "study: ", "matrix: "]),
         (["reading"], ["40 files of 20 studies", "snakemake -n, units=16:", "a job of merge"]),
         (["store"], ["read_vectors of that file", "of a dict of separate tensors"]),

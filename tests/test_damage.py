@@ -206,17 +206,19 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("damage", LINES.values(), ids=LINES)
-def test_a_damaged_line_of_a_journal(converted, capsys, damage):
+def test_damaged_lines_of_a_journal(converted, capsys):
+    """None of them is taken for a row: all are counted."""
     folder, paths, journal, lines = converted
     table = paths.table.read_text()
-    content = lines[0] + damage(lines[1]) + lines[2]
+    damaged = [damage(lines[1]) for damage in LINES.values()]
+    content = lines[0] + b"".join(damaged) + lines[2]
     journal.write_bytes(content)
     capsys.readouterr()
     convert_folder(folder, paths)
     said = capsys.readouterr().out
     assert "p10: 3 files, 1 to do" in said
-    assert f"{journal}: damaged (1 of 3 lines is no row); set aside as rows.jsonl.damaged, and" in said
+    count = f"{len(damaged)} of {len(damaged) + 2} lines are no rows"
+    assert f"{journal}: damaged ({count}); set aside as rows.jsonl.damaged, and" in said
     assert journal.with_name("rows.jsonl.damaged").read_bytes() == content
     assert paths.table.read_text() == table
     convert_folder(folder, paths)

@@ -98,7 +98,7 @@ def test_pixels_are_those_of_pydicom(name):
     if clip.number_of_frames == 1 and expected.ndim < found.ndim:
         expected = expected[None]
     assert found.shape == expected.shape
-    difference = np.abs(found.astype(int) - expected.astype(int))
+    difference = np.abs(found.astype(np.int32) - expected.astype(np.int32))
     if syntax == uid.JPEGBaseline8Bit:
         assert difference.mean() <= 0.1
         assert difference.max() <= 8

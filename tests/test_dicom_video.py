@@ -258,15 +258,15 @@ print(row.status, row.reason, peak_memory() - before, programs, sep="|")
 
 
 def test_a_stream_is_decoded_frame_by_frame(tmp_path):
-    """200 frames of 708 x 1016 are 430 MB; what is held is a frame or so, here and in ffmpeg."""
-    frames = np.tile(moving(20, 708, 1016), (10, 1, 1, 1))
+    """120 frames of 708 x 1016 are 260 MB; what is held is a frame or so, here and in ffmpeg."""
+    frames = np.tile(moving(20, 708, 1016), (6, 1, 1, 1))
     stream = encoded(frames, ["-c:v", "mpeg2video", "-q:v", "4", "-f", "mpeg2video"])
-    changes = {"NumberOfFrames": 200, "Rows": 708, "Columns": 1016}
+    changes = {"NumberOfFrames": 120, "Rows": 708, "Columns": 1016}
     path = dicom(tmp_path / "clip.dcm", stream, uid.MPEG2MPHL, **changes)
     process = start_python("-c", ROOM, path, tmp_path, stdout=subprocess.PIPE)
     status, reason, own, programs = process.communicate()[0].strip().split("|")
     assert (status, reason) == ("converted", "")
-    assert int(own) < 150 * 1024, "KiB, of which 40 MB are small frames that wait"
+    assert int(own) < 150 * 1024, "KiB, of which 24 MB are small frames that wait"
     assert int(programs) < 200 * 1024, "KiB"
 
 

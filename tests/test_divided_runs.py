@@ -56,7 +56,7 @@ def done(work):
 
 
 @pytest.mark.parametrize(
-    ("patients", "units", "kills"), [(300, 3, 2), pytest.param(10_000, 16, 4, marks=pytest.mark.slow)]
+    ("patients", "units", "kills"), [(120, 2, 2), pytest.param(10_000, 16, 4, marks=pytest.mark.slow)]
 )
 def test_many_patients_folders_killed_on_the_way(tmp_path, tiny_weights, patients, units, kills):
     names = [f"pat{i:05}/s1/IM_0001" for i in range(patients)]

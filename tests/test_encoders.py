@@ -172,24 +172,29 @@ def test_vectors_of_videos_are_those_of_another_construction(load, networks, dir
     assert apart(load(name).embed(path), by_hand(networks, name, played(path))) < CLOSE
 
 
+FAULTS = [
+    ("echoprime", {"mean": (29.110628, 28.076836, 28.096405)}),
+    ("panecho", {"std": (0.229, 0.224, 0.215)}),
+    ("timm", {"mean": (0.485, 0.456, 0.406)}),
+    ("timm", {"channels": "bgr"}),
+    ("timm", {"crop": False}),
+]
+FURTHER_FAULTS = [
+    ("echoprime", {"channels": "rgb"}),
+    ("echoprime", {"mask": "none"}),
+    ("echoprime", {"margin": 0.0}),
+    ("echoprime", {"padding": "last"}),
+    ("panecho", {"channels": "rgb"}),
+    ("panecho", {"interpolation": "cubic"}),
+    ("echoclip", {"std": (0.26862954, 0.26130258, 0.26577711)}),
+    ("echoclip", {"channels": "rgb"}),
+    ("echoclip", {"padding": "last"}),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [
-        ("echoprime", {"mean": (29.110628, 28.076836, 28.096405)}),
-        ("echoprime", {"channels": "rgb"}),
-        ("echoprime", {"mask": "none"}),
-        ("echoprime", {"margin": 0.0}),
-        ("echoprime", {"padding": "last"}),
-        ("panecho", {"std": (0.229, 0.224, 0.215)}),
-        ("panecho", {"channels": "rgb"}),
-        ("panecho", {"interpolation": "cubic"}),
-        pytest.param("echoclip", {"std": (0.26862954, 0.26130258, 0.26577711)}, marks=pytest.mark.slow),
-        pytest.param("echoclip", {"channels": "rgb"}, marks=pytest.mark.slow),
-        pytest.param("echoclip", {"padding": "last"}, marks=pytest.mark.slow),
-        ("timm", {"mean": (0.485, 0.456, 0.406)}),
-        ("timm", {"channels": "bgr"}),
-        ("timm", {"crop": False}),
-    ],
+    [*FAULTS, *(pytest.param(*fault, marks=pytest.mark.slow) for fault in FURTHER_FAULTS)],
     ids=str,
 )
 def test_what_is_prepared_otherwise_is_caught(load, expected, name, changes):
@@ -230,7 +235,7 @@ def broken(state, fault):
 
 
 @pytest.mark.parametrize("fault", ["missing", "unknown", "shape", "nan"])
-@pytest.mark.parametrize("name", ["echoprime", "panecho", "echoclip", "timm"])
+@pytest.mark.parametrize("name", ["echoprime", "panecho", pytest.param("echoclip", marks=pytest.mark.slow), "timm"])
 def test_weights_fit_by_every_official_name_or_are_refused(networks, tmp_path, name, fault):
     state, words = broken({key.removeprefix("visual."): w for key, w in networks[name].state_dict().items()}, fault)
     if name == "panecho":

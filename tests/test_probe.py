@@ -69,7 +69,7 @@ def run(tree, tmp_path, limit=0, max_failed_fraction=0.9):
     folder = find_folders(str(tmp_path / "mp4"), [], VIDEO)["p10"]
     layout = Layout(tmp_path / "results")
     probe.probe_folder(
-        folder, layout, 256, limit=limit, workers=2, timeout=600, max_failed_fraction=max_failed_fraction
+        folder, layout, 256, limit=limit, workers=1, timeout=600, max_failed_fraction=max_failed_fraction
     )
     return {row.path: row for row in manifest.read(layout.manifest(256, "p10"))}
 

@@ -19,7 +19,10 @@ from testing.qc import DIM, FACTS, Collection, Links, levels
 
 @pytest.mark.parametrize(
     ("clips", "dim"),
-    [(0, DIM), (1, DIM), (2, DIM), (3, DIM), (1, 1), (2, 1), (2, 2), (40, 1), (40, 3)],
+    [
+        *((0, DIM), (1, DIM), (2, DIM), (2, 1), (40, 1)),
+        *(pytest.param(clips, dim, marks=pytest.mark.slow) for clips, dim in ((3, DIM), (1, 1), (2, 2), (40, 3))),
+    ],
 )
 def test_few_vectors_and_dimensions_give_a_page(tmp_path: Path, clips: int, dim: int) -> None:
     numbers, html = Collection(tmp_path, clips, dim).page()

@@ -37,7 +37,7 @@ def run(top, dicom, weights):
     for name, folder in find_folders(str(dicom), []).items():
         tree = layout.mp4(64, name)
         before = {path: path.stat().st_mtime_ns for path in tree.rglob("*.mp4")}
-        convert_folder(folder, layout, SETTINGS, limit=0, workers=2, timeout=600, max_failed_fraction=1)
+        convert_folder(folder, layout, SETTINGS, limit=0, workers=1, timeout=600, max_failed_fraction=1)
         converted = [p for p in tree.rglob("*.mp4") if before.get(p) != p.stat().st_mtime_ns]
         options = ComputeOptions("cpu", batch_size=4, num_workers=0, threads=2, save_every=3)
         embed_folder(folder, MODEL, weights, tree, layout, options, max_failed_fraction=1)

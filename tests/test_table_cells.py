@@ -181,11 +181,19 @@ VALUES = st.one_of(
 SELECTIONS = ("{} == {}", "{} == 'a'", "{} >= 1", "{} in [1, 2]", "not ({} > '2020-01-01')", "{} + 1 > 2")
 
 
-@hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@hypothesis.given(data=st.data())
-def test_any_cells_join_or_are_one_line(tmp_path_factory, data):
+@pytest.mark.parametrize("examples", [50, pytest.param(250, marks=pytest.mark.slow)])
+def test_any_cells_join_or_are_one_line(tmp_path_factory, examples):
     """In a column with and without a meaning, as text and as Parquet's types: every clip keeps its one row."""
-    top = tmp_path_factory.mktemp("cells")
+
+    @hypothesis.settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    @hypothesis.given(data=st.data())
+    def joined(data):
+        join_any_cells(tmp_path_factory.mktemp("cells"), data)
+
+    joined()
+
+
+def join_any_cells(top, data):
     kinds = data.draw(st.sampled_from([VALUES, *VALUES.original_strategies]))
     cells = data.draw(st.lists(kinds, min_size=1, max_size=4))
     name = data.draw(st.sampled_from(["a", "E wave", "a_datetime", "charttime", "subject_id"]))

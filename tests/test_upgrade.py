@@ -73,7 +73,7 @@ def converted(folder="p10"):
     before = times(tree)
     convert_folder(
         find_folder(config["dicom_dir"], folder), Layout(), settings.convert_settings(config, 32),
-        limit=0, workers=2, timeout=60, max_failed_fraction=1,
+        limit=0, workers=1, timeout=60, max_failed_fraction=1,
     )  # fmt: skip
     return {name for name, time in times(tree).items() if before.get(name) != time}
 

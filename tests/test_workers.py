@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from echo_embeddings.core.errors import TransientError
 from echo_embeddings.core.workers import Failure, at_work
 from testing import tasks
-from testing.processes import until
+from testing.processes import processes_of, start_python, until
 
 
 def outcomes(directory: Path, *whats: str, number=2, timeout=600.0, in_order=False):
@@ -72,3 +73,19 @@ def test_processes_that_cannot_start_end_the_job(tmp_path):
         at_work(tasks.EndsItsProcess(), [()], 2, 600.0, limit="seconds") as results,
     ):
         list(results)
+
+
+STARTS = "import time; from echo_embeddings.core.workers import program; program(['sleep', '900']); time.sleep(900)"
+
+
+@pytest.mark.parametrize("setpriv", ["the host's", "too old"])
+def test_a_program_ends_with_what_started_it(tmp_path, monkeypatch, setpriv):
+    if setpriv == "too old":
+        (tmp_path / "setpriv").write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "setpriv").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    process = start_python("-c", STARTS, stdout=subprocess.DEVNULL)
+    until(lambda: any("sleep" in name for name in processes_of(process.pid)), process)
+    process.kill()
+    process.wait()
+    until(lambda: not processes_of(process.pid))

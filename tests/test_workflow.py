@@ -11,7 +11,24 @@ import pytest
 import torch
 
 from testing import REPOSITORY
-from testing.commands import ALL_AFTER_MERGE, pending, run_command, run_demo, run_snakemake
+from testing.commands import (
+    ALL_AFTER_MERGE,
+    SNAKEMAKE,
+    forking,
+    pending,
+    run_command,
+    run_demo,
+    run_module,
+    run_snakemake,
+)
+
+
+def test_runs_are_forked_in_the_environment_of_now(tmp_path, monkeypatch):
+    """Else each of these tests would import Snakemake anew, which takes four times as long as a dry run."""
+    (tmp_path / "tell.py").write_text("import os; print(os.environ['TOLD'], os.getppid())")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOLD", "now")
+    assert run_module("tell", imported=SNAKEMAKE).stdout == f"now {forking(*SNAKEMAKE).pid}\n"
 
 
 def test_the_linter_and_the_catalog_take_the_workflow(finished, tmp_path):

@@ -30,7 +30,8 @@ start() {
     echo "NodeName=$host Name=gpu Type=l40s File=$dir/l40s[0-1]" >"$dir/gres.conf"
     # config_overrides: the node claims more than the host has, because a job that asks for more than the node
     # would wait for ever; nothing is confined. cred_expire: a preempted job starts again after about 10 s, where
-    # the default is 2 minutes. MinJobAge: squeue must still show a job that ended when Snakemake next asks.
+    # the default is 2 minutes. MinJobAge: squeue must still show a job that ended when Snakemake next asks. KillWait: a
+    # job that hangs when its time is out gets no half minute more.
     cat >"$dir/slurm.conf" <<CONF
 ClusterName=one-node
 SlurmctldHost=$host(127.0.0.1)
@@ -53,6 +54,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
 MinJobAge=600
+KillWait=10
 SchedulerParameters=sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

@@ -3,8 +3,8 @@
 The profile is used as it is; only the status command and the polling interval come from the command line. The
 encoder runs on the CPU, because the node's two L40S are pretended; they are asked for and granted all the same.
 
-Snakemake asks for its jobs after 2 s, then 12 s, 22 s and so on later: most of the time here is waiting, so the
-files of tests run side by side, each on a cluster of its own.
+Much of the time here is waiting, so the tests run side by side, each process of pytest with a cluster of its own, and
+Snakemake asks for its jobs more often (`testing.impatient`).
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from echo_embeddings.core import progress
 from echo_embeddings.tools import demo
 from testing import REPOSITORY
 from testing.commands import run_snakemake
+from testing.processes import environment_of_python
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 PROFILE = ("--profile", str(REPOSITORY / "profiles/slurm"))
@@ -141,13 +142,32 @@ def arguments(work, *more, profile=(*PROFILE, *POLLING), change=CHANGE):
     return [*configuration, *profile, *more]
 
 
+def command(work, *more, **options):
+    """Snakemake on the cluster; `options` are those of `arguments`."""
+    snakemake = [
+        sys.executable,
+        "-m",
+        "testing.impatient",
+        "-s",
+        REPOSITORY / "workflow/Snakefile",
+        "--directory",
+        work,
+    ]
+    return [*snakemake, *arguments(work, *more, **options)]
+
+
+def run(work, *more, **options):
+    """Its end; both outputs together in `stdout`."""
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(command(work, *more, **options), text=True, check=False, env=environment_of_python(), **both)
+
+
 @contextlib.contextmanager
 def running(work, *more, **options):
     """Snakemake in the background; ends what is left of it."""
-    command = [sys.executable, "-m", "snakemake", "-s", REPOSITORY / "workflow/Snakefile", "--directory", work]
     with (work.parent / "output.txt").open("w") as output:
         process = subprocess.Popen(
-            [*command, *arguments(work, *more, **options)], stdout=output, stderr=subprocess.STDOUT
+            command(work, *more, **options), stdout=output, stderr=subprocess.STDOUT, env=environment_of_python()
         )
         try:
             yield process

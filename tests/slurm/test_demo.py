@@ -18,34 +18,24 @@ from one_node import (
     forget_vectors,
     jobs,
     output,
+    run,
     running,
     said_of,
     target,
 )
 
 from testing import REPOSITORY
-from testing.commands import run_snakemake
 from testing.server import File, serving
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures(cluster.__name__)]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A directory in which the demo has run through the profile."""
-    directory = tmp_path_factory.mktemp("finished")
-    (directory / "config").mkdir()
-    shutil.copy(REPOSITORY / "config/demo-models.yaml", directory / "config")
-    work = directory / "demo"
-    made = run_snakemake(work, "--cores", "2", snakefile="workflow/rules/demo.smk")
-    assert made.returncode == 0, made.stdout
-    result = run_snakemake(work, "--configfile", str(REPOSITORY / "config/demo.yaml"), *PROFILE, *POLLING)
+def test_the_demo_runs_whole_and_each_job_gets_what_it_asked_for(work):
+    shutil.rmtree(work / "results")
+    shutil.rmtree(work / ".snakemake")
+    result = run(work, change={})
     assert result.returncode == 0, result.stdout
-    return work
-
-
-def test_the_demo_runs_whole_and_each_job_gets_what_it_asked_for(finished):
-    found = jobs(finished)
+    found = jobs(work)
     assert {job.state for job in found} == {"COMPLETED"}
     # The pages of all models side by side, and the rule all, stay where Snakemake runs.
     assert sorted(job.rule for job in found) == ["convert", "convert", "embed", "embed", "merge", "qc_model"]
@@ -54,16 +44,16 @@ def test_the_demo_runs_whole_and_each_job_gets_what_it_asked_for(finished):
         assert job.partition == ("mit_preemptable" if gpu else "mit_normal")
         assert job.gres == ("gpu:l40s:1" if gpu else None)
     cards = []
-    for log in sorted((finished / "results/logs/embed/vit-tiny").glob("p1?.log")):
+    for log in sorted((work / "results/logs/embed/vit-tiny").glob("p1?.log")):
         number, card = first_line(log)
         assert number in {job.number for job in found if job.rule == "embed"}
         cards.append(card)
     # Submitted together, they ran side by side, each on a card of its own.
     assert sorted(cards) == ["0", "1"]
-    for log in finished.glob("results/logs/convert/*/*.log"):
+    for log in work.glob("results/logs/convert/*/*.log"):
         assert "CUDA_VISIBLE_DEVICES" not in log.read_text()
-    assert len(torch.load(finished / "results/embeddings/vit-tiny_embeddings_all.pt")) == 8
-    assert (finished / "results/qc/index.html").is_file()
+    assert len(torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")) == 8
+    assert (work / "results/qc/index.html").is_file()
 
 
 def first_line(log):
@@ -81,25 +71,22 @@ def server(finished):
         yield server
 
 
-def test_a_second_model_is_fetched_on_the_head_node_and_uses_the_mp4_trees_again(finished, server):
+def test_a_second_model_is_fetched_on_the_head_node_and_uses_the_mp4_trees_again(work, server):
     registry = yaml.safe_load((REPOSITORY / "config/demo-models.yaml").read_text())
     registry["second"] = {**registry["vit-tiny"], "checkpoint": "second.pt", "url": f"{server.url}/w.pt"}
-    (finished.parent / "two.yaml").write_text(yaml.safe_dump(registry))
-    (finished.parent / "change.yaml").write_text("models_file: ../two.yaml")
-    files = [*(finished / "results/mp4").rglob("*.*"), *(finished / "results/embeddings").glob("vit-tiny*")]
+    (work.parent / "two.yaml").write_text(yaml.safe_dump(registry))
+    files = [*(work / "results/mp4").rglob("*.*"), *(work / "results/embeddings").glob("vit-tiny*")]
     before = {path: path.stat().st_mtime_ns for path in files if path.is_file()}
-    configuration = ("--configfile", str(REPOSITORY / "config/demo.yaml"), str(finished.parent / "change.yaml"))
-    result = run_snakemake(
-        finished, *PROFILE, *POLLING, *configuration, "--", "results/embeddings/second_embeddings_all.pt"
-    )
+    merged = "results/embeddings/second_embeddings_all.pt"
+    result = run(work, "--", merged, change={"models_file": "../two.yaml"})
     assert result.returncode == 0, result.stdout
     started = re.findall(r"^(?:local)?rule (\w+):", result.stdout, re.MULTILINE)
     assert started == ["download_weights_second", "embed", "embed", "merge"]
-    assert "download_weights_second" not in {job.rule for job in jobs(finished)}
+    assert "download_weights_second" not in {job.rule for job in jobs(work)}
     assert len(server.requests) == 1
     assert {path: path.stat().st_mtime_ns for path in before} == before
     first, second = (
-        torch.load(finished / f"results/embeddings/{name}_embeddings_all.pt") for name in ("vit-tiny", "second")
+        torch.load(work / f"results/embeddings/{name}_embeddings_all.pt") for name in ("vit-tiny", "second")
     )
     assert equal(first, second)  # it has the same weights
 

@@ -10,7 +10,6 @@ import pytest
 from one_node import (
     PATIENCE,
     SAVE_EVERY,
-    arguments,
     attempts,
     check_line,
     cluster,
@@ -19,6 +18,7 @@ from one_node import (
     output,
     process_of,
     record,
+    run,
     run_here,
     running,
     said_of,
@@ -28,8 +28,6 @@ from one_node import (
     vectors,
     write_world,
 )
-
-from testing.commands import run_snakemake
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures(cluster.__name__)]
 
@@ -107,11 +105,11 @@ def test_snakemake_killed_while_a_job_runs(work, undisturbed):
         snakemake.kill()
         snakemake.wait()
     (job,) = attempts(work, "p11")
-    again = run_snakemake(work, *arguments(work, "--", target("p11")))
+    again = run(work, "--", target("p11"))
     assert again.returncode != 0
     assert "--unlock" in again.stdout
-    assert run_snakemake(work, *arguments(work, "--unlock")).returncode == 0
-    again = run_snakemake(work, *arguments(work, "--", target("p11")))
+    assert run(work, "--unlock").returncode == 0
+    again = run(work, "--", target("p11"))
     assert again.returncode != 0
     assert f"jobs of an earlier run are still in the queue: {job.number} (embed vit-tiny_p11)" in again.stdout
     assert f"scancel {job.number}" in again.stdout
@@ -121,7 +119,7 @@ def test_snakemake_killed_while_a_job_runs(work, undisturbed):
     until(lambda: attempts(work, "p11")[0].state == "COMPLETED", "the job of the killed Snakemake has ended")
     assert equal(vectors(work, "p11"), vectors(undisturbed, "p11"))
     made = record(work, "p11")
-    again = run_snakemake(work, *arguments(work, "--", target("p11")))
+    again = run(work, "--", target("p11"))
     assert again.returncode == 0, again.stdout
     # Whether Snakemake takes the file as it is or asks for it again: no clip is computed a second time.
     assert record(work, "p11") == made or record(work, "p11")["reused"] == SHORT["p11"]

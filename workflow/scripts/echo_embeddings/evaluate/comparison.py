@@ -60,7 +60,13 @@ def compare(outcomes: Sequence[Outcome], number: int, seed: int) -> Comparison:
         return {f"{a}\n{b}\n{name}": of[a][name] - of[b][name] for a, b in combinations(of, 2) for name in of[a]}
 
     differences: dict[tuple[str, str], dict[str, Interval]] = {}
-    for name, found in intervals(figures, patients.astype(np.int64), number, seed).items():
+    noise = {outcome.model: outcome.probes[0].noise for outcome in tested}
+
+    def of_both(name: str) -> float:
+        a, b, _ = name.split("\n")
+        return max(noise[a], noise[b])
+
+    for name, found in intervals(figures, patients.astype(np.int64), number, seed, of_both).items():
         a, b, figure = name.split("\n")
         differences.setdefault((a, b), {})[figure] = found
     return Comparison(len(shared), len(chosen), int(patients.max()) + 1, differences)

@@ -14,7 +14,7 @@ from ..core import origin
 from ..core.errors import UserError
 from ..core.settings import EVALUATE_VERSION, Tables
 from ..core.vectors import read_vectors
-from . import leaks, metrics, predictions, summary, writing
+from . import leaks, predictions, summary, writing
 from .intervals import Interval, intervals
 from .linear import Vectors
 from .predictions import METADATA, Options, Predictions
@@ -85,16 +85,6 @@ def _evaluate(
     return numbers
 
 
-# --- figures ----------------------------------------------------------------------------------------
-
-
-def figures_of(units: Units, values: Floats, at: Integers, weights: Floats) -> dict[str, Floats]:
-    """The figures of the values of some units, each [B]."""
-    if units.classes is None:
-        return metrics.regression(units.truth[at].astype(np.float64), values[at, 0], weights)
-    return metrics.classification(units.truth[at].astype(np.int64), values[at], weights)
-
-
 def _measured(units: Units, found: Mapping[str, Predictions], options: Options) -> dict[str, dict[str, Any]]:
     """Of each of the predictions, what JSON says: among that the figures with their intervals.
 
@@ -107,7 +97,7 @@ def _measured(units: Units, found: Mapping[str, Predictions], options: Options) 
         here = [name for name in found if np.array_equal(tested[name], at)]
 
         def figures(weights: Floats, at: Integers = at, here: Sequence[str] = here) -> dict[str, Floats]:
-            each = {name: figures_of(units, found[name].values, at, weights) for name in here}
+            each = {name: summary.figures(units, found[name].values, at, weights) for name in here}
             if {first, METADATA} <= each.keys():
                 each[AGAINST] = {name: each[first][name] - each[METADATA][name] for name in each[first]}
             return {f"{name}\n{figure}": values for name, own in each.items() for figure, values in own.items()}
@@ -124,7 +114,8 @@ def _measured(units: Units, found: Mapping[str, Predictions], options: Options) 
     said = {
         name: {
             **{"says": one.says, "units": len(tested[name])},
-            **{"patients": len(np.unique(units.patients[tested[name]])), "chosen": one.chosen, "figures": made[name]},
+            **{"patients": len(np.unique(units.patients[tested[name]])), "chosen": one.chosen},
+            **{"noise": one.noise, "figures": made[name]},
         }
         for name, one in found.items()
     }

@@ -26,6 +26,7 @@ class Probe:
     says: str  # what it is, in words
     units: int
     patients: int
+    noise: float  # the share of its variation that is of the fits
     figures: Figures
 
 
@@ -154,7 +155,7 @@ def _outcome(path: Path, has: Mapping[str, Any]) -> Outcome:
 
 def _probes(found: Mapping[str, Any], names: Sequence[str]) -> list[Probe]:
     return [
-        Probe(name, one["says"], one["units"], one["patients"], _figures(one["figures"], names))
+        Probe(name, one["says"], one["units"], one["patients"], one["noise"], _figures(one["figures"], names))
         for name, one in found.items()
     ]
 

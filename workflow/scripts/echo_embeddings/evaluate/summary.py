@@ -1,4 +1,4 @@
-"""Predictions looked at closely: by stratum, calibration, confusion, and the largest errors."""
+"""Predictions looked at closely: figures, by stratum too, calibration, confusion, and the largest errors."""
 
 import itertools
 from typing import Any
@@ -23,6 +23,13 @@ def wide(units: Units) -> Floats:
     if units.classes is None:
         return units.truth.astype(np.float64)[:, None]
     return np.eye(len(units.classes))[units.truth.astype(np.int64)]
+
+
+def figures(units: Units, values: Floats, at: npt.NDArray[np.int64], weights: Floats) -> dict[str, Floats]:
+    """The figures of the values of the units `at`, each [B], see `metrics`."""
+    if units.classes is None:
+        return metrics.regression(units.truth[at].astype(np.float64), values[at, 0], weights)
+    return metrics.classification(units.truth[at].astype(np.int64), values[at], weights)
 
 
 def counts(units: Units) -> dict[str, Any]:
@@ -108,12 +115,8 @@ def _strata(units: Units, values: Floats, at: npt.NDArray[np.int64]) -> list[dic
             mine = at[(part.iloc[at] == value).to_numpy()]
             if len(mine) < STRATUM or len(mine) == len(at):
                 continue
-            weights = np.ones((1, len(mine)))
-            if units.classes is None:
-                figures = metrics.regression(units.truth[mine].astype(np.float64), values[mine, 0], weights)
-            else:
-                figures = metrics.classification(units.truth[mine].astype(np.int64), values[mine], weights)
-            plain = {figure: float(one[0]) for figure, one in figures.items()}
+            found_here = figures(units, values, mine, np.ones((1, len(mine))))
+            plain = {figure: float(one[0]) for figure, one in found_here.items()}
             found.append({"column": name, "value": value or "not known", "units": len(mine), "figures": plain})
     return found
 

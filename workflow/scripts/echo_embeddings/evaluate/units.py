@@ -72,12 +72,15 @@ def of_task(task: Task, frame: pd.DataFrame, known: Tables, seed: int, folds: in
     of = names.groupby(["key"] if task.by == "path" else ["subject_id", "same"], sort=True).ngroup()
     numbers: Integers = np.asarray(of, np.int64)
     first = of.drop_duplicates().sort_values().index
+    named = names.loc[first, ["key", "subject_id"]].reset_index(drop=True)
+    if named["key"].duplicated().any():  # patients share the names of studies
+        named["key"] = named["subject_id"] + "/" + named["key"]
     truth, classes = _truth(task, values.loc[first, task.target], where)
     patients = names.loc[first, "subject_id"].tolist()
     return Units(
         rows=rows,
         of=numbers,
-        names=names.loc[first, ["key", "subject_id"]].reset_index(drop=True),
+        names=named,
         truth=truth,
         classes=classes,
         split=_split(task, values.loc[first], patients, seed, folds, where),
