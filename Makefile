@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CORES ?= 2
 
-.PHONY: install encoders demo doctor status models embed verify scrub compare rekey test \
+.PHONY: install encoders demo doctor status models embed predict verify scrub compare rekey test \
 	test-slow test-slurm lint format bench bench-gpu screenshot lock clean
 
 # The workflow twice: the first makes a small collection and a small model, the second is the real one.
@@ -22,7 +22,7 @@ encoders: $(VENV)/run.stamp
 
 # The package's commands, which `.venv/bin/echo-embeddings --help` explains: make doctor ARGS="--configfile my.yaml",
 # make verify MODEL=vitl ARGS=...
-doctor status models embed verify scrub compare rekey: $(VENV)/run.stamp
+doctor status models embed predict verify scrub compare rekey: $(VENV)/run.stamp
 	@$(BIN)/echo-embeddings $@ $(if $(filter verify,$@),$(MODEL)) $(ARGS)
 
 test: $(VENV)/dev.stamp

@@ -381,7 +381,7 @@ def test_a_wrong_expression_is_one_line_with_the_columns(joined, expression, mes
         assert selected_mask(frame, expression).all()
         return
     with pytest.raises(UserError, match=message) as error:
-        selection.check(tables_with, ["default"], None)
+        selection.check(tables_with, ["default"])
         selected_mask(frame, expression)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("config: select: ")
@@ -396,7 +396,7 @@ def test_only_the_tables_that_decide_are_read(joined, write):
     assert selection.used(Tables(records, None, every.others, "view == 'A4C'")).all == list(known.others)
     assert selection.used(Tables(records, None, every.others, "ef > 50")).all == [records, measured]
     with pytest.raises(UserError, match=r"export\.columns: no column 'viwe'; did you mean 'view'"):
-        selection.check(every, ["default", "viwe"], None)
+        selection.check(every, ["default", "viwe"])
 
 
 # --- the record list against the disk ---------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_an_incomplete_collection_is_an_error_where_it_must_be_complete(disk, tm
 @pytest.mark.parametrize("name", ["embedding", "n_clips"])
 def test_a_column_called_like_one_of_the_exports_may_select_and_not_leave(files, write, name):
     known = Tables(others=(write("t.csv", f"dicom_filepath,{name}\np100/s1/1_0001,3\n"),), select=f"{name} > 2")
-    selection.check(known, ["default"], None)
+    selection.check(known, ["default"])
     assert selected_mask(join_tables(files, known)[0], known.select).tolist() == [True, *[False] * 4]
     for exported in ["default", name], ["all"]:
         with pytest.raises(UserError, match=rf"t\.csv: the column '{name}' is called like one that the .*; rename it"):

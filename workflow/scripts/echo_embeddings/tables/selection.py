@@ -263,7 +263,7 @@ def absent(tables: Tables) -> list[Table]:
     return [table for table in tables.all if not Path(table.file).is_file()]
 
 
-def check(tables: Tables, export: Sequence[str], of_studies: str | None) -> None:
+def check(tables: Tables, export: Sequence[str], of_studies: str | None = None) -> None:
     """Check the selection, the names in export.columns and study.where, `of_studies`, as far as tables are there.
 
     Raises `UserError`.
