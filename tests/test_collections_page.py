@@ -18,6 +18,7 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import CONVERTED
 from echo_embeddings.core.vectors import merge_vectors, write_vectors
+from echo_embeddings.evaluate import tasks
 from echo_embeddings.tables import export, join, selection
 from echo_embeddings.tools import collection_checks, demo
 from testing import REPOSITORY
@@ -102,7 +103,7 @@ def joined(text):
 
 
 def test_echonet_dynamic(there):
-    (text,) = there("EchoNet-Dynamic")
+    text, evaluated = there("EchoNet-Dynamic")
     frame, _ = joined(text)
     assert frame["folder"].unique().tolist() == ["Videos"]
     assert frame["file_path"].tolist() == [f"{name}.avi" for name in DYNAMIC]
@@ -113,6 +114,14 @@ def test_echonet_dynamic(there):
     (train,) = re.findall(r"""`(select: "Split == 'TRAIN'")`""", PAGE)
     _, wanted = joined(f"{text}\n{train}\n")
     assert wanted == {"Videos": {f"{name}.avi" for name in DYNAMIC[:2]}}
+    both = f"{text}\n{evaluated}"
+    frame, _ = joined(both)
+    assert frame["subject_id"].tolist() == DYNAMIC
+    config = yaml.safe_load(both)
+    configuration.check(config)
+    found, _ = join.look_up(tasks.tasks(config)["ef"].table, frame, settings.tables(config))
+    assert found["EF"].tolist() == [50.5, 51.5, 52.5]
+    assert found["Split"].tolist() == ["TRAIN", "TRAIN", "VAL"]
 
 
 def test_echonet_pediatric(there):

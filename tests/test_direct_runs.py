@@ -227,7 +227,7 @@ def test_a_file_that_crashes_its_decoder_has_no_picture(tmp_path, monkeypatch):
     rows = [{"key": f"{name}.mp4", "mp4": f"{name}.mp4", "path": name} for name in ("05", "06", "07")]
     clips = pd.DataFrame(rows).assign(folder="p10", status=READABLE, frames=2)
     monkeypatch.setattr(pictures, "DicomReader", CrashingReader)
-    found = pictures._read(clips, {"p10": files})
+    found = pictures.read_frames(clips, {"p10": files})
     assert found["05.mp4"] == "the decoder crashed (exit code -6)"
     assert found["06.mp4"].shape == (4, pictures.EDGE, pictures.EDGE, 3)
     assert "No such file" in found["07.mp4"]
