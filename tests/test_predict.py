@@ -1,6 +1,7 @@
 """Heads on vectors: `echo-embeddings predict`, and what its tables choose."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.core.vectors import read_vectors, write_vectors
 from echo_embeddings.tables import export, join, selection, study
-from testing.commands import call_command, run_command, run_snakemake
+from testing import REPOSITORY
+from testing.commands import call_command, pending, run_command, run_demo, run_snakemake
 from testing.evaluation import MODEL, Collection, plant
 
 NUMBER = {"by": "study", "target": "y", "kind": "regression"}
@@ -399,3 +401,30 @@ def test_what_is_predicted_decides_nothing_of_what_is_embedded(viewed, monkeypat
             selection.used(Tables(others=(one,), select="view == 'A4C'"))
     label = Table("results/labels/lvef.csv", "study", "study_id", name="tables.0")
     assert selection.used(Tables(others=(label,), select="lvef > 30")).others == (label,)
+
+
+def test_a_run_averages_the_clips_that_a_head_chose_and_embeds_nothing(work):
+    head = work / "results/evaluate/lvef-drawn-at-random/vit-tiny.head.safetensors"
+    done = run_command("predict", "--head", head, "--directory", work, "--configfile", REPOSITORY / "config/demo.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "8 clips; 8 of patients that it was fitted to" in done.stdout
+    assert "the evaluation says of this head: not tested, " in done.stdout
+    table = pd.read_csv(work / "results/predictions/lvef-drawn-at-random-vit-tiny.csv")
+    target = table.columns[1]
+    least = float(table[target].min() + table[target].max()) / 2
+    change = f"""
+tables: [{{file: results/predictions/lvef-drawn-at-random-vit-tiny.csv, by: path, key: path}}]
+study: {{where: "{target} > {least!r}"}}
+"""
+    assert pending(work, change=change) == set()
+    made = run_demo(work, "--", "results/study/vit-tiny.parquet", change=change)
+    assert made.returncode == 0, made.stdout
+    assert set(re.findall(r"^(?:local)?rule (\w+):", made.stdout, re.MULTILINE)) == {"export_study"}
+    vectors = torch.load(work / "results/embeddings/vit-tiny_embeddings_all.pt")
+    of_key = dict(zip(table["path"].str.split("/", n=1).str[1], table[target], strict=True))
+    assert of_key.keys() == vectors.keys()
+    studies = pd.read_parquet(work / "results/study/vit-tiny.parquet")
+    assert 0 < studies["n_clips"].sum() == (table[target] > least).sum() < 8
+    for row in studies[studies["n_clips"] > 0].itertuples():
+        mine = [vectors[key].double() for key in vectors if f"/s{row.study_id}/" in key and of_key[key] > least]
+        assert np.abs(torch.stack(mine).mean(0).numpy() - row.embedding).max() < 1e-6

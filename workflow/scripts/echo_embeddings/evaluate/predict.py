@@ -31,10 +31,10 @@ def predict(file: Path, out: Path | None, layout: Layout, *, divided: bool) -> s
 
     One row a clip, in the merged file's order: `path`, that of its MP4 or with that ending, which joins (`by: path,
     key: path`), and under the target's name the value, or the likeliest class and its probability as
-    `{target}_confidence`. A clip whose patient the head
-    was fitted to is predicted by the head that never saw the patient's group; one of another patient by the last head.
-    Cells are empty, and counted, where that cannot be: the patient is not known, or stood in train or val of a given
-    split, to whom every head was fitted. What these would say of the patient is no prediction.
+    `{target}_confidence`. A clip whose patient the head was fitted to is predicted by the head that never saw the
+    patient's group; one of another patient by the last head. Cells are empty, and counted, where that cannot be: the
+    patient is not known, or stood in train or val of a given split, to whom every head was fitted. What these would
+    say of the patient is no prediction.
 
     `out` is CSV, or Parquet by its name; None means below `layout.predictions()`. `divided` is that of `Tables`.
     Raises `UserError` if the head is none, or of other vectors.
