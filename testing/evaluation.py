@@ -19,7 +19,7 @@ from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.vectors import merge_vectors, write_vectors
-from echo_embeddings.evaluate import clips, evaluation, tasks, units
+from echo_embeddings.evaluate import clips, evaluation, tasks
 from echo_embeddings.evaluate.predictions import Options
 from echo_embeddings.tables import export
 
@@ -54,7 +54,7 @@ class Collection:
             asked, known = tasks.tasks(config), settings.tables(config)
             table = self.layout.evaluated_clips(MODEL)
             parts = export.parts(self.layout, MODEL, "256", self.folders)
-            used = units.selecting(asked)
+            used = tasks.selecting(asked)
             clips.write(self.layout.merged(MODEL), parts, known, used, table, prefix_folder=False)
             chosen = Options.of(config)
             output = self.layout.evaluation("task", MODEL)

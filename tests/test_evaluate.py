@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.vectors import read_vectors, write_vectors
-from echo_embeddings.evaluate import controls, linear, metrics, ridge, splits
+from echo_embeddings.evaluate import controls, linear, metrics, probes, ridge, splits
 from echo_embeddings.evaluate.intervals import intervals
 from echo_embeddings.evaluate.linear import Vectors
 from testing.evaluation import MODEL, plant
@@ -176,6 +176,64 @@ def test_intervals_of_no_signal_hold_what_is_expected(rounds, least):
     assert least <= covered, covered
 
 
+@pytest.mark.parametrize(("rounds", "most"), [(12, 2), pytest.param(100, 6, marks=pytest.mark.slow)])
+def test_labels_without_signal_beat_nothing(tmp_path, rounds, most):
+    collection = plant(tmp_path, 150, of_study=1, dim=16)
+    beats = 0
+    for seed in range(rounds):
+        label = collection.label("y", np.random.default_rng(seed).normal(size=150))
+        made = collection.evaluate({"table": label, **NUMBER}, seed=seed, **QUICK)
+        assert value(made, "metadata", "r2") > -0.2
+        beats += made["beats_metadata"]
+    assert beats <= most
+
+
+def test_few_to_test_or_of_a_class_to_train_with_are_said(collection):
+    signal = weighted(collection)
+    patient = np.arange(800) // 2
+    few = collection.label("y", signal, Split=np.where(patient < 4, "test", "train"))
+    made = collection.evaluate({"table": few, **NUMBER, "split": "Split"}, **QUICK)
+    assert made["not_tested"] == "4 patients to test, fewer than 50"
+    assert made["beats_metadata"] is None
+    words = np.where(patient < 60, "a", "b")
+    one = collection.label("y", words, Split=np.where(patient < 60, "train", np.where(patient < 80, "train", "test")))
+    made = collection.evaluate({"table": one, **CLASS, "split": "Split"}, **QUICK)
+    assert made["not_tested"] == "every label to test is b"
+
+
+def test_shots_that_there_are_not_are_left_out(tmp_path):
+    collection = plant(tmp_path, 100, 2)
+    signal = weighted(collection)
+    made = collection.evaluate({"table": collection.label("y", signal), **NUMBER}, shots=[16, 90], **QUICK)
+    assert [one["patients"] for one in made["shots"]] == [16]
+    part = np.where(np.arange(200) // 2 < 60, "test", "train")
+    table = collection.label("y", np.where(signal > 0, "b", "a"), Split=part)
+    made = collection.evaluate({"table": table, **CLASS, "split": "Split"}, shots=[8, 32], **QUICK)
+    curve = [one["figures"]["auroc"].value for one in made["shots"]]
+    assert 0.6 < curve[0] < curve[1]
+
+
+def test_figures_of_any_scale_are_the_same():
+    generator = np.random.default_rng(0)
+    truth, weights = generator.normal(size=50), generator.integers(0, 3, (4, 50)).astype(float)
+    predicted = truth + generator.normal(size=50)
+    plain = metrics.regression(truth, predicted, weights)
+    for scale, away in ((1e-8, 0.0), (1e4, 1e10)):
+        found = metrics.regression(truth * scale + away, predicted * scale + away, weights)
+        for name in ("r2", "pearson", "spearman"):
+            assert found[name] == pytest.approx(plain[name], rel=1e-4)
+
+
+def test_more_units_than_are_drawn_keep_their_figures(collection, monkeypatch):
+    table = collection.label("y", weighted(collection))
+    whole = collection.evaluate({"table": table, **NUMBER}, **QUICK)["probes"]["ridge"]["figures"]["mae"]
+    monkeypatch.setattr(probes, "SAMPLE", 400)
+    part = collection.evaluate({"table": table, **NUMBER}, **QUICK)["probes"]["ridge"]["figures"]["mae"]
+    assert part.value == whole.value
+    assert part.low < part.value < part.high
+    assert whole.high - whole.low < part.high - part.low < 3 * (whole.high - whole.low)
+
+
 def test_a_site_that_predicts_the_label_is_told(tmp_path):
     collection = plant(tmp_path, 200, shift=3.0)
     by_maker = (collection.studies["manufacturer"] == "GE").to_numpy()
@@ -250,7 +308,7 @@ def test_echonet_s_table_works_as_it_comes(tmp_path):
         (lambda i: np.where(i % 2, "train", "test"), "patient 10000000 is in 'test' and in 'train'"),
         (lambda i: np.where(i // 2 % 2, "train", "tset"), "its values are train, tset; they must be train, val and te"),
         (lambda i: np.full(len(i), "train"), "its values are train; they must be train, val and test"),
-        (lambda i: np.full(len(i), 3), "all have fold 3; a split has two folds at least"),
+        (lambda i: np.full(len(i), 3), "y.csv: 'Split': 1 folds; take 3 to 20"),
         (lambda i: np.where(i < 2, None, "train"), "2 labels have no 'Split'; fill it in"),
     ],
     ids=["patient", "word", "alone", "fold", "missing"],

@@ -128,7 +128,7 @@ def test_whom_every_head_saw_has_no_prediction(tmp_path):
     planted.evaluate({"table": planted.label("y", y, part=part), **NUMBER, "split": "part"}, **QUICK)
     clips = tmp_path / planted.layout.evaluated_clips(MODEL)
     table = pd.read_parquet(clips)
-    last = table["merged_key"].str.contains("/s50000099/")
+    last = table["_merged_key"].str.contains("/s50000099/")
     table.assign(subject_id=table["subject_id"].where(~last)).to_parquet(clips, index=False)
     done = call_command("predict", "--head", head_of(planted), "--directory", tmp_path)
     said = done.stdout.removeprefix("results/predictions/task-vitl.csv: ").rstrip().split("; ")
@@ -138,6 +138,7 @@ def test_whom_every_head_saw_has_no_prediction(tmp_path):
         "21 of others, by the last head",
         "207 without a prediction: every head was fitted to their patients, as the task's split has it",
         "3 without a prediction: their patient is not known",
+        "the evaluation says of this head: not tested, 23 patients to test, fewer than 50",
     ]
     made = pd.read_csv(predictions_of(planted))
     number = made["path"].str.extract(r"/s500000(\d\d)/")[0].astype(int).to_numpy()
@@ -162,7 +163,7 @@ def test_its_table_joins_by_path_whatever_clips_are_called(
     frame = pd.read_parquet(collection.top / collection.layout.evaluated_clips(MODEL))
     paths = [path.format(f"{i:03d}") for i in range(len(keys))]
     files = [name.replace(".dcm", ".mp4") for name in paths]
-    frame = frame.assign(folder=folder, path=paths, file_path=files, merged_key=files)
+    frame = frame.assign(folder=folder, path=paths, file_path=files, _merged_key=files)
     monkeypatch.chdir(tmp_path)
     clips = collection.layout.evaluated_clips(MODEL)
     clips.parent.mkdir(parents=True)

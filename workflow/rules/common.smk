@@ -13,7 +13,7 @@ from echo_embeddings.core.keys import key_of_ids
 from echo_embeddings.core.layout import DICOM, Layout
 from echo_embeddings.encoders import contract, kinds
 from echo_embeddings.evaluate.definitions import definitions
-from echo_embeddings.evaluate.tasks import tasks
+from echo_embeddings.evaluate.tasks import selecting, tasks
 from echo_embeddings.tables import selection
 from echo_embeddings.tools import estimate, models, slurm
 
@@ -200,6 +200,11 @@ def label_table(wildcards):
     task = TASKS[wildcards.task]
     if not Path(task.file).is_file() and Path(task.file) not in map(RESULTS.label, LABELS):
         stop(f"config: {task.table.name}: no file {task.file!r} in {Path.cwd()}")
+    try:
+        if Path(task.file).is_file():
+            selection.taken(task.table)
+    except UserError as error:
+        stop(error)
     return task.file
 
 

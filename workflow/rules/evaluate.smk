@@ -29,7 +29,8 @@ rule evaluate_clips:
         prefix_folder=config["merge"]["prefix_folder"],
         # There for Snakemake alone: it runs a job again if they changed.
         known=asdict(TABLES),
-        where={name: task.where for name, task in TASKS.items() if task.where},
+        used=sorted(selecting(TASKS)),
+        version=settings.EVALUATE_VERSION,
     script:
         "../scripts/evaluate_clips.py"
 

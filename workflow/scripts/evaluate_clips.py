@@ -4,7 +4,7 @@ from pathlib import Path
 
 from echo_embeddings.core import job, settings
 from echo_embeddings.core.layout import Layout
-from echo_embeddings.evaluate import clips, tasks, units
+from echo_embeddings.evaluate import clips, tasks
 from echo_embeddings.tables import export
 
 if __name__ == "__main__":
@@ -14,7 +14,7 @@ if __name__ == "__main__":
             Path(snakemake.input.merged),
             export.parts(Layout(), snakemake.wildcards.model, params.fed_with, params.folders),
             settings.tables(snakemake.config),
-            units.selecting(tasks.tasks(snakemake.config)),
+            tasks.selecting(tasks.tasks(snakemake.config)),
             Path(snakemake.output[0]),
             prefix_folder=params.prefix_folder,
         )

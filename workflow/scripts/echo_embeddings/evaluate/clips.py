@@ -18,7 +18,7 @@ from ..tables import export, identity
 from ..tables.export import Part
 from ..tables.selection import IDENTITY
 
-KEY, ALIKE = "merged_key", "alike"  # columns that the table has besides those of manifest and tables
+KEY, ALIKE = "_merged_key", "_alike"  # columns that the table has besides those of manifest and tables
 
 
 def write(

@@ -34,6 +34,10 @@ class Interval:
     low: float  # NaN where more than a tenth of the samples do not define the figure
     high: float
 
+    def moved(self, value: float) -> "Interval":
+        """The same around another value."""
+        return Interval(value, self.low + value - self.value, self.high + value - self.value)
+
 
 def intervals(
     figures: Figures, patients: Integers, number: int, seed: int, noise: Callable[[str], float] = lambda _: 0.0
@@ -97,5 +101,5 @@ def _bca(value: float, drawn: Floats, left_out: Floats, count: int, stretch: flo
     # Samples spread too little, by a factor of sqrt((m - 1) / m), and few patients ask for Student's quantiles.
     wide = np.sqrt(count / (count - 1)) * stdtrit(count - 1, (1 + LEVEL) / 2) if count > 1 else np.nan
     ends = bias + stretch * np.array([-wide, wide])
-    low, high = np.quantile(defined, ndtr(bias + ends / (1 - acceleration * ends)))
+    low, high = np.quantile(defined, ndtr(bias + ends / np.maximum(1 - acceleration * ends, 0.1)))
     return Interval(value, float(low), float(high))

@@ -19,6 +19,7 @@ def regression(truth: Floats, predicted: Floats, weights: Floats) -> dict[str, F
     """The figures `REGRESSION`, each [B], of predictions [n] of `truth` [n]."""
     total = weights.sum(axis=1)
     error = predicted - truth
+    truth, predicted = truth - truth.mean(), predicted - predicted.mean()
     squares = weights @ error**2
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = weights @ truth / total
@@ -27,7 +28,7 @@ def regression(truth: Floats, predicted: Floats, weights: Floats) -> dict[str, F
             "r2": 1 - squares / np.where(spread > 1e-12 * (weights @ truth**2), spread, np.nan),
             "mae": weights @ np.abs(error) / total,
             "rmse": np.sqrt(squares / total),
-            "pearson": _correlation((truth - truth.mean())[None], (predicted - predicted.mean())[None], weights),
+            "pearson": _correlation(truth[None], predicted[None], weights),
             "spearman": _correlation(_ranks(truth, weights), _ranks(predicted, weights), weights),
         }
 
@@ -70,11 +71,11 @@ def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
     of_x, of_y = weights * x, weights * y
     mean_x, mean_y = of_x.sum(axis=1) / total, of_y.sum(axis=1) / total
     product = np.einsum("bn,bn->b", of_x, y) - total * mean_x * mean_y
-    a = np.einsum("bn,bn->b", of_x, x) - total * mean_x**2
-    b = np.einsum("bn,bn->b", of_y, y) - total * mean_y**2
-    scale = np.sqrt(np.maximum(a * b, 0))
+    raw = np.einsum("bn,bn->b", of_x, x), np.einsum("bn,bn->b", of_y, y)
+    spread = [one - total * mean**2 for one, mean in zip(raw, (mean_x, mean_y), strict=True)]
+    varies = (spread[0] > 1e-12 * raw[0]) & (spread[1] > 1e-12 * raw[1])
     with np.errstate(invalid="ignore", divide="ignore"):
-        correlation: Floats = product / np.where(scale > 1e-12 * total, scale, np.nan)
+        correlation: Floats = product / np.sqrt(np.where(varies, spread[0] * spread[1], np.nan))
     return correlation
 
 

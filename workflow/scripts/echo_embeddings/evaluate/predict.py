@@ -1,5 +1,6 @@
 """A fitted head on all vectors of its model: what `echo-embeddings predict` writes, a table for `tables`."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,14 @@ def predict(file: Path, out: Path | None, layout: Layout, *, divided: bool) -> s
     names = (folder + "/").where(folder != "", "") + path + ".mp4"
     table = pd.DataFrame({PATH: names, **_columns(head, values, group >= LAST)})
     out = out or layout.predictions() / f"{head.task}-{head.model}.csv"
-    with atomic_write(out) as part:
-        if out.suffix == ".parquet":
-            table.to_parquet(part, index=False, compression="zstd")
-        else:
-            table.to_csv(part, index=False)
+    content = io.BytesIO()
+    if out.suffix == ".parquet":
+        table.to_parquet(content, index=False, compression="zstd")
+    else:
+        table.to_csv(content, index=False)
+    if not out.is_file() or out.read_bytes() != content.getbuffer():  # a new file would make all that joins it pending
+        with atomic_write(out) as part:
+            part.write_bytes(content.getbuffer())
     return f"{one_line(out)}: {'; '.join(_says(head, group))}"
 
 

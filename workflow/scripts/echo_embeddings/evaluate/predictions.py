@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import controls, linear, probes, ridge, summary
 from .linear import Head, Vectors
-from .splits import Split
+from .splits import INNER, Split
 from .tasks import OF_EACH, REGRESSION, Task
 from .units import Units
 
@@ -53,7 +53,7 @@ def of_task(
 ) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
     """The probes, the one that counts first, and the controls. `say` is told what is done."""
     means = _means(task, units, clips)
-    at = _sample(len(means), options.seed)
+    at = sample(len(means), options.seed)
     rows = means.matrix[means.rows[at]]
     shuffled = controls.shuffled(units.truth, units.patients, options.seed)
     fit, name = (_ridge, "ridge") if task.kind == REGRESSION else (_logistic, "logistic")
@@ -87,21 +87,33 @@ def of_task(
 
 
 def few(task: Task, units: Units, clips: Vectors, options: Options) -> dict[int, Predictions]:
-    """By number of patients, what is predicted after so few, with vectors averaged a unit first."""
+    """By number of patients, what is predicted after so few, with vectors averaged a unit first.
+
+    Numbers that a training set does not have are left out.
+    """
     if not options.shots:
         return {}
-    means = _means(task, units, clips)
+    means, tested = _means(task, units, clips), units.split.tested
+    rows = means.matrix[means.rows[sample(len(means), options.seed)]]
     order = np.random.default_rng(options.seed).permutation(int(units.patients.max()) + 1)
+    there = {
+        one: order[np.isin(order, units.patients[np.isin(units.split.group, units.split.training(one))])]
+        for one in tested
+    }
     made = {}
     for count in options.shots:
+        if count > min(map(len, there.values())):
+            print(f"evaluate.shots: {count}: there are fewer patients to train with, left out", flush=True)
+            continue
         values = np.full(summary.wide(units).shape, np.nan)
-        for tested in units.split.tested:
-            training = np.isin(units.split.group, units.split.training(tested))
-            there = order[np.isin(order, units.patients[training])][:count]
-            asked = units.split.group == tested
-            kept = np.flatnonzero((training & np.isin(units.patients, there)) | asked)
-            values[asked] = _by_few(units, means, kept, tested)
-        made[count] = Predictions(f"{count} patients", values)
+        heads: dict[int | None, Head] = {}
+        for one in tested:
+            asked = np.flatnonzero(units.split.group == one)
+            heads[one] = _by_few(units, means, there[one][:count], one)
+            values[asked] = heads[one](means.matrix[means.rows[asked]])
+        values = probes.softmax(values) if units.classes else values
+        noise = linear.noise_share(heads, rows, tested)
+        made[count] = Predictions(f"{count} patients", values, noise=noise)
     return made
 
 
@@ -110,7 +122,7 @@ def _means(task: Task, units: Units, clips: Vectors) -> Vectors:
     return clips if task.by == "path" else linear.means(clips, units.of, len(units.names))
 
 
-def _sample(count: int, seed: int) -> Integers:
+def sample(count: int, seed: int) -> Integers:
     """At most `probes.SAMPLE` of so many, ascending."""
     if count <= probes.SAMPLE:
         return np.arange(count)
@@ -147,7 +159,7 @@ def _ridge(
 def _logistic(
     units: Units, vectors: Vectors, of: Integers, shuffled: Labels, words: str, seed: int
 ) -> Sequence[Predictions]:
-    split, at = _part(units.split, of), _sample(len(vectors), seed)
+    split, at = _part(units.split, of), sample(len(vectors), seed)
     said = "logistic regression on " + words.format("probabilities")
     if len(at) < len(vectors):
         said += f", fitted to a sample of {len(at):,} of {len(vectors):,}"
@@ -171,18 +183,14 @@ def _neighbours(units: Units, rows: npt.NDArray[np.float32], at: Integers, noise
     return Predictions(says, every, [float(one) for one in chosen.values()], noise=noise)
 
 
-def _by_few(units: Units, means: Vectors, kept: Integers, tested: int) -> Floats:
-    """What is predicted of the group `tested` by the other units among those `kept`."""
-    split = dataclasses.replace(_part(units.split, kept), tested=(tested,), chosen_by=None)
+def _by_few(units: Units, means: Vectors, patients: Integers, tested: int) -> Head:
+    """A head for the group `tested`, fitted to these patients' units; they choose by groups of their own."""
+    kept = np.flatnonzero(np.isin(units.patients, patients) & (units.split.group != tested))
+    kept = kept[sample(len(kept), 0)]
+    group = np.searchsorted(np.sort(patients), units.patients[kept]) % INNER
+    split = Split(group, (INNER,), None, "")
     vectors = Vectors(means.matrix, means.rows[kept])
     if units.classes is None:
-        heads: Mapping[int | None, Head] = ridge.fit(
-            vectors, units.truth[kept].astype(np.float64)[:, None], split
-        ).heads
-        values = linear.predict(heads, vectors, split.group, (tested,))
-    else:
-        truth = units.truth[kept].astype(np.int64)
-        heads, _ = probes.logistic(means.matrix[vectors.rows], truth, len(units.classes), split)
-        values = probes.softmax(linear.predict(heads, vectors, split.group, (tested,)))
-    asked: Floats = values[split.group == tested]
-    return asked
+        return ridge.fit(vectors, units.truth[kept].astype(np.float64)[:, None], split).heads[INNER]
+    truth = units.truth[kept].astype(np.int64)
+    return probes.logistic(means.matrix[vectors.rows], truth, len(units.classes), split)[0][INNER]

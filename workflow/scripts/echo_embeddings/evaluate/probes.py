@@ -5,7 +5,7 @@ units, or a sample of clips.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ ITERATIONS = 300
 # Small steps of small trees: larger ones fit the noise of a few hundred units.
 TREES: dict[str, Any] = {
     **{"categorical_features": "from_dtype", "early_stopping": False, "random_state": 0},
-    **{"learning_rate": 0.05, "max_leaf_nodes": 8, "min_samples_leaf": 20},
+    **{"learning_rate": 0.05, "max_leaf_nodes": 8, "min_samples_leaf": 20, "max_iter": 100},
 }
 CERTAIN = 30.0  # the logit of the only class that a training set has
 
@@ -131,7 +131,7 @@ def neighbours(matrix: npt.NDArray[np.float32], targets: Floats, split: Split) -
             if len(asked) and len(others):
                 for i, found in enumerate(_means(standard, targets, asked, others)):
                     errors[i] += ((found - targets[asked]) ** 2).sum()
-        at = int(errors.argmin())
+        at = int(errors.argmin()) if errors.any() else len(NEIGHBOURS) // 2
         asked = np.flatnonzero(split.group == tested)
         made[asked] = _means(standard, targets, asked, mine)[at]
         chosen[tested] = NEIGHBOURS[at]
@@ -158,21 +158,58 @@ def _means(standard: npt.NDArray[np.float32], targets: Floats, asked: Integers, 
 def trees(table: pd.DataFrame, truth: npt.NDArray[np.generic], classes: int | None, split: Split) -> Floats:
     """Values [n, 1], or probabilities [n, classes], of units by columns of numbers and categories [n].
 
-    Gradient boosted trees, which need no scaling, take missing values and find steps and interactions.
+    Gradient boosted trees, which need no scaling, take missing values and find steps and interactions. How many, none
+    among them, is chosen by a group that is left out.
     """
-    wide = truth[:, None] if classes is None else np.eye(classes)[truth.astype(np.int64)]
+    wide: Floats = truth[:, None].astype(np.float64) if classes is None else np.eye(classes)[truth.astype(np.int64)]
     made = np.full(wide.shape, np.nan)
     for tested in split.tested:
-        mine, asked = np.isin(split.group, split.training(tested)), split.group == tested
+        training = split.training(tested)
+        out = next(iter(one for one in split.choosing(training) if (split.group == one).any()), None)
+        mine, held = np.isin(split.group, training), split.group == out
+        asked = split.group == tested
+        made[asked] = wide[mine].mean(axis=0)
         useful = table[[name for name in table if table[name][mine].nunique() > 1]]
-        there = np.unique(truth[mine])
-        if useful.empty or len(there) < 2:
-            made[asked] = wide[mine].mean(axis=0)
-        elif classes is None:
-            model = HistGradientBoostingRegressor(**TREES).fit(useful[mine], truth[mine])
-            made[asked, 0] = model.predict(useful[asked])
-        else:
-            model = HistGradientBoostingClassifier(**TREES).fit(useful[mine], truth[mine])
-            made[asked] = 0
-            made[np.ix_(asked, there)] = model.predict_proba(useful[asked])
+        count = _trees(useful, truth, wide, mine & ~held, held)
+        if count:
+            *_, last = _staged(useful, truth, wide, mine, asked, count)
+            made[asked] = last
     return made
+
+
+def _trees(
+    table: pd.DataFrame,
+    truth: npt.NDArray[np.generic],
+    wide: Floats,
+    mine: npt.NDArray[np.bool_],
+    held: npt.NDArray[np.bool_],
+) -> int:
+    """How many trees, fitted to units `mine`, predict the `held` ones best; 0 where the mean does."""
+    if table.empty or len(np.unique(truth[mine])) < 2 or not held.any():
+        return 0
+    errors = [((wide[held] - wide[mine].mean(axis=0)) ** 2).sum()]
+    errors += [((wide[held] - made) ** 2).sum() for made in _staged(table, truth, wide, mine, held, TREES["max_iter"])]
+    return int(np.argmin(errors))
+
+
+def _staged(
+    table: pd.DataFrame,
+    truth: npt.NDArray[np.generic],
+    wide: Floats,
+    mine: npt.NDArray[np.bool_],
+    asked: npt.NDArray[np.bool_],
+    count: int,
+) -> Iterator[Floats]:
+    """What one, two, .. `count` trees fitted to units `mine` say of those `asked`, [a, 1 or classes]."""
+    options = TREES | {"max_iter": count}
+    if wide.shape[1] == 1:
+        for values in (
+            HistGradientBoostingRegressor(**options).fit(table[mine], truth[mine]).staged_predict(table[asked])
+        ):
+            yield values[:, None]
+        return
+    model = HistGradientBoostingClassifier(**options).fit(table[mine], truth[mine])
+    for shares in model.staged_predict_proba(table[asked]):
+        made = np.zeros((len(shares), wide.shape[1]))
+        made[:, model.classes_] = shares
+        yield made

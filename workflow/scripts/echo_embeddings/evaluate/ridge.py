@@ -81,7 +81,8 @@ class Ridge:
 
 def fit(vectors: Vectors, targets: Floats, split: Split) -> Ridge:
     """Fit targets [n, T], each for itself, to n vectors; `split` has their groups."""
-    centre, moments = _measure(vectors, targets, split.group)
+    offset = targets.mean(axis=0)
+    centre, moments = _measure(vectors, targets - offset, split.group)
     solved: dict[tuple[int, ...], _Fits] = {}
 
     def fits(groups: Sequence[int]) -> _Fits:
@@ -98,10 +99,11 @@ def fit(vectors: Vectors, targets: Floats, split: Split) -> Ridge:
             rest = [one for one in training if one != out]
             if rest and out in moments:
                 errors += fits(rest).errors(moments[out])
-        best = errors.argmin(axis=0)
+        # A lone group leaves nothing to choose by.
+        best = errors.argmin(axis=0) if errors.any() else np.full(targets.shape[1], len(PENALTIES) // 2)
         found = fits(training)
         weights = np.stack([found.weights[p, :, t] for t, p in enumerate(best)], axis=1)
-        heads[tested] = Head(found.mean + centre, found.scale, weights, found.bias)
+        heads[tested] = Head(found.mean + centre, found.scale, weights, found.bias + offset)
         penalties[tested] = PENALTIES[best]
     return Ridge(heads, penalties)
 

@@ -15,6 +15,7 @@ PARTS = {
     **{"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"},
     **{"test": "test", "testing": "test"},
 }
+FOLDS = (3, 20)  # from least to most: of two, one alone is trained with, and there is nothing to choose by
 INNER = 5  # groups to choose by, where a split into train and test names none
 
 
@@ -72,9 +73,9 @@ def given(values: Sequence[str], patients: Sequence[str], seed: int, where: str)
     texts = np.array([value.strip().lower().removesuffix(".0") for value in values])
     _check_patients(texts, patients, where)
     there = sorted(set(texts.tolist()))
-    if all(text.isdigit() for text in there):
-        if len(there) < 2:
-            raise UserError(f"{where}: all have fold {there[0]}; a split has two folds at least")
+    if all(text.isascii() and text.isdecimal() for text in there):
+        if not FOLDS[0] <= len(there) <= FOLDS[1]:
+            raise UserError(f"{where}: {len(there):,} folds; take {FOLDS[0]} to {FOLDS[1]}")
         group = texts.astype(np.int64)
         return Split(group, tuple(np.unique(group).tolist()), None, f"{len(there)} folds, as the table has them")
     strange = [text for text in there if text not in PARTS]

@@ -36,7 +36,7 @@ def counts(units: Units) -> dict[str, Any]:
     """How many there are of what."""
     of_class = None
     if units.classes:
-        patients = leaks.class_patients(units)
+        patients = leaks.class_patients(units, np.ones(len(units.names), bool))
         of_class = {
             name: {"units": int((units.truth == i).sum()), "patients": patients[name]}
             for i, name in enumerate(units.classes)

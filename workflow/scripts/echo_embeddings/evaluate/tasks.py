@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
@@ -75,7 +74,10 @@ def _mistakes(task: Task) -> Iterator[str]:
     try:
         if task.where:
             selection.parse(task.where, key=f"evaluate.tasks.{task.name}.where")
-        if Path(task.file).is_file():
-            selection.taken(task.table)
     except UserError as error:
         yield str(error)
+
+
+def selecting(tasks: Mapping[str, Task]) -> set[str]:
+    """The columns that the conditions of the tasks name."""
+    return {name for task in tasks.values() if task.where for name in selection.parse(task.where)}

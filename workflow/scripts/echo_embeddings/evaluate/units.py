@@ -1,6 +1,5 @@
 """A task's labels on a model's clips: which clips take part, which units they make, and what is known of these."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 
 from ..core.errors import UserError
 from ..core.settings import Tables
-from ..tables import join, selection
+from ..tables import join
 from ..tables.identity import comparable
 from . import splits
 from .clips import ALIKE, KEY
@@ -59,7 +58,8 @@ def of_task(task: Task, frame: pd.DataFrame, known: Tables, seed: int, folds: in
     if joined.error:
         raise UserError(joined.error)
     wanted = join.selected_mask(frame, task.where, f"evaluate.tasks.{task.name}.where")
-    labelled = values[task.target].notna().to_numpy()
+    texts = values[task.target].astype("string")
+    labelled = (texts.notna() & (texts.str.strip() != "")).fillna(False).to_numpy(bool)
     rows = np.flatnonzero(wanted & labelled)
     if not len(rows):
         raise UserError(f"{where}: no clip has a value of {task.target!r}" + (" where it should" if task.where else ""))
@@ -146,8 +146,3 @@ def _headers(clips: pd.DataFrame, of: Integers) -> pd.DataFrame:
         made[name] = pd.Categorical(kept.to_numpy())
     made[N_CLIPS] = np.bincount(of).astype(np.float64)
     return made
-
-
-def selecting(tasks: Mapping[str, Task]) -> set[str]:
-    """The columns that the conditions of the tasks name."""
-    return {name for task in tasks.values() if task.where for name in selection.parse(task.where)}
