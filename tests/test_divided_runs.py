@@ -69,9 +69,11 @@ def test_many_patients_folders_killed_on_the_way(tmp_path, tiny_weights, patient
     configure(work, tiny_weights, units=units)
     draw, behind = random.Random(0), 0
     for _ in range(kills):
-        process = start(work, MERGED)
+        # A kill between a job's output and Snakemake's note of it leaves that output incomplete.
+        process = start(work, "--rerun-incomplete", MERGED)
         until(lambda least=behind + patients // 4: done(work) >= least, process, pause=0.1)
         time.sleep(draw.uniform(0, 0.3))
+        assert process.poll() is None, "it ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert done(work) >= behind
