@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.vectors import read_vectors, write_vectors
-from echo_embeddings.evaluate import controls, linear, metrics, probes, ridge, splits
+from echo_embeddings.evaluate import controls, evaluation, linear, metrics, ridge, splits
 from echo_embeddings.evaluate.intervals import intervals
 from echo_embeddings.evaluate.linear import Vectors
 from testing.evaluation import MODEL, plant
@@ -227,7 +227,7 @@ def test_figures_of_any_scale_are_the_same():
 def test_more_units_than_are_drawn_keep_their_figures(collection, monkeypatch):
     table = collection.label("y", weighted(collection))
     whole = collection.evaluate({"table": table, **NUMBER}, **QUICK)["probes"]["ridge"]["figures"]["mae"]
-    monkeypatch.setattr(probes, "SAMPLE", 400)
+    monkeypatch.setattr(evaluation, "SAMPLE", 400)
     part = collection.evaluate({"table": table, **NUMBER}, **QUICK)["probes"]["ridge"]["figures"]["mae"]
     assert part.value == whole.value
     assert part.low < part.value < part.high

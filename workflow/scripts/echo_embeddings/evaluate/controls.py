@@ -8,6 +8,8 @@ from .splits import Split
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+METADATA = "metadata"  # the control that knows nothing but the clips' headers, of `probes.trees`
+
 
 def constant(targets: Floats, split: Split) -> Floats:
     """Of each unit [n] the mean of the targets [n, T] that its probe is trained with; NaN if it is not tested."""

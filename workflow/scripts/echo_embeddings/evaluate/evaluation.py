@@ -14,10 +14,13 @@ from ..core import origin
 from ..core.errors import UserError
 from ..core.settings import EVALUATE_VERSION, Tables
 from ..core.vectors import read_vectors
-from . import leaks, predictions, summary, writing
+from ..qc.base import sample
+from . import leaks, metrics, predictions, summary, writing
+from .controls import METADATA
 from .intervals import Interval, intervals
 from .linear import Vectors
-from .predictions import METADATA, Options, Predictions
+from .predictions import Options, Predictions
+from .probes import SAMPLE
 from .tasks import Task
 from .units import Units, of_task
 
@@ -25,7 +28,6 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 AGAINST = "against_metadata"
-MAIN = {"regression": "r2", "classification": "auroc"}  # the figure that counts
 
 
 def evaluate(
@@ -59,7 +61,7 @@ def _evaluate(
     main = next(iter(found.values()))
     measured = _measured(units, found | baselines, options)
     reason, beyond = leaks.not_tested(units), measured.pop(AGAINST)
-    counts = MAIN[task.kind]
+    counts = metrics.OF_KIND[task.kind][0]
     constant = measured[next(iter(baselines))]["figures"][counts].value
     # Headers may be far worse than what knows nothing, which a model has to beat too.
     ends = [beyond[counts].low if beyond else np.nan, measured[next(iter(found))]["figures"][counts].low - constant]
@@ -100,7 +102,7 @@ def _measured(units: Units, found: Mapping[str, Predictions], options: Options) 
     for at in {one.tobytes(): one for one in tested.values()}.values():
         here = [name for name in found if np.array_equal(tested[name], at)]
 
-        chosen = at[predictions.sample(len(at), options.seed)]
+        chosen = at[sample(len(at), SAMPLE, options.seed)]
 
         def figures(weights: Floats, at: Integers = chosen, here: Sequence[str] = here) -> dict[str, Floats]:
             each = {name: summary.figures(units, found[name].values, at, weights) for name in here}

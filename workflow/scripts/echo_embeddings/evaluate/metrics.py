@@ -12,6 +12,7 @@ Integers = npt.NDArray[np.int64]
 
 REGRESSION = ("r2", "mae", "rmse", "pearson", "spearman")
 CLASSIFICATION = ("auroc", "average_precision", "balanced_accuracy", "macro_f1")
+OF_KIND = {"regression": REGRESSION, "classification": CLASSIFICATION}  # of a task; the first one counts
 SMALLER_IS_BETTER = ("mae", "rmse")
 
 

@@ -11,9 +11,6 @@ from ..core.errors import UserError
 from ..core.names import one_line
 from . import metrics
 from .intervals import Interval
-from .tasks import CLASSIFICATION, REGRESSION
-
-METADATA = "metadata"  # the control that knows nothing but the clips' headers
 
 Figures = Mapping[str, Interval]
 
@@ -92,7 +89,7 @@ class Outcome:
     @property
     def names(self) -> tuple[str, ...]:
         """The figures of its kind, the main one first."""
-        return metrics.REGRESSION if self.kind == REGRESSION else metrics.CLASSIFICATION
+        return metrics.OF_KIND[self.kind]
 
     @property
     def stratum_names(self) -> tuple[str, ...]:
@@ -119,9 +116,9 @@ def read(path: Path) -> Outcome:
 
 
 def _outcome(path: Path, has: Mapping[str, Any]) -> Outcome:
-    if has["kind"] not in (REGRESSION, CLASSIFICATION):
+    if has["kind"] not in metrics.OF_KIND:
         raise ValueError(f"kind is {has['kind']!r}")
-    names = metrics.REGRESSION if has["kind"] == REGRESSION else metrics.CLASSIFICATION
+    names = metrics.OF_KIND[has["kind"]]
     probes = _probes(has["probes"], names)
     if not probes:
         raise ValueError("it has no probe")

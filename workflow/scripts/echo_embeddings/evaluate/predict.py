@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from ..core import origin
@@ -17,7 +18,7 @@ from ..core.layout import Layout
 from ..core.names import one_line
 from ..core.vectors import read_vectors
 from ..tables import identity
-from . import heads, linear, probes
+from . import heads, linear
 from .clips import KEY
 from .heads import LAST, NONE, UNKNOWN, Fitted
 from .linear import Vectors
@@ -98,7 +99,7 @@ def _columns(head: Fitted, values: npt.NDArray[np.float64], known: npt.NDArray[n
     """The columns of values [n, T], empty where they are not `known`."""
     if head.classes is None:
         return {head.target: values[:, 0]}
-    shares = probes.softmax(values)
+    shares = softmax(values, axis=1)
     labels = pd.Series(np.array(head.classes, object)[shares.argmax(axis=1)], dtype="string")
     return {head.target: labels.where(known), head.target + CONFIDENCE: shares.max(axis=1)}
 

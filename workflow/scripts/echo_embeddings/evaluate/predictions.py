@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
+from ..qc.base import sample
 from . import controls, linear, probes, ridge, summary
+from .controls import METADATA
 from .linear import Head, Vectors
+from .probes import SAMPLE
 from .splits import INNER, Split
 from .tasks import OF_EACH, REGRESSION, Task
 from .units import Units
@@ -18,7 +22,6 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.generic]
 
-METADATA = "metadata"
 BY_CHANCE = "the same with labels shuffled between patients"
 
 
@@ -53,7 +56,7 @@ def of_task(
 ) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
     """The probes, the one that counts first, and the controls. `say` is told what is done."""
     means = _means(task, units, clips)
-    at = sample(len(means), options.seed)
+    at = sample(len(means), SAMPLE, options.seed)
     rows = means.matrix[means.rows[at]]
     shuffled = controls.shuffled(units.truth, units.patients, options.seed)
     fit, name = (_ridge, "ridge") if task.kind == REGRESSION else (_logistic, "logistic")
@@ -94,7 +97,7 @@ def few(task: Task, units: Units, clips: Vectors, options: Options) -> dict[int,
     if not options.shots:
         return {}
     means, tested = _means(task, units, clips), units.split.tested
-    rows = means.matrix[means.rows[sample(len(means), options.seed)]]
+    rows = means.matrix[means.rows[sample(len(means), SAMPLE, options.seed)]]
     order = np.random.default_rng(options.seed).permutation(int(units.patients.max()) + 1)
     there = {
         one: order[np.isin(order, units.patients[np.isin(units.split.group, units.split.training(one))])]
@@ -111,7 +114,7 @@ def few(task: Task, units: Units, clips: Vectors, options: Options) -> dict[int,
             asked = np.flatnonzero(units.split.group == one)
             heads[one] = _by_few(units, means, there[one][:count], one)
             values[asked] = heads[one](means.matrix[means.rows[asked]])
-        values = probes.softmax(values) if units.classes else values
+        values = softmax(values, axis=1) if units.classes else values
         noise = linear.noise_share(heads, rows, tested)
         made[count] = Predictions(f"{count} patients", values, noise=noise)
     return made
@@ -120,13 +123,6 @@ def few(task: Task, units: Units, clips: Vectors, options: Options) -> dict[int,
 def _means(task: Task, units: Units, clips: Vectors) -> Vectors:
     """The mean vector of each unit; a clip's is its own."""
     return clips if task.by == "path" else linear.means(clips, units.of, len(units.names))
-
-
-def sample(count: int, seed: int) -> Integers:
-    """At most `probes.SAMPLE` of so many, ascending."""
-    if count <= probes.SAMPLE:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, probes.SAMPLE, replace=False))
 
 
 def _part(split: Split, at: Integers) -> Split:
@@ -159,7 +155,7 @@ def _ridge(
 def _logistic(
     units: Units, vectors: Vectors, of: Integers, shuffled: Labels, words: str, seed: int
 ) -> Sequence[Predictions]:
-    split, at = _part(units.split, of), sample(len(vectors), seed)
+    split, at = _part(units.split, of), sample(len(vectors), SAMPLE, seed)
     said = "logistic regression on " + words.format("probabilities")
     if len(at) < len(vectors):
         said += f", fitted to a sample of {len(at):,} of {len(vectors):,}"
@@ -168,7 +164,7 @@ def _logistic(
         heads, penalties = probes.logistic(
             rows, truth[of[at]].astype(np.int64), len(units.classes or ()), _part(split, at)
         )
-        values = units.mean(probes.softmax(linear.predict(heads, vectors, split.group, split.tested)), of)
+        values = units.mean(softmax(linear.predict(heads, vectors, split.group, split.tested), axis=1), of)
         made.append(Predictions(says, values, [penalties[group] for group in split.tested], heads))
     return made
 
@@ -186,7 +182,7 @@ def _neighbours(units: Units, rows: npt.NDArray[np.float32], at: Integers, noise
 def _by_few(units: Units, means: Vectors, patients: Integers, tested: int) -> Head:
     """A head for the group `tested`, fitted to these patients' units; they choose by groups of their own."""
     kept = np.flatnonzero(np.isin(units.patients, patients) & (units.split.group != tested))
-    kept = kept[sample(len(kept), 0)]
+    kept = kept[sample(len(kept), SAMPLE)]
     group = np.searchsorted(np.sort(patients), units.patients[kept]) % INNER
     split = Split(group, (INNER,), None, "")
     vectors = Vectors(means.matrix, means.rows[kept])

@@ -5,12 +5,13 @@ units, or a sample of clips.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import log_softmax
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -33,13 +34,6 @@ TREES: dict[str, Any] = {
 CERTAIN = 30.0  # the logit of the only class that a training set has
 
 
-def softmax(values: Floats) -> Floats:
-    """Logits [n, classes] to probabilities."""
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    made: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return made
-
-
 # --- logistic regression ----------------------------------------------------------------------------
 
 
@@ -60,7 +54,9 @@ def logistic(
         best = PENALTIES[len(PENALTIES) // 2]
         held = np.isin(split.group, out)
         if held.any() and np.isin(split.group, rest).any():
-            losses = [_loss(head(matrix[held]), truth[held]) for head in _path(matrix, truth, classes, split, rest)]
+            of_held = np.arange(held.sum()), truth[held]
+            path = _path(matrix, truth, classes, split, rest)
+            losses = [-log_softmax(head(matrix[held]), axis=1)[of_held].mean() for head in path]
             best = PENALTIES[int(np.argmin(losses))]
         wanted = PENALTIES[: PENALTIES.index(best) + 1]
         heads[tested] = _path(matrix, truth, classes, split, training, wanted)[-1]
@@ -101,11 +97,6 @@ def _path(
         full[:, there], constant[there] = weights.T, bias
         heads.append(Head(mean, np.where(np.isinf(scale), 1, scale), full * np.isfinite(scale)[:, None], constant))
     return heads
-
-
-def _loss(logits: Floats, truth: Integers) -> float:
-    """The mean log loss."""
-    return float(-np.log(np.maximum(softmax(logits)[np.arange(len(truth)), truth], 1e-300)).mean())
 
 
 # --- nearest neighbours -----------------------------------------------------------------------------
@@ -164,52 +155,32 @@ def trees(table: pd.DataFrame, truth: npt.NDArray[np.generic], classes: int | No
     wide: Floats = truth[:, None].astype(np.float64) if classes is None else np.eye(classes)[truth.astype(np.int64)]
     made = np.full(wide.shape, np.nan)
     for tested in split.tested:
-        training = split.training(tested)
-        out = next(iter(one for one in split.choosing(training) if (split.group == one).any()), None)
-        mine, held = np.isin(split.group, training), split.group == out
-        asked = split.group == tested
+        training, asked = split.training(tested), split.group == tested
+        mine = np.isin(split.group, training)
         made[asked] = wide[mine].mean(axis=0)
+        out = next((one for one in split.choosing(training) if (split.group == one).any()), None)
+        held = split.group == out
         useful = table[[name for name in table if table[name][mine].nunique() > 1]]
-        count = _trees(useful, truth, wide, mine & ~held, held)
+        if useful.empty or not held.any() or len(np.unique(truth[mine & ~held])) < 2:
+            continue
+        guesses = [wide[mine & ~held].mean(axis=0), *_staged(useful, truth, classes, mine & ~held, held)]
+        count = int(np.argmin([((wide[held] - guess) ** 2).sum() for guess in guesses]))
         if count:
-            *_, last = _staged(useful, truth, wide, mine, asked, count)
-            made[asked] = last
+            made[asked] = _staged(useful, truth, classes, mine, asked)[count - 1]
     return made
-
-
-def _trees(
-    table: pd.DataFrame,
-    truth: npt.NDArray[np.generic],
-    wide: Floats,
-    mine: npt.NDArray[np.bool_],
-    held: npt.NDArray[np.bool_],
-) -> int:
-    """How many trees, fitted to units `mine`, predict the `held` ones best; 0 where the mean does."""
-    if table.empty or len(np.unique(truth[mine])) < 2 or not held.any():
-        return 0
-    errors = [((wide[held] - wide[mine].mean(axis=0)) ** 2).sum()]
-    errors += [((wide[held] - made) ** 2).sum() for made in _staged(table, truth, wide, mine, held, TREES["max_iter"])]
-    return int(np.argmin(errors))
 
 
 def _staged(
     table: pd.DataFrame,
     truth: npt.NDArray[np.generic],
-    wide: Floats,
+    classes: int | None,
     mine: npt.NDArray[np.bool_],
     asked: npt.NDArray[np.bool_],
-    count: int,
-) -> Iterator[Floats]:
-    """What one, two, .. `count` trees fitted to units `mine` say of those `asked`, [a, 1 or classes]."""
-    options = TREES | {"max_iter": count}
-    if wide.shape[1] == 1:
-        for values in (
-            HistGradientBoostingRegressor(**options).fit(table[mine], truth[mine]).staged_predict(table[asked])
-        ):
-            yield values[:, None]
-        return
-    model = HistGradientBoostingClassifier(**options).fit(table[mine], truth[mine])
-    for shares in model.staged_predict_proba(table[asked]):
-        made = np.zeros((len(shares), wide.shape[1]))
-        made[:, model.classes_] = shares
-        yield made
+) -> list[Floats]:
+    """What one, two and more trees fitted to the units `mine` say of those `asked`, each [a, 1 or classes]."""
+    if classes is None:
+        of_numbers = HistGradientBoostingRegressor(**TREES).fit(table[mine], truth[mine])
+        return [values[:, None] for values in of_numbers.staged_predict(table[asked])]
+    model = HistGradientBoostingClassifier(**TREES).fit(table[mine], truth[mine])
+    names = np.eye(classes)[model.classes_]
+    return [shares @ names for shares in model.staged_predict_proba(table[asked])]

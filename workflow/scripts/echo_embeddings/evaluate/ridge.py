@@ -88,7 +88,7 @@ def fit(vectors: Vectors, targets: Floats, split: Split) -> Ridge:
     def fits(groups: Sequence[int]) -> _Fits:
         key = tuple(sorted(groups))
         if key not in solved:
-            solved[key] = _solve(sum_of(moments, key))
+            solved[key] = _solve(_sum_of(moments, key))
         return solved[key]
 
     heads, penalties = {}, {}
@@ -108,7 +108,7 @@ def fit(vectors: Vectors, targets: Floats, split: Split) -> Ridge:
     return Ridge(heads, penalties)
 
 
-def sum_of(moments: dict[int, _Moments], groups: Sequence[int]) -> _Moments:
+def _sum_of(moments: dict[int, _Moments], groups: Sequence[int]) -> _Moments:
     """Those of all of the groups together."""
     total = moments[groups[0]]
     for one in groups[1:]:

@@ -21,6 +21,7 @@ Integers = npt.NDArray[np.int64]
 NUMBERS = ("frames", "fps", "rows", "columns", "heart_rate")  # what headers say, as a control
 CATEGORIES = ("manufacturer", "kind")
 N_CLIPS = "n_clips"
+CLASSES = 100  # that a label has at most; more are numbers, or names
 MOST_CATEGORIES = 50  # as many values as trees tell apart; rarer ones are one
 
 
@@ -116,9 +117,8 @@ def _truth(task: Task, values: pd.Series, where: str) -> tuple[npt.NDArray[np.ge
         return numbers, None
     texts = values.astype("string").str.strip().str.replace(r"^(-?\d+)\.0$", r"\1", regex=True)
     classes = sorted(texts.unique())
-    most = 100
-    if len(classes) > most:
-        raise UserError(f"{where}: {task.target!r} has {len(classes):,} values, more than {most}; kind: regression?")
+    if len(classes) > CLASSES:
+        raise UserError(f"{where}: {task.target!r} has {len(classes):,} values, more than {CLASSES}; kind: regression?")
     return texts.map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64), classes
 
 

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 from ..qc.base import Level
+from .controls import METADATA
 from .intervals import Interval
 from .metrics import SMALLER_IS_BETTER
-from .outcome import METADATA, Outcome, Probe
+from .outcome import Outcome, Probe
 
 FIGURES = {
     **{"r2": "R²", "mae": "MAE", "rmse": "RMSE", "pearson": "Pearson", "spearman": "Spearman"},
