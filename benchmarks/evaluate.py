@@ -102,17 +102,14 @@ def main() -> None:
 
 def evaluate(config: dict[str, Any], name: str) -> tuple[str, int]:
     """Evaluate a task as a job does; a line about it, and the most memory of this process so far, KB."""
-    layout, begun = Layout(), time.perf_counter()
-    options = Options.of(config)
+    begun = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         made = evaluation.evaluate(
             tasks.tasks(config)[name],
             "vitl",
-            layout.evaluated_clips("vitl"),
-            layout.merged("vitl"),
             settings.tables(config),
-            options,
-            layout.evaluation(name, "vitl"),
+            Options.of(config),
+            Layout(),
         )
     r2 = made["probes"]["ridge"]["figures"]["r2"]
     line = f"{name}: {time.perf_counter() - begun:.1f} s, R2 {r2.value:.3f} ({r2.low:.3f} to {r2.high:.3f})"

@@ -56,9 +56,7 @@ class Collection:
             parts = export.parts(self.layout, MODEL, "256", self.folders)
             used = tasks.selecting(asked)
             clips.write(self.layout.merged(MODEL), parts, known, used, table, prefix_folder=False)
-            chosen = Options.of(config)
-            output = self.layout.evaluation("task", MODEL)
-            return evaluation.evaluate(asked["task"], MODEL, table, self.layout.merged(MODEL), known, chosen, output)
+            return evaluation.evaluate(asked["task"], MODEL, known, Options.of(config), self.layout)
 
 
 def plant(

@@ -13,7 +13,7 @@ from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.vectors import read_vectors, write_vectors
 from echo_embeddings.evaluate import controls, evaluation, linear, metrics, ridge, splits
 from echo_embeddings.evaluate.intervals import intervals
-from echo_embeddings.evaluate.linear import Vectors
+from echo_embeddings.qc.base import Vectors
 from testing.evaluation import MODEL, plant
 
 NUMBER = {"by": "study", "target": "y", "kind": "regression"}

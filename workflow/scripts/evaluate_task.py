@@ -1,8 +1,7 @@
 """Rule evaluate_task: what a model's vectors say of a label."""
 
-from pathlib import Path
-
 from echo_embeddings.core import job, settings
+from echo_embeddings.core.layout import Layout
 from echo_embeddings.evaluate import evaluation, tasks
 from echo_embeddings.evaluate.predictions import Options
 
@@ -11,9 +10,7 @@ if __name__ == "__main__":
         evaluation.evaluate(
             tasks.tasks(snakemake.config)[snakemake.wildcards.task],
             snakemake.wildcards.model,
-            Path(snakemake.input.clips),
-            Path(snakemake.input.merged),
             settings.tables(snakemake.config),
             Options.of(snakemake.config),
-            Path(snakemake.output.numbers),
+            Layout(),
         )

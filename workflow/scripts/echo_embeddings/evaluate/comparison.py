@@ -55,19 +55,17 @@ def compare(outcomes: Sequence[Outcome], number: int, seed: int) -> Comparison:
             )
     patients, _ = pd.factorize(tables[first.model]["subject_id"])
 
-    def figures(weights: Floats) -> dict[str, Floats]:
+    def figures(weights: Floats) -> dict[tuple[str, str, str], Floats]:
         of = {outcome.model: _figures(outcome, tables[outcome.model], weights) for outcome in tested}
-        return {f"{a}\n{b}\n{name}": of[a][name] - of[b][name] for a, b in combinations(of, 2) for name in of[a]}
+        return {(a, b, name): of[a][name] - of[b][name] for a, b in combinations(of, 2) for name in of[a]}
 
     differences: dict[tuple[str, str], dict[str, Interval]] = {}
     noise = {outcome.model: outcome.probes[0].noise for outcome in tested}
 
-    def of_both(name: str) -> float:
-        a, b, _ = name.split("\n")
-        return max(noise[a], noise[b])
+    def of_both(key: tuple[str, str, str]) -> float:
+        return max(noise[model] for model in key[:2])
 
-    for name, found in intervals(figures, patients.astype(np.int64), number, seed, of_both).items():
-        a, b, figure = name.split("\n")
+    for (a, b, figure), found in intervals(figures, patients.astype(np.int64), number, seed, of_both).items():
         differences.setdefault((a, b), {})[figure] = found
     return Comparison(len(shared), len(chosen), int(patients.max()) + 1, differences)
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,13 @@ from threadpoolctl import threadpool_limits
 
 from ..core import origin
 from ..core.errors import UserError
+from ..core.layout import Layout
 from ..core.settings import EVALUATE_VERSION, Tables
 from ..core.vectors import read_vectors
-from ..qc.base import sample
+from ..qc.base import Vectors, sample
 from . import leaks, metrics, predictions, summary, writing
 from .controls import METADATA
 from .intervals import Interval, intervals
-from .linear import Vectors
 from .predictions import Options, Predictions
 from .probes import SAMPLE
 from .tasks import Task
@@ -26,30 +25,27 @@ from .units import Units, of_task
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Figures = dict[tuple[str, str], Floats]  # by probe or control, and name
 
 AGAINST = "against_metadata"
 
 
-def evaluate(
-    task: Task, model: str, clips: Path, merged: Path, known: Tables, options: Options, output: Path
-) -> dict[str, Any]:
-    """Evaluate, and write the files of `writing`, the numbers to `output`; they are returned.
+def evaluate(task: Task, model: str, known: Tables, options: Options, layout: Layout) -> dict[str, Any]:
+    """Evaluate what `layout` has of the model, and write the files of `writing`; the numbers are returned.
 
-    `clips` is what `clips.write` made of the file `merged`. Raises `UserError` if labels, split or files are not what
-    they must be.
+    Raises `UserError` if labels, split or files are not what they must be.
     """
     with threadpool_limits(1):  # a job for each core: threads would wait for each other's
-        return _evaluate(task, model, clips, merged, known, options, output)
+        return _evaluate(task, model, known, options, layout)
 
 
-def _evaluate(
-    task: Task, model: str, clips: Path, merged: Path, known: Tables, options: Options, output: Path
-) -> dict[str, Any]:
+def _evaluate(task: Task, model: str, known: Tables, options: Options, layout: Layout) -> dict[str, Any]:
     started = time.monotonic()
 
     def say(words: str) -> None:
         print(f"{task.name}, {model}: {words} ({time.monotonic() - started:.0f} s)", flush=True)
 
+    clips, merged = layout.evaluated_clips(model), layout.merged(model)
     frame = pd.read_parquet(clips, dtype_backend="numpy_nullable")
     keys, tensor = read_vectors(merged)
     if len(keys) != len(frame):
@@ -85,7 +81,7 @@ def _evaluate(
         "seconds": time.monotonic() - started,
         "version": EVALUATE_VERSION,
     }
-    writing.write(output, numbers, units, main.values, main.heads, options.seed)
+    writing.write(layout, numbers, units, main.values, main.heads, options.seed)
     say("done")
     return numbers
 
@@ -101,27 +97,26 @@ def _measured(units: Units, found: Mapping[str, Predictions], options: Options) 
     made: dict[str, dict[str, Interval]] = {}
     for at in {one.tobytes(): one for one in tested.values()}.values():
         here = [name for name in found if np.array_equal(tested[name], at)]
-
         chosen = at[sample(len(at), SAMPLE, options.seed)]
 
-        def figures(weights: Floats, at: Integers = chosen, here: Sequence[str] = here) -> dict[str, Floats]:
+        def figures(
+            weights: Floats, at: Integers = chosen, here: Sequence[str] = here
+        ) -> dict[tuple[str, str], Floats]:
             each = {name: summary.figures(units, found[name].values, at, weights) for name in here}
             if {first, METADATA} <= each.keys():
                 each[AGAINST] = {name: each[first][name] - each[METADATA][name] for name in each[first]}
-            return {f"{name}\n{figure}": values for name, own in each.items() for figure, values in own.items()}
+            return {(name, figure): values for name, own in each.items() for figure, values in own.items()}
 
         patients = pd.factorize(units.patients[chosen])[0].astype(np.int64)
 
-        def noise(name: str) -> float:
-            whose, _ = name.split("\n")
-            return found[first if whose == AGAINST else whose].noise
+        def noise(key: tuple[str, str]) -> float:
+            return found[first if key[0] == AGAINST else key[0]].noise
 
         found_here = intervals(figures, patients, options.bootstrap, options.seed, noise)
         if len(chosen) < len(at):
             of_all = figures(np.ones((1, len(at))), at)
-            found_here = {name: one.moved(float(of_all[name][0])) for name, one in found_here.items()}
-        for name, interval in found_here.items():
-            whose, figure = name.split("\n")
+            found_here = {key: one.moved(float(of_all[key][0])) for key, one in found_here.items()}
+        for (whose, figure), interval in found_here.items():
             made.setdefault(whose, {})[figure] = interval
     said = {
         name: {

@@ -10,8 +10,9 @@ as large. Where they are all signal there is nothing to add. In between the quan
 sqrt(1 + the share of noise), see `linear.noise_share`; docs/evaluate.md has what such intervals cover.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Figures = Callable[[Floats], dict[str, Floats]]  # of weights [B, n] the figures, each [B]
+Key = TypeVar("Key", bound=Hashable)
+Figures = Callable[[Floats], dict[Key, Floats]]  # of weights [B, n] the figures, each [B], by name or more
 
 LEVEL = 0.95
 GROUPS = 200  # parts of the patients that the jackknife leaves out one by one, where there are more patients
@@ -40,13 +42,13 @@ class Interval:
 
 
 def intervals(
-    figures: Figures, patients: Integers, number: int, seed: int, noise: Callable[[str], float] = lambda _: 0.0
-) -> dict[str, Interval]:
+    figures: Figures[Key], patients: Integers, number: int, seed: int, noise: Callable[[Key], float] = lambda _: 0.0
+) -> dict[Key, Interval]:
     """The figures of n units with their intervals, from `number` samples of patients.
 
     `patients` [n] is the patient of each unit, 0 to m - 1. Equal seeds draw the same patients, so that the figures of
     two models of the same units can be subtracted: `figures` may do that. `noise` is the share of noise in what a
-    figure is of, by its name.
+    figure is of, by its key.
     """
     point = figures(np.ones((1, len(patients))))
     drawn = _collect(figures, _samples(patients, number, seed))
@@ -58,7 +60,7 @@ def intervals(
     }
 
 
-def _collect(figures: Figures, weights: Iterator[Floats]) -> dict[str, Floats]:
+def _collect(figures: Figures[Key], weights: Iterator[Floats]) -> dict[Key, Floats]:
     """The figures of all blocks of weights."""
     found = [figures(block) for block in weights]
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}

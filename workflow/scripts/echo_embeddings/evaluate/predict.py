@@ -17,11 +17,11 @@ from ..core.files import atomic_write
 from ..core.layout import Layout
 from ..core.names import one_line
 from ..core.vectors import read_vectors
+from ..qc.base import Vectors
 from ..tables import identity
 from . import heads, linear
 from .clips import KEY
 from .heads import LAST, NONE, UNKNOWN, Fitted
-from .linear import Vectors
 
 Integers = npt.NDArray[np.int64]
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from ..qc.base import sample
+from ..qc.base import Vectors, sample
 from . import controls, linear, probes, ridge, summary
 from .controls import METADATA
-from .linear import Head, Vectors
+from .linear import Head
 from .probes import SAMPLE
 from .splits import INNER, Split
 from .tasks import OF_EACH, REGRESSION, Task
@@ -57,7 +57,7 @@ def of_task(
     """The probes, the one that counts first, and the controls. `say` is told what is done."""
     means = _means(task, units, clips)
     at = sample(len(means), SAMPLE, options.seed)
-    rows = means.matrix[means.rows[at]]
+    rows = means.take(at)
     shuffled = controls.shuffled(units.truth, units.patients, options.seed)
     fit, name = (_ridge, "ridge") if task.kind == REGRESSION else (_logistic, "logistic")
     found: dict[str, Predictions] = {}
@@ -97,7 +97,7 @@ def few(task: Task, units: Units, clips: Vectors, options: Options) -> dict[int,
     if not options.shots:
         return {}
     means, tested = _means(task, units, clips), units.split.tested
-    rows = means.matrix[means.rows[sample(len(means), SAMPLE, options.seed)]]
+    rows = means.take(sample(len(means), SAMPLE, options.seed))
     order = np.random.default_rng(options.seed).permutation(int(units.patients.max()) + 1)
     there = {
         one: order[np.isin(order, units.patients[np.isin(units.split.group, units.split.training(one))])]
@@ -113,7 +113,7 @@ def few(task: Task, units: Units, clips: Vectors, options: Options) -> dict[int,
         for one in tested:
             asked = np.flatnonzero(units.split.group == one)
             heads[one] = _by_few(units, means, there[one][:count], one)
-            values[asked] = heads[one](means.matrix[means.rows[asked]])
+            values[asked] = heads[one](means.take(asked))
         values = softmax(values, axis=1) if units.classes else values
         noise = linear.noise_share(heads, rows, tested)
         made[count] = Predictions(f"{count} patients", values, noise=noise)
@@ -159,7 +159,7 @@ def _logistic(
     said = "logistic regression on " + words.format("probabilities")
     if len(at) < len(vectors):
         said += f", fitted to a sample of {len(at):,} of {len(vectors):,}"
-    rows, made = vectors.matrix[vectors.rows[at]], []
+    rows, made = vectors.take(at), []
     for truth, says in ((units.truth, said), (shuffled, BY_CHANCE)):
         heads, penalties = probes.logistic(
             rows, truth[of[at]].astype(np.int64), len(units.classes or ()), _part(split, at)
@@ -189,4 +189,4 @@ def _by_few(units: Units, means: Vectors, patients: Integers, tested: int) -> He
     if units.classes is None:
         return ridge.fit(vectors, units.truth[kept].astype(np.float64)[:, None], split).heads[INNER]
     truth = units.truth[kept].astype(np.int64)
-    return probes.logistic(means.matrix[vectors.rows], truth, len(units.classes), split)[0][INNER]
+    return probes.logistic(means.take(kept), truth, len(units.classes), split)[0][INNER]

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .linear import BLOCK, Head, Vectors
+from ..qc.base import Vectors
+from .linear import BLOCK, Head, finite
 from .splits import Split
 
 Floats = npt.NDArray[np.float64]
@@ -118,11 +119,11 @@ def _sum_of(moments: dict[int, _Moments], groups: Sequence[int]) -> _Moments:
 
 def _measure(vectors: Vectors, targets: Floats, group: Integers) -> tuple[Floats, dict[int, _Moments]]:
     """The point that is measured from, the mean of a part of the vectors; and each group's moments."""
-    first = vectors.matrix[vectors.rows[:: max(1, len(vectors) // BLOCK)][:BLOCK]]
+    first = vectors.take(np.arange(len(vectors))[:: max(1, len(vectors) // BLOCK)][:BLOCK])
     centre = first.mean(axis=0, dtype=np.float64).astype(np.float32)
     dim, count = vectors.matrix.shape[1], targets.shape[1]
     moments = {int(one): _Moments.zero(dim, count) for one in np.unique(group)}
-    for place, block in vectors.blocks():
+    for place, block in finite(vectors):
         apart = block - centre
         for one in np.unique(group[place]):
             mine = group[place] == one

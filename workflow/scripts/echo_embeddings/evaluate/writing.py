@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from ..core.files import atomic_write
+from ..core.layout import Layout
 from ..core.origin import SHORT
 from ..qc.writing import plain
 from . import summary
@@ -24,19 +24,20 @@ PARTS = ("mean", "scale", "weights", "bias")  # of a head
 
 
 def write(
-    output: Path,
+    layout: Layout,
     numbers: Mapping[str, Any],
     units: Units,
     values: Floats,
     heads: Mapping[int | None, Head],
     seed: int,
 ) -> None:
-    """Write `{model}.predictions.parquet` and `{model}.head.safetensors`, and last the `numbers`, `{model}.json`."""
-    with atomic_write(output.with_suffix(".predictions.parquet")) as part:
+    """Write the predictions and the head of a task and model, and last the `numbers`, which name both."""
+    of_both = numbers["task"], numbers["model"]
+    with atomic_write(layout.evaluation_predictions(*of_both)) as part:
         _predictions(units, values).to_parquet(part, index=False, compression="zstd")
-    with atomic_write(output.with_suffix(".head.safetensors")) as part:
+    with atomic_write(layout.evaluation_head(*of_both)) as part:
         save_file(_tensors(units, heads), part, _about(numbers, seed))
-    with atomic_write(output) as part:
+    with atomic_write(layout.evaluation(*of_both)) as part:
         part.write_text(json.dumps(plain(numbers), indent=1, allow_nan=False), encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,12 +90,17 @@ def _sums(
             block = matrix[start : start + export.ROWS]
             of_block = of_folder[start : start + export.ROWS]
             known = np.flatnonzero(of_block >= 0)
-            local, inverse = np.unique(of_block[known], return_inverse=True)
-            which = sparse.csr_matrix((np.ones(len(known)), (inverse, known)), shape=(len(local), len(block)))
-            sums[local] += which @ block.astype(np.float64)
-            counts[local] += np.bincount(inverse, minlength=len(local))
+            add_to(sums, block[known], of_block[known])
+            counts += np.bincount(of_block[known], minlength=studies)
     if left_out:
         print(f"{left_out:,} clips are left out by {STUDY_WHERE}", flush=True)
     if unknown:
         print(f"{unknown:,} clips belong to no known study", flush=True)
     return sums, counts
+
+
+def add_to(sums: npt.NDArray[np.float64], block: npt.NDArray[np.float32], of: npt.NDArray[np.integer[Any]]) -> None:
+    """Add vectors [b, dim] to the sums [s, dim] that they are `of` [b]."""
+    there, local = np.unique(of, return_inverse=True)
+    which = sparse.csr_matrix((np.ones(len(block)), (local, np.arange(len(block)))), shape=(len(there), len(block)))
+    sums[there] += which @ block.astype(np.float64)
