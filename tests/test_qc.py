@@ -12,10 +12,10 @@ from testing.qc import DIM, Collection, check, levels
 def test_a_clean_set_of_few_patients_shows_no_defect_and_no_signal(collection: Collection) -> None:
     numbers, html = collection.page()
     found = levels(numbers)
-    assert found.pop("Signal") == numbers["status"] == "warn"
+    assert found.pop("Patients") == found.pop("Drift") == numbers["status"] == "not tested"
     assert set(found.values()) == {"good"}
     assert "2 patients: this says nothing." in html
-    assert 'class="banner bad"' not in html
+    assert 'class="banner fault"' not in html
 
 
 def test_numbers_are_those_of_numpy(collection: Collection) -> None:
@@ -62,8 +62,8 @@ def test_planted_vector_defects_are_found_and_named(collection: Collection) -> N
     assert health["dead"] == [3]
     assert numbers["finite"] == numbers["statistics"]["table"][-1]["vectors"] == 18
     found = levels(numbers)
-    assert [found[name] for name in ("NaN", "Inf", "Duplicates", "Dimensions")] == ["bad", "bad", "warn", "warn"]
-    assert numbers["status"] == "bad"
+    assert [found[name] for name in ("NaN", "Inf", "Duplicates", "Dimensions")] == ["fault", "fault", "check", "check"]
+    assert numbers["status"] == "fault"
     assert numbers["summary"]["nan"] == 1
     assert numbers["summary"]["duplicates"] == 2
     for i in (1, 2, 5, 14):
@@ -75,15 +75,15 @@ def test_zero_vector_is_found_and_has_no_direction(collection: Collection) -> No
     collection.matrix[4, ::2] = -0.0
     numbers = collection.numbers()
     assert numbers["health"]["zero"] == [collection.embedded[4]]
-    assert levels(numbers)["Zeros"] == "bad"
-    assert numbers["similarity"]["clips"] == 19
+    assert levels(numbers)["Zeros"] == "fault"
+    assert numbers["similarity"]["sampled"] == 19
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, np.nan, np.inf, 1e38])
 def test_constant_vectors_give_a_page(collection: Collection, value: float) -> None:
     collection.matrix[:] = value
     numbers = collection.numbers()
-    assert numbers["status"] == "bad"
+    assert numbers["status"] == "fault"
     assert numbers["components"] is None
     assert numbers["summary"]["duplicates"] == 20
 
@@ -126,7 +126,7 @@ def test_prefixed_keys_belong_to_their_folder(collection: Collection) -> None:
     numbers = collection.numbers(prefix_folder=True)
     assert levels(numbers)["Accounting"] == "good"
     assert [row["embedded"] for row in numbers["accounting"]["folders"]] == [10, 10, 20]
-    assert check(collection.report(prefix_folder=False), "Accounting").level == "bad"
+    assert check(collection.report(prefix_folder=False), "Accounting").level == "fault"
 
 
 def test_key_of_two_folders_belongs_to_the_one_where_it_did_not_fail(collection: Collection) -> None:
@@ -145,7 +145,7 @@ def test_names_of_another_form_have_folders_and_no_patients(collection: Collecti
     collection.runs = {folder: collection.run(10, DIM) for folder in collection.folders}
     numbers, html = collection.page()
     assert numbers["similarity"]["patients"] == 0
-    assert numbers["similarity"]["all_devices"] is None
+    assert numbers["similarity"]["compared"] == {}
     assert "Patients are not known" in html
     assert [row["folder"] for row in numbers["statistics"]["table"]] == ["site-a", "site-b", "all folders"]
 

@@ -36,7 +36,7 @@ def test_files_are_counted_by_folder_and_reason(collection: Collection) -> None:
         ("not embedded", "no frame can be decoded", 1, {"p11": 1}),
         ("skipped", "not DICOM", 4, {"p10": 2, "p11": 2}),
     ]
-    assert (levels(numbers)["Accounting"], levels(numbers)["Failures"]) == ("good", "warn")
+    assert (levels(numbers)["Accounting"], levels(numbers)["Failures"]) == ("good", "check")
     assert "no frame can be decoded" in html
 
 
@@ -67,7 +67,7 @@ def miscount_in_the_record(c: Collection) -> None:
 def test_counts_that_do_not_add_up_are_a_fault(collection: Collection, spoil: Any) -> None:
     spoil(collection)
     report = collection.report()
-    assert check(report, "Accounting").level == report.status == "bad"
+    assert check(report, "Accounting").level == report.status == "fault"
     assert report.accounting.problems
 
 
@@ -87,7 +87,7 @@ def test_lost_and_strange_clips_are_named(collection: Collection) -> None:
 def test_folders_made_differently_are_a_fault(collection: Collection, field: str) -> None:
     collection.runs["p11"][field] = "another"
     found = check(collection.report(), "Provenance")
-    assert found.level == "bad"
+    assert found.level == "fault"
     assert field in found.sentence
 
 
@@ -95,13 +95,13 @@ def test_folders_made_differently_are_a_fault(collection: Collection, field: str
 def test_record_of_other_vectors_is_a_fault(collection: Collection, field: str, value: object) -> None:
     for run in collection.runs.values():
         run[field] = value
-    assert check(collection.report(), "Provenance").level == "bad"
+    assert check(collection.report(), "Provenance").level == "fault"
 
 
 def test_absent_record_is_said(collection: Collection) -> None:
     del collection.runs["p11"]
     numbers, html = collection.page()
-    assert levels(numbers)["Provenance"] == "warn"
+    assert levels(numbers)["Provenance"] == "check"
     assert "There is no run record of: p11." in html
     collection.runs.clear()
     (collection.root / "p10.json").unlink()
@@ -113,8 +113,8 @@ def test_note_on_the_weights_is_a_banner_on_page_and_index(collection: Collectio
     collection.runs["p11"]["weights"] = note
     numbers, html = collection.page()
     body = html.split("</style>")[1]
-    assert body.index('class="banner bad"') < body.index(note) < body.index('id="summary"')
-    assert levels(numbers)["Weights"] == "warn"
+    assert body.index('class="banner fault"') < body.index(note) < body.index('id="summary"')
+    assert levels(numbers)["Weights"] == "check"
     index = collection.root / "qc/index.html"
     make_index({"vitl": index.with_name("vitl.html")}, {"vitl": collection.root / "all.pt"}, index, {"vitl": FACTS})
     assert note in index.read_text()
@@ -122,7 +122,7 @@ def test_note_on_the_weights_is_a_banner_on_page_and_index(collection: Collectio
 
 def test_training_on_the_collection_at_hand_is_a_warning(collection: Collection) -> None:
     numbers, html = collection.page(training=Training(["VideoMix22M", "MIMIC-IV-Echo"], "mimic iv echo"))
-    assert levels(numbers)["Pretraining"] == "warn"
+    assert levels(numbers)["Pretraining"] == "check"
     assert "Pretrained on the collection at hand." in html
     numbers = collection.numbers(training=Training(["VideoMix22M"], "MIMIC-IV-Echo"))
     assert "Pretraining" not in levels(numbers)
@@ -147,7 +147,7 @@ def test_what_differs_from_the_record_list_is_counted_and_named(collection: Coll
     assert (p11["listed"], p11["seen_unlisted"]) == (0, 10)
     assert (other["listed"], other["listed_unseen"]) == (1, 1)
     assert (total["listed"], total["listed_unseen"], total["seen_unlisted"], total["seen"]) == (11, 2, 11, 20)
-    assert levels(numbers)["Record list"] == "warn"
+    assert levels(numbers)["Record list"] == "check"
     assert "files/p10/never_came.dcm" in html
     assert "On the disk, not listed: x0.dcm, x1.dcm, x2.dcm, ..." in html
     assert 'href="../record_list/differences.tsv"' in html
@@ -167,7 +167,7 @@ def test_clips_that_are_not_selected_are_counted_and_not_missed(collection: Coll
     assert any("1 clip (" in problem and "not selected" in problem for problem in numbers["accounting"]["problems"])
 
 
-@pytest.mark.parametrize(("rows", "level", "part"), [(9, "warn", ": fewer than half."), (10, "good", ".")])
+@pytest.mark.parametrize(("rows", "level", "part"), [(9, "check", ": fewer than half."), (10, "good", ".")])
 def test_a_table_that_says_something_of_few_clips_is_told(
     collection: Collection, tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int, level: str, part: str
 ) -> None:
@@ -179,4 +179,4 @@ def test_a_table_that_says_something_of_few_clips_is_told(
     sentence = f"Of the tables that select clips, tables.0 (views.csv) has a row for {rows} of 20 clips{part}"
     assert sentence in [check["sentence"] for check in numbers["checks"] if check["level"] == level]
     assert sentence in html
-    assert ("note: tables.0 (views.csv) has a row for" in capsys.readouterr().out) == (level == "warn")
+    assert ("note: tables.0 (views.csv) has a row for" in capsys.readouterr().out) == (level == "check")

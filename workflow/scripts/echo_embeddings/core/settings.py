@@ -18,7 +18,7 @@ CONVERT_VERSION = 1
 EMBED_VERSION = 1
 PROBE_VERSION = 3  # of the manifests of videos that were there already, which cost a look at each file
 HEADERS_VERSION = 1  # of the manifests by headers alone
-QC_VERSION = 2  # of the pages: what they say or how they look
+QC_VERSION = 3  # of the pages: what they say or how they look
 EVALUATE_VERSION = 1  # of what `evaluate` makes
 
 CPU_BATCH = 4  # clips; more are no faster on a CPU, and take more of its memory

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import struct
 import sys
 import zipfile
@@ -144,6 +145,11 @@ def _load(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
     try:
         vectors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch has no type of its own for a file that is damaged
+        if refused := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):  # arrays, or keys that are np.str_
+            raise UserError(
+                f"{path}: holds {refused[1]}, where text -> float32 tensor is wanted; save it again with torch.save("
+                "{str(key): torch.as_tensor(vector) for key, vector in vectors.items()}, path)"
+            ) from error
         raise UserError(
             f"{path}: cannot be read as an embedding file: {one_line(error)[:200]}; "
             "if the workflow made it, delete it and run again: no vector that a job remembers is computed again"

@@ -34,17 +34,17 @@ class Verdict:
 def verdict(outcome: Outcome) -> Verdict:
     """The main probe against the control that knows nothing but the headers."""
     if outcome.not_tested:
-        return Verdict("warn", "not tested", *[f"Not tested: {outcome.not_tested}."] * 2)
+        return Verdict("not tested", "not tested", *[f"Not tested: {outcome.not_tested}."] * 2)
     control = outcome.control(METADATA)
     name = outcome.names[0]
     if control is None or outcome.beats_metadata is None or name not in outcome.against_metadata:
-        return Verdict("warn", "not compared", *["Not compared with the headers' metadata."] * 2)
+        return Verdict("not tested", "not compared", *["Not compared with the headers' metadata."] * 2)
     beats = "Beats" if outcome.beats_metadata else "Does not beat"
     both = (outcome.probes[0].figures[name].value, control.figures[name].value)
     values = f"{FIGURES[name]} {figure(name, both[0])} against {figure(name, both[1])}"
     difference = f"a difference of {with_interval(name, outcome.against_metadata[name])}"
     return Verdict(
-        "good" if outcome.beats_metadata else "bad",
+        "good" if outcome.beats_metadata else "fault",
         f"{beats.lower()} metadata",
         f"{beats} the headers' metadata: {values}, {difference}.",
         f"{beats} the headers' metadata: {difference}.",

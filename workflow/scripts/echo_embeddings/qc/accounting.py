@@ -9,7 +9,6 @@ import pandas as pd
 
 from ..core import manifest
 from ..tables.inventory import differences_of
-from ..tables.join import Join
 from .base import NAMED, Check, Naming, count, named
 from .tables import NO_FOLDER
 
@@ -63,7 +62,8 @@ def account(
     files: pd.DataFrame,
     runs: Mapping[str, Mapping[str, Any] | None],
     record_list: Path | None,
-    joins: Sequence[Join],
+    tables: Sequence[str],
+    thin_tables: int,
     naming: Naming,
 ) -> Accounting:
     """Follow every file from the manifests' `files` (see `tables.read_files`) to the `clips` that have vectors.
@@ -94,6 +94,7 @@ def account(
     if record_list is not None:
         columns += LISTED
         listed = pd.read_csv(record_list, sep="\t", usecols=["folder", *LISTED], dtype={"folder": str})
+        listed["folder"] = listed["folder"].map(naming)
         elsewhere = listed[~listed["folder"].isin(table["folder"])]
         table = pd.concat([table, elsewhere[["folder"]]], ignore_index=True).merge(listed, on="folder", how="left")
     table = table.fillna(0)
@@ -106,8 +107,8 @@ def account(
         made,
         problems,
         _differing(record_list, naming),
-        [join.coverage("clips") for join in joins],
-        sum(join.is_thin for join in joins),
+        list(tables),
+        thin_tables,
     )
 
 
@@ -194,7 +195,7 @@ def judge(accounting: Accounting) -> list[Check]:
     if accounting.problems:
         shown, more = accounting.problems[:NAMED], len(accounting.problems) - NAMED
         sentence = "; ".join(shown + ([f"and {more} more"] if more > 0 else []))
-        sums = Check("Accounting", "bad", f"The counts do not add up: {sentence}.", "files")
+        sums = Check("Accounting", "fault", f"The counts do not add up: {sentence}.", "files")
     else:
         sentence = (
             f"All {count(total['seen'], 'file')} accounted for: {total['converted']:,} {made}, "
@@ -210,7 +211,7 @@ def judge(accounting: Accounting) -> list[Check]:
         if failures
         else f"Every video could be {done} and embedded."
     )
-    checks = [sums, Check("Failures", "warn" if failures else "good", sentence, "files")]
+    checks = [sums, Check("Failures", "check" if failures else "good", sentence, "files")]
     if accounting.record_list is not None:
         off = total["listed_unseen"] or total["seen_unlisted"]
         sentence = (
@@ -219,8 +220,8 @@ def judge(accounting: Accounting) -> list[Check]:
         )
         for what, names in accounting.record_list.items():
             sentence += f" {what.capitalize()}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else '.'}"
-        checks.append(Check("Record list", "warn" if off else "good", sentence, "files"))
+        checks.append(Check("Record list", "check" if off else "good", sentence, "files"))
     if accounting.tables:
         sentence = f"Of the tables that select clips, {'; '.join(accounting.tables)}."
-        checks.append(Check("Tables", "warn" if accounting.thin_tables else "good", sentence, "files"))
+        checks.append(Check("Tables", "check" if accounting.thin_tables else "good", sentence, "files"))
     return checks

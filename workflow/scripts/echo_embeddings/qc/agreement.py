@@ -6,15 +6,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 
 from ..core import origin
 from ..core.errors import UserError
 from ..core.vectors import read_vectors
 from . import causes
-from .base import BLOCK, NAMED, NEIGHBOURS, SAMPLE, Check, Floats, Histogram, Integers, Level, count, histogram, sample
+from .base import (
+    NAMED,
+    NEIGHBOURS,
+    SAMPLE,
+    SEED,
+    Check,
+    Floats,
+    Histogram,
+    Integers,
+    blocks,
+    count,
+    hashed,
+    histogram,
+    plain,
+    sample,
+)
 
-SAME = 0.9999  # cosine: at least this much is the same vector but for rounding
+SAME = 0.9999  # cosine: at least this much is the same direction but for rounding
+EQUAL = 0.02  # relative distance: at most this much is the same vector but for rounding
+TRIED = 1000  # clips whose order is mixed to see what chance gives
+MIXED = 19  # times: a figure that is above all of these is above chance (p <= 0.05)
+ENOUGH = 20  # clips: of fewer, chance cannot be told
 LISTED = 1000  # keys of one file only
 
 
@@ -26,6 +46,7 @@ class Agreement:
     cka: float | None  # linear, debiased; None of fewer than 4 clips or of vectors that do not vary
     overlap: float | None  # share of the 10 nearest that are the same; None of so few clips
     chance: float | None  # what the overlap would be by chance
+    linked: bool | None  # whether the CKA is above that of mixed clips; None of too few to tell
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,8 @@ class Comparison:
     min: float | None
     worst: list[tuple[str, float]]  # the keys least alike
     apart: float | None  # median distance of a clip's two vectors, relative to their mean length
+    farthest: float | None  # the largest
+    longer: float | None  # median of the second vector's length over the first's
     cosines: Histogram | None
     agreement: Agreement
     origins: tuple[dict[str, Any], dict[str, Any]]  # how the files were made, as those beside them say
@@ -89,7 +112,19 @@ def agree(x: Floats, y: Floats) -> Agreement:
     usable = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1) & x.any(axis=1) & y.any(axis=1)
     x, y = x[usable], y[usable]
     near = overlap(x, y)
-    return Agreement(len(x), cka(x, y), near, None if near is None else NEIGHBOURS / (len(x) - 1))
+    return Agreement(len(x), cka(x, y), near, None if near is None else NEIGHBOURS / (len(x) - 1), _linked(x, y))
+
+
+def _linked(x: Floats, y: Floats) -> bool | None:
+    """Whether the same rows of x [n, D] and y [n, E] have more in common than rows in a mixed order."""
+    chosen = sample(len(x), TRIED)
+    x, y = x[chosen], y[chosen]
+    found = cka(x, y)
+    if found is None or len(x) < ENOUGH:
+        return None
+    generator = np.random.default_rng(SEED)
+    mixed = (cka(x, y[generator.permutation(len(y))]) for _ in range(MIXED))
+    return all(other is None or found > other for other in mixed)
 
 
 def matrix(files: Sequence[Path]) -> dict[tuple[int, int], Agreement]:
@@ -108,8 +143,11 @@ def matrix(files: Sequence[Path]) -> dict[tuple[int, int], Agreement]:
     return {(i, j): agree(parts[i], parts[j]) for i, j in pairs}
 
 
-def compare(first: Path, second: Path) -> Comparison:
-    """Compare two embedding files clip by clip. Raises `UserError` if one cannot be read or they share no key."""
+def compare(first: Path, second: Path, hash_names: bool = False) -> Comparison:
+    """Compare two embedding files clip by clip; with `hash_names` nothing that is found names a clip or a path.
+
+    Raises `UserError` if one cannot be read or they share no key.
+    """
     (keys, a), (others, b) = read_vectors(first), read_vectors(second)
     at = dict(zip(others, range(len(others)), strict=True))
     mine = [key for key in keys if key in at]
@@ -119,30 +157,32 @@ def compare(first: Path, second: Path) -> Comparison:
             f"{next(iter(others), 'nothing')!r} in the other; were they merged with the same merge.prefix_folder?"
         )
     known = set(mine)
+    naming = hashed if hash_names else plain
     only = ([key for key in keys if key not in at], [key for key in others if key not in known])
     x: Floats = a.numpy()
     y: Floats = b.numpy()
     rows = np.array([i for i, key in enumerate(keys) if key in at])
     columns = np.array([at[key] for key in mine])
     chosen = sample(len(mine), SAMPLE)
-    same_length = x.shape[1] == y.shape[1]
-    cosines, apart, identical = _clip_by_clip(x, y, rows, columns) if same_length else (None, None, None)
-    defined = cosines[np.isfinite(cosines)] if cosines is not None else np.zeros(0)
-    worst = [] if cosines is None else [i for i in np.argsort(cosines, kind="stable")[:10] if np.isfinite(cosines[i])]
+    alike = _clip_by_clip(x, y, rows, columns) if x.shape[1] == y.shape[1] else None
+    some = alike if alike is not None and alike["cosine"].notna().any() else None
+    least = some["cosine"].nsmallest(10) if some is not None else pd.Series(dtype=float)
     found = Comparison(
-        names=(str(first), str(second)),
+        names=("A", "B") if hash_names else (str(first), str(second)),
         vectors=(len(keys), len(others)),
         dims=(x.shape[1], y.shape[1]),
         matched=len(mine),
         only=(len(only[0]), len(only[1])),
-        only_keys=(only[0][:LISTED], only[1][:LISTED]),
-        identical=identical,
-        undefined=len(cosines) - len(defined) if cosines is not None else None,
-        mean=float(defined.mean()) if len(defined) else None,
-        min=float(defined.min()) if len(defined) else None,
-        worst=[(mine[i], float(cosines[i])) for i in worst] if cosines is not None else [],
-        apart=float(np.median(apart[np.isfinite(apart)])) if apart is not None and len(defined) else None,
-        cosines=histogram(defined) if len(defined) else None,
+        only_keys=([*map(naming, only[0][:LISTED])], [*map(naming, only[1][:LISTED])]),
+        identical=int(alike["equal"].sum()) if alike is not None else None,
+        undefined=int(alike["cosine"].isna().sum()) if alike is not None else None,
+        mean=float(some["cosine"].mean()) if some is not None else None,
+        min=float(some["cosine"].min()) if some is not None else None,
+        worst=[(naming(mine[i]), float(cosine)) for i, cosine in zip(least.index.to_numpy(), least, strict=True)],
+        apart=float(some["apart"].median()) if some is not None else None,
+        farthest=float(some["apart"].max()) if some is not None else None,
+        longer=float(some["longer"].median()) if some is not None else None,
+        cosines=histogram(some["cosine"].dropna().to_numpy()) if some is not None else None,
         agreement=agree(x[rows[chosen]], y[columns[chosen]]),
         origins=(origin.beside(first), origin.beside(second)),
         checks=[],
@@ -151,22 +191,25 @@ def compare(first: Path, second: Path) -> Comparison:
     return found
 
 
-def _clip_by_clip(x: Floats, y: Floats, rows: Integers, columns: Integers) -> tuple[Floats, Floats, int]:
-    """The cosine similarity [n] of each clip's two vectors and their distance relative to their mean length [n].
+def _clip_by_clip(x: Floats, y: Floats, rows: Integers, columns: Integers) -> pd.DataFrame:
+    """Each of n clips' two vectors, `x` at `rows` [n] and `y` at `columns` [n], in columns of n.
 
-    They are NaN where a vector has no direction. Also returns how many clips have two equal vectors.
+    `cosine`, their cosine similarity; `apart`, their distance over their mean length; `longer`, the second's length
+    over the first's; NaN where one has no direction; `equal`, in every value.
     """
-    cosines, apart = np.empty(len(rows)), np.empty(len(rows))
-    identical = 0
-    for start in range(0, len(rows), BLOCK):
-        part = slice(start, start + BLOCK)
+    parts = []
+    for part in blocks(len(rows)):
         a, b = x[rows[part]].astype(np.float64), y[columns[part]].astype(np.float64)
-        identical += int((a == b).all(axis=1).sum())
-        lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            cosines[part] = np.einsum("ij,ij->i", a, b) / (lengths[0] * lengths[1])
-            apart[part] = 2 * np.linalg.norm(a - b, axis=1) / (lengths[0] + lengths[1])
-    return cosines, apart, identical
+            lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+            found = {
+                "cosine": (np.einsum("ij,ij->i", a, b) / (lengths[0] * lengths[1])).clip(-1, 1),
+                "apart": 2 * np.linalg.norm(a - b, axis=1) / (lengths[0] + lengths[1]),
+                "longer": lengths[1] / lengths[0],
+            }
+        table = pd.DataFrame(found)
+        parts.append(table.where(np.isfinite(table["cosine"])).assign(equal=(a == b).all(axis=1)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _judge(found: Comparison) -> list[Check]:
@@ -176,18 +219,40 @@ def _judge(found: Comparison) -> list[Check]:
         if missing
         else ", none in only one of them."
     )
-    checks = [Check("Keys", "warn" if missing else "good", sentence, "keys")]
-    if found.min is None or found.mean is None:
-        words = f"{found.dims[0]} and {found.dims[1]} dimensions: the vectors cannot be compared clip by clip."
-        return [*checks, Check("Vectors", "warn", words, "vectors")]
+    checks = [Check("Keys", "check" if missing else "good", sentence, "keys")]
+    checks += _judge_links(found.agreement)
     if found.undefined:
         words = f"{count(found.undefined, 'clip')} with a vector that is zero or holds NaN or Inf in one file or both."
-        checks.append(Check("Finite", "bad", words, "vectors"))
-    level: Level = "good" if found.min >= SAME else "warn"
+        checks.append(Check("Finite", "fault", words, "vectors"))
+    if found.dims[0] != found.dims[1]:
+        words = f"{found.dims[0]} and {found.dims[1]} dimensions: the vectors cannot be compared clip by clip."
+        return [*checks, Check("Vectors", "check", words, "vectors")]
+    if found.mean is None or found.min is None or found.farthest is None or found.longer is None:
+        return checks
+    same = found.min >= SAME and found.farthest <= EQUAL
     names = ", ".join(key for key, _ in found.worst[:NAMED])
     sentence = f"Cosine similarity of a clip's two vectors: {found.mean:.6f} on average, {found.min:.6f} at least"
-    sentence += f" (least alike: {names})." if level == "warn" else ": the same but for rounding."
-    if level == "warn":
-        sentence += f" A clip's two vectors are {found.apart:.1%} of their length apart (median)."
-    why = causes.judge(found.names, found.origins, found.apart or 0.0, level == "good")
-    return [*checks, Check("Vectors", level, sentence, "vectors"), *why]
+    if same:
+        sentence += ": the same but for rounding."
+    else:
+        sentence += (
+            f" (least alike: {names}). A clip's two vectors are {found.apart:.1%} of their length apart (median), "
+            f"{found.farthest:.1%} at most, and the second is {found.longer:.3g} times as long as the first."
+        )
+    why = causes.judge(found.names, found.origins, found.apart or 0.0, same)
+    return [*checks, Check("Vectors", "good" if same else "check", sentence, "vectors"), *why]
+
+
+def _judge_links(found: Agreement) -> list[Check]:
+    """Whether the two vectors of a clip have more to do with each other than those of two clips."""
+    if found.linked is None:
+        words = f"{count(found.clips, 'clip')} with two sound vectors: too few to tell agreement from chance."
+        return [Check("Agreement", "not tested", words, "summary")]
+    near = f", neighbour overlap {found.overlap:.1%} ({found.chance:.1%} by chance)"
+    if found.linked:
+        return [Check("Agreement", "good", f"Above chance: linear CKA {found.cka:.3f}{near}.", "summary")]
+    words = (
+        f"No better than chance: linear CKA {found.cka:.3f}{near}. The clips' vectors in the two files have nothing to "
+        "do with each other: the keys of one are mixed up, or its vectors are noise."
+    )
+    return [Check("Agreement", "fault", words, "summary")]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.signedinteger[Any]]
-Level = Literal["good", "warn", "bad"]
+Level = Literal["good", "not tested", "check", "fault"]
 
 SEED = 0
 BLOCK = 1024  # rows read at a time: 4 MB of ViT-L's vectors, which a processor's cache holds
@@ -124,8 +124,7 @@ def bulk(low: Any, high: Any) -> tuple[Any, Any]:
 
 def worst(levels: Iterable[Level]) -> Level:
     """The worst of the levels; "good" of none."""
-    order: tuple[Level, ...] = ("good", "warn", "bad")
-    return max(levels, key=order.index, default="good")
+    return max(levels, key=get_args(Level).index, default="good")
 
 
 def hashed(name: str) -> str:

@@ -26,23 +26,23 @@ def judge(
     unlike = differences(*origins)
     said = [f"{words} {a} and {b}" for words, (a, b) in unlike.items()]
     if said:
-        return [Check("Origin", "warn", f"The files were made differently: {'; '.join(said)}.", "summary")]
+        return [Check("Origin", "check", f"The files were made differently: {'; '.join(said)}.", "summary")]
     if same:
         return []
     silent = [name for name, origin in zip(names, origins, strict=True) if not origin.keys() & DECIDES.keys()]
     if not silent:
         words = "Nothing that the files say of how they were made differs: MP4 or DICOM files, versions or devices do."
-        return [Check("Origin", "warn", words, "summary")]
+        return [Check("Origin", "check", words, "summary")]
     nothing = f"No file beside {' and '.join(silent)} says how it was made."
     others = [of for of in map(_in_words, origins) if of]
     other = f" The other file: {others[0]}." if others else ""
     if apart < FAR:
-        return [Check("Origin", "warn", f"{nothing}{other} MP4 files of another codec may differ so.", "summary")]
+        return [Check("Origin", "check", f"{nothing}{other} MP4 files of another codec may differ so.", "summary")]
     words = (
         f"{nothing}{other} {apart:.0%} is neither rounding nor a codec's error. Likely causes: {LIKELY}. Same names, "
         "keys and shapes do not make files comparable (docs/guide.md)."
     )
-    return [Check("Origin", "warn", words, "summary")]
+    return [Check("Origin", "check", words, "summary")]
 
 
 def _in_words(origin: Mapping[str, Any]) -> str:

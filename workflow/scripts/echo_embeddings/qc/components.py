@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 from scipy.stats import entropy
 
-from .base import BLOCK, PICTURE, Floats, Vectors, blocks, share_out
+from .base import BLOCK, PICTURE, SAMPLE, Floats, Integers, Vectors, blocks, sample, share_out
 from .moments import Totals
 
 KEPT = 64  # components whose scores are computed
@@ -72,13 +72,36 @@ def analyse(vectors: Vectors, total: Totals) -> tuple[Dimensions, Components | N
     needed = {f"{level:.0%}".replace("%", " %"): int(np.searchsorted(up_to, level - 1e-9)) + 1 for level in LEVELS}
     parts = Components(
         explained=shares,
-        effective_rank=float(np.exp(entropy(shares))),
+        effective_rank=effective_rank(spectrum),
         needed=needed,
         variance=float(variance.sum() * scale**2),
         scores=scores,
         distance=distance,
     )
     return Dimensions(mean, variance * scale**2), parts
+
+
+def effective_rank(variances: Floats) -> float:
+    """The exponential of the entropy of the components' shares of variance (Roy and Vetterli, 2007)."""
+    return float(np.exp(entropy(variances)))
+
+
+def of_some(vectors: Vectors, norms: Floats, places: Integers) -> tuple[float, float]:
+    """The effective rank of the vectors at `places`, and the mean cosine similarity of two of them.
+
+    `norms` [n] are the L2 norms of all. Of at most `SAMPLE` of the places, a seeded draw.
+    """
+    chosen = places[sample(len(places), SAMPLE)]
+    found = vectors.take(chosen).astype(np.float64)
+    lengths = norms[chosen]
+    directions = (found[lengths > 0] / lengths[lengths > 0, None]).sum(axis=0)
+    m = int((lengths > 0).sum())
+    found /= lengths.max()
+    spectrum = scipy.linalg.eigvalsh(np.cov(found.T, bias=True).reshape(len(found.T), -1))[::-1]
+    return (
+        effective_rank(spectrum[: len(found) - 1].clip(min=0)),
+        float((directions @ directions - m) / (m * (m - 1))),
+    )
 
 
 def _centred(vectors: Vectors, places: Sequence[slice], mean: Floats, scale: float) -> Iterator[tuple[slice, Floats]]:

@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import median_abs_deviation
 
-from .base import PICTURE, Bools, Check, Floats, Integers, Naming, Vectors, count, named
+from .base import PICTURE, SAMPLE, Bools, Check, Floats, Integers, Naming, Vectors, count, named, sample
 from .components import Components, Dimensions
 from .moments import Rows
 from .near import groups, nearly_equal, typical_distance
 from .tables import UNKNOWN
 
-DEAD = 1e-6  # of the median standard deviation of all dimensions: less is dead
+DEAD = 0.9  # of the clips with a dimension's median value: it is dead
+SAME = 1e-6  # of the median standard deviation of all dimensions: a value that is nearer to the median equals it
 OUTLIER = 12.0  # robust standard deviations from the median: beyond is an outlier
 FARTHEST = 12  # clips that are listed whether they are outliers or not
 MIN_VECTORS = 20  # of fewer, none is called an outlier
@@ -92,7 +93,7 @@ def examine(
         duplicates=[_group(places, names, patients) for places in equal],
         near=[_group(places, names, patients) for places in near],
         near_distance=radius,
-        dead=_dead(dimensions) if dimensions is not None and len(vectors) > 1 else None,
+        dead=_dead(vectors, dimensions) if dimensions is not None and len(vectors) > 1 else None,
         outliers=[clip for clip in far if clip.deviation > OUTLIER] if len(vectors) >= MIN_VECTORS else [],
         farthest=far[:FARTHEST],
     )
@@ -123,9 +124,11 @@ def _equal(rows: Rows) -> tuple[list[Integers], Integers]:
     return groups(labels, sizes), labels
 
 
-def _dead(dimensions: Dimensions) -> list[int]:
-    std = np.sqrt(dimensions.variance)
-    return np.flatnonzero(std <= DEAD * np.median(std)).tolist()
+def _dead(vectors: Vectors, dimensions: Dimensions) -> list[int]:
+    """The dimensions that have one value, the median, in nearly all clips of a seeded sample: others may be broken."""
+    found = vectors.take(sample(len(vectors), SAMPLE))
+    equal = np.abs(found - np.median(found, axis=0)) <= SAME * np.median(np.sqrt(dimensions.variance))
+    return np.flatnonzero(equal.mean(axis=0) >= DEAD).tolist()
 
 
 def _deviation(values: Floats) -> Floats:
@@ -157,11 +160,11 @@ def judge(shape: tuple[int, ...], found: Health) -> list[Check]:
     """The checks of vectors of `shape` [N, D]."""
     n, d = shape
     if not n:
-        return [Check("Vectors", "bad", "The embedding file holds no vectors.", "health")]
+        return [Check("Vectors", "fault", "The embedding file holds no vectors.", "health")]
     few = n < 3
     sentence = f"{count(n, 'vector')} of {count(d, 'dimension')}" + (": too few for most statistics." if few else ".")
     return [
-        Check("Vectors", "warn" if few else "good", sentence, "provenance"),
+        Check("Vectors", "check" if few else "good", sentence, "provenance"),
         _check_names("NaN", found.nan, "with NaN", "No value is NaN."),
         _check_names("Inf", found.inf, "with Inf", "No value is infinite."),
         _check_names("Zeros", found.zero, "of zeros only", "No vector is zero."),
@@ -176,7 +179,7 @@ def judge(shape: tuple[int, ...], found: Health) -> list[Check]:
 def _check_names(name: str, names: Sequence[str], what: str, good: str) -> Check:
     if not names:
         return Check(name, "good", good, "health")
-    return Check(name, "bad", f"{count(len(names), 'vector')} {what}: {named(names)}.", "health")
+    return Check(name, "fault", f"{count(len(names), 'vector')} {what}: {named(names)}.", "health")
 
 
 def _check_groups(name: str, groups: Sequence[Group], n: int, what: str, good: str) -> Check:
@@ -189,7 +192,7 @@ def _check_groups(name: str, groups: Sequence[Group], n: int, what: str, good: s
         + (f", {across:,} of them with clips of several patients" if across else "")
         + f"; the first: {named(groups[0].clips)}."
     )
-    return Check(name, "bad" if members == n else "warn", sentence, "health")
+    return Check(name, "fault" if members == n else "check", sentence, "health")
 
 
 def _check_dimensions(d: int, found: Health) -> list[Check]:
@@ -197,8 +200,8 @@ def _check_dimensions(d: int, found: Health) -> list[Check]:
         return []
     if not found.dead:
         return [Check("Dimensions", "good", "Every dimension varies between the vectors.", "health")]
-    sentence = f"{len(found.dead):,} of {count(d, 'dimension')} with the same value in every vector."
-    return [Check("Dimensions", "bad" if len(found.dead) == d else "warn", sentence, "health")]
+    sentence = f"{len(found.dead):,} of {count(d, 'dimension')} with one value in nearly every vector."
+    return [Check("Dimensions", "fault" if len(found.dead) == d else "check", sentence, "health")]
 
 
 def _check_outliers(found: Health) -> Check:
@@ -207,4 +210,4 @@ def _check_outliers(found: Health) -> Check:
     names = [outlier.clip for outlier in found.outliers]
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     sentence = f"{count(len(names), 'vector')} unusually long, short or far off: {', '.join(names[:3])}{more}."
-    return Check("Outliers", "warn", sentence, "health")
+    return Check("Outliers", "check", sentence, "health")

@@ -17,7 +17,14 @@ LIMITS = {
     **{"dead": health.DEAD, "outlier": health.OUTLIER, "near": health.NEAR, "min_vectors": health.MIN_VECTORS},
     **{"drift": statistics.DRIFT, "chance": statistics.CHANCE, "ks": statistics.KS, "many": statistics.MANY},
     **{"patients": MIN_PATIENTS, "signal": similarity.SIGNAL, "neighbours": NEIGHBOURS},
-    **{"trees": near.TREES, "leaf": near.LEAF, "resamples": pairs.RESAMPLES},
+    **{
+        "trees": near.TREES,
+        "leaf": near.LEAF,
+        "pairs": pairs.PAIRS,
+        "same": health.SAME,
+        "foreign": statistics.FOREIGN,
+    },
+    **{"below": similarity.BELOW, "patients_of_folder": similarity.MIN_OF_FOLDER},
 }
 
 
@@ -34,9 +41,10 @@ def make_model_page(
             "manifest": link(files.manifest, output),
             "failed": link(files.failed, output) if files.failed.exists() else "",
         }
-        for folder, files in folders.items()
+        for folder, files in ({} if options.hash_names else folders).items()
     }
-    differences = link(differences_of(options.record_list), output) if options.record_list else ""
+    listed = options.record_list if not options.hash_names else None
+    differences = link(differences_of(listed), output) if listed else ""
     write_pair(
         output,
         numbers_of(measured),
@@ -55,12 +63,14 @@ def numbers_of(measured: Report) -> dict[str, Any]:
     return numbers
 
 
-def make_comparison(first: Path, second: Path, output: Path) -> None:
+def make_comparison(first: Path, second: Path, output: Path, hash_names: bool = False) -> None:
     """Write to `output` a page that compares two embedding files, and its numbers to a `.json` file beside it.
+
+    With `hash_names`, short hashes stand for the clips' names, and the files are called A and B.
 
     Raises `UserError` if one cannot be read or they share no key.
     """
-    found = agreement.compare(first, second)
+    found = agreement.compare(first, second, hash_names)
     picture = (
         plots.histogram(found.cosines, "cosine similarity of a clip's two vectors", "clips", log=True)
         if found.cosines
@@ -83,7 +93,7 @@ def _summary(measured: Report) -> dict[str, Any]:
     table = measured.statistics.table
     norms: Mapping[str, Any] = dict(table.iloc[-1]) if len(table) else {}
     parts, alike = measured.components, measured.similarity
-    separation = alike.all_devices.separation if alike and alike.tells and alike.all_devices else []
+    separation = [of.separation[0] for of in alike.compared.values() if of.separation] if alike and alike.tells else []
     return {
         "vectors": measured.vectors,
         "dim": measured.dim,
@@ -97,7 +107,7 @@ def _summary(measured: Report) -> dict[str, Any]:
         "cosine_mean": alike.mean if alike else None,
         "effective_rank": parts.effective_rank if parts else None,
         "pca_top": float(parts.explained[0]) if parts else None,
-        "auc": separation[0].auc if separation else None,
+        "auc": min((found.auc for found in separation), default=None),
         "notes": measured.provenance.notes,
     }
 
@@ -121,9 +131,7 @@ def _draw(r: Report) -> dict[str, Any]:
         alike = r.similarity
         pictures["heat_map"] = plots.heat_map(alike.heat_map)
         pictures["everything"] = plots.histogram(alike.everything, "cosine similarity", "pairs of clips")
-        for name, compared in (("all_devices", alike.all_devices), ("one_device", alike.one_device)):
-            if compared:
-                pictures[name] = plots.pairs(compared.histograms)
+        pictures["compared"] = {name: plots.pairs(found.histograms) for name, found in alike.compared.items()}
     if r.dimensions:
         pictures["mean"] = plots.line(r.dimensions.mean, "mean")
         pictures["variance"] = plots.line(r.dimensions.variance, "variance")

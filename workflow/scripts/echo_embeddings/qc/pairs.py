@@ -1,35 +1,32 @@
-"""Pairs of clips by what they share: counts of their cosine similarity, and how well it tells patients apart."""
+"""Pairs of clips by what they share, and how well their cosine similarity tells patients apart."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.metrics import auc
+from scipy.stats import t as student
 
-from .base import SEED, Floats, Histogram, Integers, Vectors, blocks, sample, share_out
+from .base import SEED, Bools, Floats, Histogram, Integers, spread
 
-FINE = 20_000  # bins of cosine similarity, 0.0001 wide
 DRAWN = 60  # bins of a picture
-PAIRS = 50_000  # of each sort that a resampling of patients is reckoned on
-RESAMPLES = 200
-ROWS = 128  # of a product of similarities at a time
+PAIRS = 100_000  # of a sort that are looked at: all of them, or a seeded draw
 STUDY, PATIENT, BETWEEN = "same study", "same patient, other study", "different patients"
 ONE_PATIENT = "same patient, study not known"
 SORTS = (STUDY, PATIENT, ONE_PATIENT, BETWEEN)
-OF_UNKNOWN = 9  # the class of pairs of which a patient is not known; see `_classes`
-CLASSES = 10
+
+Cosines = Callable[[Integers, Integers], Floats]  # numbers [p] of clips, twice -> their cosine similarities [p]
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How much more alike clips of a sort are than clips of different patients."""
+    """How much closer clips of a sort are than clips of different patients."""
 
     sort: str  # `STUDY`, `PATIENT` or `ONE_PATIENT`
     pairs: int  # of that sort
     against: int  # pairs of different patients
-    auc: float  # chance that a pair of that sort is more alike than one of different patients
-    low: float  # 95 % interval of the AUC, from resampling patients
+    patients: int  # that have pairs of that sort
+    auc: float  # chance that a pair of that sort is closer than one of different patients
+    low: float  # 95 % interval of the AUC, over patients
     high: float
 
 
@@ -37,204 +34,132 @@ class Separation:
 class Comparison:
     """Pairs of clips by what they share."""
 
-    pairs: dict[str, int]  # sort -> how many
+    pairs: dict[str, int]  # sort -> how many there are
     mean: dict[str, float | None]  # sort -> mean cosine similarity; None of no pairs
     histograms: dict[str, Histogram]  # sort -> counts; empty ones left out
     separation: list[Separation]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pairs:
-    """Pairs of some classes: counts of all, and a draw of them for the resampling."""
+    """Pairs of a sort: how many there are, and those that are looked at."""
 
-    counts: Integers  # [FINE]
-    sum: float
-    drawn: Integers  # [d, 3]: bin, and the two clips' patients
+    number: int
+    group: Integers  # [p] of the two clips
+    patients: Integers  # [2, p]
+    cosines: Floats  # [p]
 
-    @property
-    def number(self) -> int:
-        """How many."""
-        return int(self.counts.sum())
-
-
-@dataclass
-class Tally:
-    """Pairs of all classes."""
-
-    counts: Integers = field(default_factory=lambda: np.zeros((CLASSES, FINE), np.int64))
-    sums: Floats = field(default_factory=lambda: np.zeros(CLASSES))
-    drawn: list[Integers] = field(default_factory=list)  # [d, 4]: class, bin, and the two clips' patients
-    low: float = np.inf
-    high: float = -np.inf
-
-    def __iadd__(self, other: "Tally") -> "Tally":
-        self.counts += other.counts
-        self.sums += other.sums
-        self.drawn += other.drawn
-        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
-        return self
-
-    def of(self, classes: Sequence[int]) -> Pairs:
-        """The pairs of these classes."""
-        drawn = np.concatenate([np.empty((0, 4), np.int64), *self.drawn])
-        chosen = drawn[np.isin(drawn[:, 0], classes), 1:]
-        return Pairs(self.counts[classes].sum(axis=0), float(self.sums[classes].sum()), chosen)
+    def of_group(self, group: int) -> "Pairs":
+        """Those of one group; their number is that of those looked at."""
+        chosen = self.group == group
+        return Pairs(int(chosen.sum()), self.group[chosen], self.patients[:, chosen], self.cosines[chosen])
 
 
-def classes_of(sort: str, one_device: bool) -> list[int]:
-    """The classes that a sort of pairs has, or only those made by one model of device; see `_classes`."""
-    first = 1 + 2 * SORTS.index(sort)
-    return [first + 1] if one_device else [first, first + 1]
+def draw(group: Integers, patient: Integers, study: Integers, cosines: Cosines) -> dict[str, Pairs]:
+    """Sort -> its pairs, of n clips whose `group`, `patient` and `study` [n] are numbered; below 0 are unknown.
 
-
-def _classes(first: Integers, second: Integers) -> npt.NDArray[np.uint8]:
-    """The class [a, b] of each pair of clips, whose patients, studies and devices are `first` [3, a] and `second`.
-
-    1 + 2 times the place of its sort in `SORTS`, one more where one model of device made both; `OF_UNKNOWN`
-    where a patient is not known. Numbers below 0 are unknown ones.
+    The two clips of a pair are of one group. Clips of an unknown group or patient are in no pair.
     """
-    patient, study, device = first[:, :, None] == second[:, None, :]
-    device &= (first[2] >= 0)[:, None]
-    known, study_known = ((first[i] >= 0)[:, None] & (second[i] >= 0) for i in (0, 1))
-    of_patient = np.where(study_known, np.where(study, np.uint8(0), np.uint8(1)), np.uint8(2))
-    sort = np.where(patient, of_patient, np.uint8(3))
-    return np.where(known, 1 + 2 * sort + device, np.uint8(OF_UNKNOWN))
+    # Clips of a patient lie side by side, those of a study within them, and those of no known study last: so the
+    # other clips of each sort of pairs lie side by side as well, and a pair is a number.
+    order = np.lexsort((study, study < 0, patient, group))
+    order = order[(group[order] >= 0) & (patient[order] >= 0)]
+    group, patient, study = group[order], patient[order], study[order]
+    known, here = study >= 0, np.arange(len(order))
+    of_group, of_patient = _ends(group), _ends(group, patient)
+    of_known, of_study = _ends(group, patient, known), _ends(group, patient, known, study)
+    of_known = np.where(known, of_known, here)
+    ranges = {
+        STUDY: (here + 1, np.where(known, of_study, 0)),
+        PATIENT: (of_study, np.where(known, of_known, 0)),
+        ONE_PATIENT: (np.maximum(here + 1, of_known), of_patient),
+        BETWEEN: (of_patient, of_group),
+    }
+    found = {}
+    for sort, (starts, ends) in ranges.items():
+        number, first, second = _pairs(starts, ends)
+        both = order[first], order[second]
+        found[sort] = Pairs(number, group[first], patient[np.stack([first, second])], cosines(*both))
+    return found
 
 
-def unit(vectors: Vectors, norms: Floats, places: Integers) -> Floats:
-    """The vectors at `places`, of length one, float32."""
-    return (vectors.take(places) / norms[places, None]).astype(np.float32)
+def _ends(*columns: Integers | Bools) -> Integers:
+    """For each of n rows, sorted by the `columns` [n], where the run of rows ends that are equal to it."""
+    changes = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    ends = np.append(np.flatnonzero(changes) + 1, len(columns[0]))
+    return ends[np.concatenate([[0], np.cumsum(changes)])] if len(columns[0]) else ends[:0]
 
 
-def sampled(directions: Floats, codes: Integers) -> Tally:
-    """All pairs of the `directions` [m, D]; `codes` [3, m] number patient, study and device, below 0 unknown ones."""
-    m = len(directions)
-    share = 2 * PAIRS / max(1, m * (m - 1) // 2)
-
-    def count(places: Sequence[slice]) -> Tally:
-        tally = Tally()
-        for place in places:
-            cosines = directions[place] @ directions[place.start :].T
-            classes = _classes(codes[:, place], codes[:, place.start :])
-            _add(tally, cosines, classes, codes[0, place], codes[0, place.start :], share, place.start)
-        return tally
-
-    return _sum(share_out(blocks(m, ROWS), count))
+def _pairs(starts: Integers, ends: Integers) -> tuple[int, Integers, Integers]:
+    """How many pairs there are of row k and a row from `starts[k]` to before `ends[k]`, and at most `PAIRS` of them."""
+    lengths = (ends - starts).clip(0)
+    up_to = np.cumsum(lengths)
+    number = int(lengths.sum())
+    numbers = np.arange(number)
+    if number > PAIRS:
+        numbers = np.sort(np.random.default_rng(SEED).integers(0, number, PAIRS))
+    first = np.searchsorted(up_to, numbers, side="right")
+    return number, first, starts[first] + numbers - (up_to - lengths)[first]
 
 
-def within_patients(vectors: Vectors, norms: Floats, places: Integers, codes: Integers) -> Tally:
-    """All pairs of clips of one patient, among those at `places` [m] with the `codes` [3, m]."""
-    order = np.argsort(codes[0], kind="stable")
-    order = order[codes[0, order] >= 0]
-    places, codes = places[order], codes[:, order]
-    ends = np.searchsorted(codes[0], codes[0], side="right")  # of each clip's patient
-    share = 2 * PAIRS / max(1, int((ends - np.arange(len(ends)) - 1).sum()))
-
-    def count(rows: Sequence[slice]) -> Tally:
-        tally = Tally()
-        for row in rows:
-            columns = slice(row.start, int(ends[row.stop - 1]))
-            directions = unit(vectors, norms, places[columns])
-            cosines = directions[: row.stop - row.start] @ directions.T
-            classes = _classes(codes[:, row], codes[:, columns])
-            classes[codes[0, row, None] != codes[0, columns]] = 0
-            _add(tally, cosines, classes, codes[0, row], codes[0, columns], share, row.start)
-        return tally
-
-    return _sum(share_out(blocks(len(order), ROWS), count))
-
-
-def _sum(parts: Iterable[Tally]) -> Tally:
-    total = Tally()
-    for part in parts:
-        total += part
-    return total
-
-
-def _add(
-    tally: Tally,
-    cosines: Floats,
-    classes: npt.NDArray[np.uint8],
-    first: Integers,
-    second: Integers,
-    share: float,
-    seed: int,
-) -> None:
-    """Count the pairs above the diagonal of `cosines` [a, b] that have a class, and draw a `share` of them.
-
-    `first` [a] and `second` [b] are the clips' patients.
-    """
-    chosen = np.flatnonzero(np.triu(classes, 1))
-    if not len(chosen):
-        return
-    values, of = cosines.ravel()[chosen], classes.ravel()[chosen].astype(np.int64)
-    bins = ((values + 1) * (FINE / 2)).astype(np.int64).clip(0, FINE - 1)
-    tally.counts += np.bincount(of * FINE + bins, minlength=CLASSES * FINE).reshape(CLASSES, FINE)
-    tally.sums += np.bincount(of, values, CLASSES)
-    tally.low, tally.high = min(tally.low, float(values.min())), max(tally.high, float(values.max()))
-    if share >= 1:
-        drawn = np.arange(len(chosen))
-    else:
-        generator = np.random.default_rng([SEED, seed])
-        drawn = generator.integers(0, len(chosen), generator.poisson(share * len(chosen)))
-    row, column = np.divmod(chosen[drawn], cosines.shape[1])
-    tally.drawn.append(np.column_stack([of[drawn], bins[drawn], first[row], second[column]]))
-
-
-def compare(sorts: dict[str, Pairs], patients: int) -> Comparison | None:
-    """Sort -> pairs, compared; `patients` are known. None where there is no pair."""
+def compare(sorts: dict[str, Pairs]) -> Comparison | None:
+    """The sorts of pairs, compared; None where there is no pair."""
     found = {sort: pairs for sort, pairs in sorts.items() if pairs.number}
     if not found:
         return None
     sorts = {sort: pairs for sort, pairs in sorts.items() if pairs.number or sort != ONE_PATIENT}
+    everything = np.concatenate([pairs.cosines for pairs in found.values()])
+    edges = np.linspace(*spread(float(everything.min()), float(everything.max())), DRAWN + 1)
     return Comparison(
         pairs={sort: pairs.number for sort, pairs in sorts.items()},
-        mean={sort: pairs.sum / pairs.number if pairs.number else None for sort, pairs in sorts.items()},
-        histograms=dict(zip(found, histograms(list(found.values())), strict=True)),
-        separation=[
-            _separation(sort, found[sort], found[BETWEEN], patients)
-            for sort in (STUDY, PATIENT, ONE_PATIENT)
-            if sort in found and BETWEEN in found
-        ],
+        mean={sort: float(pairs.cosines.mean()) if pairs.number else None for sort, pairs in sorts.items()},
+        histograms={sort: Histogram(edges, np.histogram(pairs.cosines, edges)[0]) for sort, pairs in found.items()},
+        separation=separations(sorts),
     )
 
 
-def histograms(sorts: Sequence[Pairs]) -> list[Histogram]:
-    """The fine counts in the bins of a picture, the same for all."""
-    used = np.flatnonzero(np.sum([pairs.counts for pairs in sorts], axis=0))
-    width = max(1, -(-(int(used[-1]) - int(used[0]) + 1) // DRAWN))
-    starts = np.arange(int(used[0]), int(used[-1]) + 1, width)
-    edges = np.append(starts, starts[-1] + width) * (2 / FINE) - 1
-    return [Histogram(edges, np.add.reduceat(pairs.counts, starts)) for pairs in sorts]
+def separations(sorts: dict[str, Pairs]) -> list[Separation]:
+    """Each sort of pairs of one patient against pairs of different ones, closest relatives first."""
+    between = sorts[BETWEEN]
+    return [
+        separate(sort, pairs, between)
+        for sort, pairs in sorts.items()
+        if sort != BETWEEN and pairs.number and between.number
+    ]
 
 
-def _separation(sort: str, alike: Pairs, between: Pairs, patients: int) -> Separation:
-    """The AUC of all pairs, and its percentile interval.
+def separate(sort: str, alike: Pairs, between: Pairs) -> Separation:
+    """The AUC of the pairs `alike` against those `between`, with an interval over patients.
 
-    Each resample draws as many patients as there are, with replacement; a pair of one patient counts as
-    often as the patient was drawn, a pair of two as often as the product of theirs. It is reckoned on a draw
-    of the pairs, and its interval is moved by what that draw's AUC is off that of all.
+    The AUC is a U-statistic. Its variance is the sum of the squares of what each patient's pairs of either kind
+    add to it (placement values, DeLong and others, Biometrics 1988; by cluster, Obuchowski, Biometrics 1997). The
+    interval is symmetric on the logit scale, by Student's t with as many degrees of freedom as the patients would
+    give, were all of their shares of pairs equal, less one.
     """
-    everything = _auc(alike.counts, between.counts)
-    (bins1, p1, _), (bins0, p0, q0) = (pairs.drawn[sample(len(pairs.drawn), PAIRS)].T for pairs in (alike, between))
-    generator = np.random.default_rng(SEED)
-    resampled = []
-    for _ in range(RESAMPLES):
-        times = np.bincount(generator.integers(0, patients, patients), minlength=patients)
-        weighted = (
-            np.bincount(bins1, weights=times[p1], minlength=FINE),
-            np.bincount(bins0, weights=times[p0] * times[q0], minlength=FINE),
-        )
-        if all(counts.any() for counts in weighted):
-            resampled.append(_auc(*weighted))
-    if not resampled:
-        return Separation(sort, alike.number, between.number, everything, 0.0, 1.0)
-    shift = everything - _auc(np.bincount(bins1, minlength=FINE), np.bincount(bins0, minlength=FINE))
-    low, high = np.quantile(resampled, [0.025, 0.975]) + shift
-    return Separation(sort, alike.number, between.number, everything, float(max(0, low)), float(min(1, high)))
+    above = _placements(alike.cosines, between.cosines)
+    below = 1 - _placements(between.cosines, alike.cosines)
+    auc = float(above.mean())
+    n = int(max(alike.patients.max(), between.patients.max())) + 1
+    share = np.bincount(alike.patients[0], minlength=n) / len(above)
+    added = np.bincount(alike.patients[0], above - auc, n) / len(above)
+    for patients in between.patients:
+        added += np.bincount(patients, below - auc, n) / len(below)
+    effective = 1 / np.square(share).sum()
+    freedom = max(effective - 1, 1)
+    error = np.sqrt(np.square(added).sum() * effective / freedom)
+    low, high = _interval(auc, float(error * student.ppf(0.975, freedom)), 0.5 / (effective + 1))
+    return Separation(sort, alike.number, between.number, int((share > 0).sum()), auc, low, high)
 
 
-def _auc(alike: npt.NDArray[np.generic], between: npt.NDArray[np.generic]) -> float:
-    """Of pairs counted in the fine bins: those in one bin are taken for ties."""
-    rates = (np.cumsum(counts[::-1]) / counts.sum() for counts in (between, alike))
-    return float(auc(*(np.concatenate([[0], rate]) for rate in rates)))
+def _placements(values: Floats, others: Floats) -> Floats:
+    """For each of the `values`, the share of the `others` that it is above; ties count half."""
+    others = np.sort(others)
+    return (np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")) / (2 * len(others))
+
+
+def _interval(auc: float, reach: float, edge: float) -> tuple[float, float]:
+    """What lies `reach` around the `auc` on the logit scale, where it is taken to be `edge` from 0 and 1 at least."""
+    inside = min(max(auc, edge), 1 - edge)
+    middle, reach = np.log(inside / (1 - inside)), reach / (inside * (1 - inside))
+    low, high = (1 / (1 + np.exp(-np.clip(middle + side, -700, 700))) for side in (-reach, reach))
+    return float(min(low, auc)), float(max(high, auc))

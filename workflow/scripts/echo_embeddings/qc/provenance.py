@@ -81,15 +81,15 @@ def _text(value: object) -> str:
 
 def judge(model: str, shape: tuple[int, ...], provenance: Provenance) -> list[Check]:
     """The checks of a page for `model`, whose merged file holds vectors of `shape` [N, D]."""
-    checks = [Check("Weights", "warn", f"Not a proper checkpoint: {note}.", "provenance") for note in provenance.notes]
+    checks = [Check("Weights", "check", f"Not a proper checkpoint: {note}.", "provenance") for note in provenance.notes]
     if provenance.training.seen:
         sentence = (
             f"The encoder was pretrained on {provenance.training.collection}, the collection at hand: it has seen "
             "these clips, and results on them say nothing about unseen patients."
         )
-        checks.append(Check("Pretraining", "warn", sentence, "provenance"))
+        checks.append(Check("Pretraining", "check", sentence, "provenance"))
     said = {name: sorted(values) for name, values in provenance.shared.items()}
-    level: Level = "bad"
+    level: Level = "fault"
     if provenance.conflicts:
         sentence = f"The folders were not made alike; they differ in: {', '.join(provenance.conflicts)}."
     elif set(said["model"]) - {model}:
@@ -97,7 +97,7 @@ def judge(model: str, shape: tuple[int, ...], provenance: Provenance) -> list[Ch
     elif shape[0] and set(said["embed_dim"]) - {str(shape[1])}:
         sentence = f"The vectors have {shape[1]} dimensions, the run records say {', '.join(said['embed_dim'])}."
     elif provenance.missing:
-        level, sentence = "warn", f"No run record of {named(provenance.missing)}: how it was made is not known."
+        level, sentence = "check", f"No run record of {named(provenance.missing)}: how it was made is not known."
     else:
         level, sentence = "good", "All folders were made with one checkpoint and the same settings."
     return [*checks, Check("Provenance", level, sentence, "provenance")]

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ..core.settings import Tables
 from ..core.vectors import read_vectors
-from . import accounting, components, health, moments, pictures, provenance, similarity, statistics, tables
+from . import accounting, components, health, moments, pictures, privacy, provenance, similarity, statistics, tables
 from .accounting import Accounting
 from .base import PICTURE, SAMPLE, Check, Floats, Level, Naming, Vectors, hashed, plain, sample, worst
 from .components import Components, Dimensions
@@ -43,6 +43,16 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Without:
+    """What the vectors show without the few that are unlike the others: outliers, zeros and drifted folders."""
+
+    vectors: int  # that were left out
+    folders: list[str]  # whole ones among them
+    effective_rank: float
+    mean_cosine: float  # of two of the others
+
+
+@dataclass(frozen=True)
 class Points:
     """A sample of clips in the space of the first three components, with what to colour them by."""
 
@@ -69,6 +79,7 @@ class Report:
     similarity: Similarity | None
     dimensions: Dimensions | None
     components: Components | None
+    without: Without | None
     galleries: list[Gallery]
     points: Points | None = field(metadata=PICTURE)
     profiles: dict[str, Floats] = field(metadata=PICTURE)  # name -> [D]
@@ -92,13 +103,18 @@ def measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], op
 
 
 def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], options: Options) -> Report:
-    naming = options.naming
     keys, tensor = read_vectors(embeddings)
     matrix: Floats = tensor.numpy()
-    origin = provenance.read(folders, options.training)
     files, joins = tables.read_files(folders, options.prefix_folder, options.tables)
+    origin = provenance.read(folders, options.training)
+    naming, select = options.naming, options.tables.select
     clips = tables.clips(keys, files)
-    counts = accounting.account(clips, files, origin.runs, options.record_list, joins, naming)
+    said = [join.coverage("clips") for join in joins]
+    thin = sum(join.is_thin for join in joins)
+    if options.hash_names:
+        folders, files, clips, origin, said = privacy.hide(folders, files, clips, origin, said)
+        select = select and privacy.HIDDEN
+    counts = accounting.account(clips, files, origin.runs, options.record_list, said, thin, naming)
 
     names, codes = np.unique(clips["folder"].to_numpy(dtype=str), return_inverse=True)
     rows, totals = moments.measure(matrix, codes, len(names))
@@ -110,7 +126,7 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
     dimensions, parts = components.analyse(vectors, total) if len(vectors) else (None, None)
     described = statistics.describe(vectors, norms, own, list(names), codes[vectors.rows], [*totals, total], parts)
     found = health.examine(clips, rows, vectors, dimensions, parts, naming)
-    alike = similarity.compare(vectors, norms, own)
+    alike = similarity.compare(vectors, norms, own, total.sum / max(1, total.vectors), parts)
     return Report(
         model=model,
         file=embeddings.name,
@@ -118,7 +134,7 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
         vectors=len(keys),
         finite=len(vectors),
         dim=matrix.shape[1],
-        options={"pictures": options.pictures, "hash_names": options.hash_names, "select": options.tables.select},
+        options={"pictures": options.pictures, "hash_names": options.hash_names, "select": select},
         checks=[
             *provenance.judge(model, matrix.shape, origin),
             *accounting.judge(counts),
@@ -133,10 +149,25 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
         similarity=alike,
         dimensions=dimensions,
         components=parts,
+        without=_without(vectors, norms, own, found, described) if parts is not None else None,
         galleries=pictures.show(clips, folders, vectors, norms, found, parts, naming) if options.pictures else [],
         points=_points(parts, own) if parts is not None else None,
         profiles={naming(own["key"].iloc[i]): vectors.take(np.array([i]))[0] for i in sample(len(vectors), PROFILES)},
     )
+
+
+def _without(
+    vectors: Vectors, norms: Floats, clips: pd.DataFrame, found: Health, described: Statistics
+) -> Without | None:
+    """What the vectors show without those unlike the others; None if there are none, or too few others."""
+    apart = statistics.drifted(described.table)
+    folders = list(apart["folder"]) if len(apart) else []
+    unlike = np.isin(vectors.rows, [clip.place for clip in found.outliers]) | (norms == 0)
+    unlike |= clips["folder"].isin(folders).to_numpy()
+    others = np.flatnonzero(~unlike)
+    if not unlike.any() or len(others) < health.MIN_VECTORS:
+        return None
+    return Without(int(unlike.sum()), folders, *components.of_some(vectors, norms, others))
 
 
 def _points(parts: Components, clips: pd.DataFrame) -> Points:

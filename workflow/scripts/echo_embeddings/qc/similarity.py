@@ -13,7 +13,6 @@ from .base import (
     BLOCK,
     MIN_PATIENTS,
     PICTURE,
-    SAMPLE,
     Check,
     Floats,
     Histogram,
@@ -21,16 +20,25 @@ from .base import (
     Level,
     Vectors,
     blocks,
+    count,
+    histogram,
+    named,
     sample,
     share_out,
+    worst,
 )
-from .pairs import BETWEEN, CLASSES, SORTS, Comparison, classes_of, histograms, sampled, unit, within_patients
+from .components import Components
+from .pairs import Comparison, Separation, draw, separations
 from .pairs import compare as compare_sorts
 from .tables import UNKNOWN
 
 HEAT_MAP = 200  # clips
-SIGNAL = 0.6  # the interval of the AUC must begin above it
+LOOKED_AT = 2000  # clips whose cosine similarities, each with each, are described
+SIGNAL = 0.6  # the interval of an AUC must begin above it
+MIN_OF_FOLDER = 5  # patients with pairs; of fewer, a folder's AUC is not told
 NO_SIGNAL = 0.55  # an AUC of at most this is a fault
+BELOW = 0.05  # by how much a folder's AUC must be below that of the others, beyond twice its interval
+ALL, DEVICE, FOLDER = "all pairs", "pairs made by one model of device", "pairs of one folder"
 
 
 @dataclass(frozen=True)
@@ -43,18 +51,31 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
-class Similarity:
-    """Cosine similarity between clips. Vectors of zeros have no direction and are left out."""
+class FolderSeparation:
+    """How much closer clips of a patient are than others, within one folder."""
 
-    clips: int  # with a direction
-    patients: int  # known ones
-    sampled: int  # clips whose pairs between patients were looked at
-    mean: float  # of all pairs of the sample, as are min and max
+    folder: str
+    found: Separation
+    falls_out: bool  # far below the other folders
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine similarity between clips.
+
+    `sampled` to `everything` are of the vectors as they are, those of zeros left out, which have no direction. Pairs
+    are compared by their vectors less the mean vector: what all clips have in common tells no two apart.
+    """
+
+    sampled: int  # clips of a seeded sample, each of which is compared with each other one
+    mean: float  # of these pairs, as are min and max
     min: float
     max: float
-    everything: Histogram  # all pairs of the sample
-    all_devices: Comparison | None  # None where patients are not known
-    one_device: Comparison | None  # pairs of clips made by one model of device
+    everything: Histogram
+    patients: int  # known ones
+    devices: int  # known models
+    compared: dict[str, Comparison]  # `ALL`, `DEVICE` and `FOLDER`, those that have pairs
+    by_folder: list[FolderSeparation]  # lowest first, those of enough patients
     heat_map: HeatMap = field(metadata=PICTURE)
 
     @property
@@ -63,43 +84,90 @@ class Similarity:
         return self.patients >= MIN_PATIENTS
 
 
-def compare(vectors: Vectors, norms: Floats, clips: pd.DataFrame) -> Similarity | None:
-    """Compare the n vectors of L2 `norms` [n], whose `clips` say patient, study and device.
+def compare(
+    vectors: Vectors, norms: Floats, clips: pd.DataFrame, mean: Floats, components: Components | None
+) -> Similarity | None:
+    """Compare the n vectors of L2 `norms` [n] and `mean` [D], whose `clips` say patient, study, device and group.
 
-    Pairs within a patient are all there are; pairs of different patients are those of a seeded sample.
     None of fewer than two vectors other than zero.
     """
     directed = np.flatnonzero(norms > 0)
     if len(directed) < 2:
         return None
-    codes = np.stack([_codes(clips[name].iloc[directed]) for name in ("patient", "study", "device")])
-    chosen = sample(len(directed), SAMPLE)
-    of_sample = sampled(unit(vectors, norms, directed[chosen]), codes[:, chosen])
-    within = within_patients(vectors, norms, directed, codes)
-    patients = int(codes[0].max()) + 1
+    directions = unit(vectors, norms, directed[sample(len(directed), LOOKED_AT)])
+    cosines = (directions @ directions.T)[np.triu_indices(len(directions), 1)].clip(-1, 1)
+    patient, study, device, group = (_codes(clips[name]) for name in ("patient", "study", "device", "group"))
+    compared: dict[str, Comparison] = {}
+    by_folder: list[FolderSeparation] = []
+    if components is not None:
+        lengths = components.distance
+        apart = lengths > 1e-6 * np.median(lengths)
+        patient = np.where(apart, patient, -1)
 
-    def compared(one_device: bool) -> Comparison | None:
-        sorts = {s: (of_sample if s == BETWEEN else within).of(classes_of(s, one_device)) for s in SORTS}
-        return compare_sorts(sorts, patients) if patients else None
+        def centred(first: Integers, second: Integers) -> Floats:
+            return _cosines(vectors, mean, lengths, first, second)
 
-    everything = of_sample.of(range(CLASSES))
+        for name, of in ((ALL, np.zeros_like(patient)), (DEVICE, device), (FOLDER, group)):
+            sorts = draw(of, patient, study, centred)
+            found = compare_sorts(sorts)
+            compared |= {name: found} if found else {}
+            if name == FOLDER:
+                names = pd.Series(of, clips["group"].to_numpy())
+                parts = {
+                    str(n): separations({sort: pairs.of_group(code) for sort, pairs in sorts.items()})
+                    for n, code in names[~names.index.duplicated()].items()
+                }
+                by_folder = _by_folder({n: found[0] for n, found in parts.items() if found})
     return Similarity(
-        clips=len(directed),
-        patients=patients,
-        sampled=len(chosen),
-        mean=everything.sum / everything.number,
-        min=of_sample.low,
-        max=of_sample.high,
-        everything=histograms([everything])[0],
-        all_devices=compared(one_device=False),
-        one_device=compared(one_device=True),
+        sampled=len(directions),
+        mean=float(cosines.mean(dtype=np.float64)),
+        min=float(cosines.min()),
+        max=float(cosines.max()),
+        everything=histogram(cosines),
+        patients=int(patient.max()) + 1,
+        devices=int(device.max()) + 1,
+        compared=compared,
+        by_folder=by_folder,
         heat_map=_heat_map(vectors, norms, directed, clips),
     )
+
+
+def _by_folder(found: dict[str, Separation]) -> list[FolderSeparation]:
+    """Lowest first; one falls out whose AUC is below the others' median by more than twice its interval."""
+    enough = {name: of for name, of in found.items() if of.patients >= MIN_OF_FOLDER}
+    aucs = np.array([of.auc for of in enough.values()])
+    lines = []
+    for i, (name, of) in enumerate(enough.items()):
+        others = np.delete(aucs, i)
+        low = len(others) > 1 and of.auc + 2 * (of.high - of.auc) < float(np.median(others)) - BELOW
+        lines.append(FolderSeparation(name, of, bool(low)))
+    return sorted(lines, key=lambda line: line.found.auc)
 
 
 def _codes(names: pd.Series) -> Integers:
     """A number for each name, -1 for an unknown one."""
     return pd.factorize(names.where(names != UNKNOWN))[0].astype(np.int32)
+
+
+def unit(vectors: Vectors, lengths: Floats, places: Integers, origin: Floats | float = 0.0) -> Floats:
+    """The vectors at `places` [p], seen from `origin`, over their `lengths` [n] from there: float32 [p, D]."""
+    return ((vectors.take(places) - origin) / lengths[places, None]).astype(np.float32)
+
+
+def _cosines(vectors: Vectors, mean: Floats, lengths: Floats, first: Integers, second: Integers) -> Floats:
+    """The cosine similarity [p] of the clips at `first` and at `second` [p], less the `mean` [D].
+
+    `lengths` [n] are those of the vectors less the mean.
+    """
+    found = np.empty(len(first))
+
+    def multiply(places: Sequence[slice]) -> None:
+        for place in places:
+            a, b = (unit(vectors, lengths, clips[place], mean) for clips in (first, second))
+            found[place] = np.einsum("ij,ij->i", a, b)
+
+    share_out(blocks(len(first)), multiply)
+    return found.clip(-1, 1)
 
 
 def _heat_map(vectors: Vectors, norms: Floats, directed: Integers, clips: pd.DataFrame) -> HeatMap:
@@ -142,27 +210,70 @@ def nearest(vectors: Vectors, norms: Floats, queries: Integers, k: int) -> tuple
 
 
 def judge(similarity: Similarity | None) -> list[Check]:
-    """The check that clips of a patient are more alike than clips of different patients."""
+    """The checks that clips of a patient are closer than clips of different patients, in every folder."""
     if similarity is None:
         return []
-    name, section = "Signal", "similarity"
+    return [_judge_patients(similarity), *_judge_folders(similarity)]
+
+
+def _judge_patients(similarity: Similarity) -> Check:
+    """The worst of all pairs, of those made by one model of device, and of those of one folder."""
+    name, section = "Patients", "similarity"
     if not similarity.patients:
-        sentence = (
-            "Patients are not known: neither paths (config: layout) nor tables say whose a clip is. So whether the "
-            "vectors tell them apart is not known."
-        )
-        return [Check(name, "warn", sentence, section)]
+        sentence = "Neither paths (config: layout) nor tables say whose a clip is: patients are not known."
+        return Check(name, "not tested", sentence, section)
     if not similarity.tells:
-        people = "1 patient" if similarity.patients == 1 else f"{similarity.patients} patients"
-        sentence = f"There are only {people}: that says nothing about patients (at least {MIN_PATIENTS} are needed)."
-        return [Check(name, "warn", sentence, section)]
-    separation = similarity.all_devices.separation if similarity.all_devices else []
-    if not separation:
-        return [Check(name, "warn", "No patient has two clips, so there is nothing to compare.", section)]
-    best = separation[0]
+        people = f"There are only {count(similarity.patients, 'patient')}"
+        return Check(name, "not tested", f"{people}; at least {MIN_PATIENTS} are needed.", section)
+    separations = {name: compared.separation[:1] for name, compared in similarity.compared.items()}
+    found = {name: of[0] for name, of in separations.items() if of and of[0].patients >= MIN_PATIENTS}
+    if ALL not in found:
+        words = f"Fewer than {MIN_PATIENTS} patients have two clips, so there is too little to compare."
+        return Check(name, "not tested", words, section)
+    levels = {name: _level(of) for name, of in found.items()}
+    level = worst(levels.values())
+    said = ", ".join(f"{of.auc:.3f} ({of.low:.3f} to {of.high:.3f}) among {name}" for name, of in found.items())
+    closer = {"good": "closer", "check": "hardly closer", "fault": "no closer"}[level]
     sentence = (
-        f"Two clips of the {best.sort} are more alike than two of different patients with a chance of "
-        f"{best.auc:.3f} (95\u00a0% interval {best.low:.3f} to {best.high:.3f}; 0.5 is no signal)."
+        f"Clips of the {found[ALL].sort} are {closer} than clips of different patients. The chance that they are, "
+        f"with its 95\u00a0% interval, is {said}; 0.5 is none."
     )
-    level: Level = "good" if best.low > SIGNAL else "warn" if best.auc > NO_SIGNAL else "bad"
-    return [Check(name, level, sentence, section)]
+    if level == "good" and DEVICE not in found:
+        words = " Whether devices alone make it so is not tested: too few pairs are known to be of one model."
+        return Check(name, "not tested", sentence + words, section)
+    if level != "good" and levels[ALL] == "good":
+        explained = " and ".join(name.split()[-1] for name in found if levels[name] != "good")
+        sentence += f" What all pairs show, differences between {explained}s explain."
+    if level == "good":
+        sentence += " This is no evidence of a clinical signal, which only labels can give (evaluate)."
+    return Check(name, level, sentence, section)
+
+
+def _level(found: Separation) -> Level:
+    return "good" if found.low > SIGNAL else "check" if found.auc > NO_SIGNAL else "fault"
+
+
+def _judge_folders(similarity: Similarity) -> list[Check]:
+    """Whether the clips of a patient are as much closer in every folder as in the others."""
+    name, section = "Patients by folder", "similarity"
+    lines = similarity.by_folder
+    if len(lines) < 3:
+        return []
+    out = [line for line in lines if line.falls_out]
+    middle = float(np.median([line.found.auc for line in lines]))
+    if out:
+        level: Level = "fault" if out[0].found.auc <= NO_SIGNAL < SIGNAL < middle else "check"
+        sentence = (
+            f"Clips of one patient are less close than elsewhere in {named([line.folder for line in out])}: "
+            f"{out[0].found.auc:.3f} in {out[0].folder}, {middle:.3f} in the median folder. Its vectors may lie under "
+            "the wrong keys, or come from other weights."
+        )
+        return [Check(name, level, sentence, section)]
+    if middle - BELOW <= 0.5 + 2 * max(line.found.high - line.found.auc for line in lines):
+        sentence = (
+            "With so few patients, or so little that tells them apart, vectors under the wrong keys in one folder "
+            "would not show."
+        )
+        return [Check(name, "not tested", sentence, section)]
+    sentence = f"Clips of one patient are about as close in each of {count(len(lines), 'folder')}."
+    return [Check(name, "good", sentence, section)]

@@ -9,16 +9,19 @@ import pandas as pd
 from scipy.stats import ks_2samp
 
 from .accounting import TOTAL
-from .base import MIN_PATIENTS, PICTURE, TAIL, Check, Floats, Histogram, Integers, Vectors, bulk, spread
+from .base import NAMED, PICTURE, TAIL, Check, Floats, Histogram, Integers, Level, Vectors, bulk, count, spread
 from .components import Components
 from .moments import Totals, edges_for, medians
 from .tables import UNKNOWN
 
 BINS = 80
 DRIFT = 0.25  # of the spread of all vectors: a folder's mean that is farther off has drifted
+FOREIGN = 1.0  # of the spread: a folder that is farther off is of another kind, which is a fault
 CHANCE = 3.0  # times what chance would give: a folder's mean must also be beyond that
+SEEN = 4.0  # times what chance would give: a folder that is so far off is sure to be beyond that
 KS = 0.2  # of the L2 norms: a folder that is farther off has drifted
 KS_CHANCE = 1.63  # the 1 % point of Kolmogorov's distribution: its norms must also be beyond that
+AGAINST = ("drift", "chance", "seen", "norm_ks", "ks_chance")
 MANY = 12  # folders; of more, only those that drifted most are drawn
 
 
@@ -46,18 +49,21 @@ def describe(
     `patients` (0 where none is known); of all values `mean`, `std`, `min`, `median`, `max`; of the L2 norms
     `norm_mean`, `norm_std`, `norm_min`, `norm_median`, `norm_max`; and against the rest of the folders
 
-    `drift`      distance between the two mean vectors, in units of the spread of all vectors (the square
-                 root of the summed variances of all dimensions)
-    `chance`     what `drift` would be if patients fell into the folders at random:
-                 sqrt(share (1 / patients of the folder + 1 / patients of the rest)), where `share` of the
-                 spread is between patients; a clip of an unknown patient is a patient of its own
-    `norm_ks`    two-sample Kolmogorov-Smirnov statistic of the L2 norms, 0 to 1
-    `ks_chance`  its 1 % point by chance: 1.63 sqrt(1 / patients of the folder + 1 / patients of the rest)
+    `drift`      distance of its mean vector from the centre, in units of the spread of all vectors (the square
+                 root of the summed variances of all dimensions). The centre is the median of the folders' mean
+                 vectors, dimension by dimension, each of the weight of its vectors: one foreign folder leaves it
+                 where the others are
+    `chance`     what `drift` would be if patients fell into the folders at random, see `_by_chance`
+    `seen`       the smallest shift of the folder that would be called drift
+    `norm_ks`    two-sample Kolmogorov-Smirnov statistic of the L2 norms against the other folders', 0 to 1
+    `ks_chance`  its 1 % point by chance: 1.63 sqrt(1 / n + 1 / m), where n and m are the effective numbers of
+                 patients of the folder and of the others, (sum of clips)^2 / sum of clips^2; 1 at most
     """
     if not len(vectors):
         return Statistics(pd.DataFrame(), {}, {})
     units = _units(clips)
-    share = _share_between(units, components)
+    shares = _shares(units, codes, components)
+    centre = _centre(totals[:-1])
     middle = medians(vectors, codes, totals)
     present = [code for code, total in enumerate(totals) if total.vectors]
     lines = []
@@ -65,13 +71,15 @@ def describe(
         last = code == len(folders)
         mask = slice(None) if last else codes == code
         line = _values(TOTAL if last else folders[code], totals[code], middle[code], norms[mask], clips[mask])
-        lines.append(line | ({} if last else _against_the_rest(totals[code], totals[-1], norms, mask, units, share)))
+        lines.append(
+            line | ({} if last else _against_the_rest(totals[code], totals[-1], centre, norms, mask, units, shares))
+        )
     names = [line["folder"] for line in lines]
     edges = edges_for(totals[-1], BINS)
     low, high = bulk(*np.quantile(norms, [TAIL, 1 - TAIL]))
     norm_edges = np.linspace(*spread(max(low, norms.min()), min(high, norms.max())), BINS + 1)
     return Statistics(
-        pd.DataFrame(lines, columns=[*lines[-1], "drift", "chance", "norm_ks", "ks_chance"]),
+        pd.DataFrame(lines, columns=[*lines[-1], *AGAINST]),
         {name: totals[code].distribution(edges) for name, code in zip(names, present, strict=True)},
         {
             name: Histogram(norm_edges, np.histogram(norms if name == TOTAL else norms[codes == code], norm_edges)[0])
@@ -109,42 +117,80 @@ def _units(clips: pd.DataFrame) -> Integers:
     return np.where(known, codes, codes.max(initial=0) + 1 + np.arange(len(codes)))
 
 
-def _share_between(units: Integers, components: Components | None) -> float:
-    """The share of the spread, in the space of the first components, that lies between the `units` [n]."""
+def _centre(totals: Sequence[Totals]) -> Floats:
+    """The weighted median of the folders' mean vectors, [D]; their weights are how many vectors they have."""
+    filled = [total for total in totals if total.vectors]
+    means = np.stack([total.sum / total.vectors for total in filled])
+    order = np.argsort(means, axis=0)
+    weights = np.array([total.vectors for total in filled])[order]
+    middle = (np.cumsum(weights, axis=0) >= weights.sum(axis=0) / 2).argmax(axis=0)
+    found: Floats = np.take_along_axis(means, np.take_along_axis(order, middle[None], axis=0), axis=0)[0]
+    return found
+
+
+def _shares(units: Integers, codes: Integers, components: Components | None) -> tuple[float, float]:
+    """The shares of the spread that lie between the `units` [n] and within them, in the first components.
+
+    By the analysis of variance with unequal numbers (Searle, Casella and McCulloch, Variance Components, 1992),
+    within folders, whose numbers are `codes` [n], so that a foreign one does not count as chance; and of all vectors
+    where folders have hardly more than one unit.
+    """
     if components is None:
-        return 1.0
+        return 1.0, 0.0
     scores = pd.DataFrame(components.scores.astype(np.float64))
-    sums, sizes = scores.groupby(units).sum().to_numpy(), np.unique(units, return_counts=True)[1]
-    apart = sums / sizes[:, None] - scores.to_numpy().mean(axis=0)
-    return float(sizes @ np.square(apart).sum(axis=1) / len(scores) / scores.to_numpy().var(axis=0).sum())
+    total = float(scores.var(ddof=0).sum())
+    _, first, units = np.unique(units, return_index=True, return_inverse=True)
+    n, k = len(scores), len(first)
+    groups = codes if k >= 2 * len(np.unique(codes)) else np.zeros_like(codes)
+    scores -= scores.groupby(groups).transform("mean")
+    of = pd.DataFrame({"group": groups[first], "clips": np.bincount(units)}).groupby("group")["clips"]
+    between = float(np.square(scores.groupby(units).sum()).sum(axis=1) @ (1 / np.bincount(units)))
+    within = (float(np.square(scores).sum().sum()) - between) / (n - k) if n > k else 0.0
+    times = n - float(of.agg(lambda clips: np.square(clips).sum() / clips.sum()).sum())
+    of_units = max(0.0, between - (k - len(of)) * within) / times if times > 0 else 0.0
+    return of_units / total, within / total
+
+
+def _effective(units: Integers) -> float:
+    """How many units of equal size would vary as much as these [n]."""
+    sizes = np.unique(units, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
 def _against_the_rest(
-    part: Totals, total: Totals, norms: Floats, mask: Any, units: Integers, share: float
+    part: Totals,
+    total: Totals,
+    centre: Floats,
+    norms: Floats,
+    mask: Any,
+    units: Integers,
+    shares: tuple[float, float],
 ) -> dict[str, float | None]:
     """Drift, the statistic of the norms, and what chance would make of them; None where there is no rest."""
     rest = total.vectors - part.vectors
     mean = total.sum / total.vectors
     variance = total.squares / total.vectors - float(mean @ mean)
     if not rest or variance <= 1e-12 * float(mean @ mean):
-        return dict.fromkeys(("drift", "chance", "norm_ks", "ks_chance"))
-    apart = part.sum / part.vectors - (total.sum - part.sum) / rest
-    few = 1 / len(np.unique(units[mask])) + 1 / len(np.unique(units[~mask]))
+        return dict.fromkeys(AGAINST)
+    apart = part.sum / part.vectors - centre
+    few = 1 / _effective(units[mask]) + 1 / _effective(units[~mask])
+    chance = float(np.sqrt(shares[0] * few + shares[1] * (1 / part.vectors + 1 / rest)))
     return {
         "drift": float(np.sqrt(apart @ apart / variance)),
-        "chance": float(np.sqrt(share * few)),
+        "chance": chance,
+        "seen": max(DRIFT, SEEN * chance),
         "norm_ks": float(ks_2samp(norms[mask], norms[~mask], method="asymp").statistic),
-        "ks_chance": float(KS_CHANCE * np.sqrt(few)),
+        "ks_chance": min(1.0, float(KS_CHANCE * np.sqrt(few))),
     }
 
 
-def drifted(table: pd.DataFrame) -> list[str]:
-    """The folders whose vectors lie apart from those of the rest, by mean or by norm."""
+def drifted(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of folders whose vectors lie apart from those of the rest, by mean or by norm, worst first."""
     if not len(table):
-        return []
+        return table
     beyond = (table["drift"] > DRIFT) & (table["drift"] > CHANCE * table["chance"])
     longer = (table["norm_ks"] > KS) & (table["norm_ks"] > table["ks_chance"])
-    return list(table["folder"][beyond | longer])
+    return table[beyond | longer].sort_values("drift", ascending=False, kind="stable")
 
 
 def judge(statistics: Statistics, folders: int) -> list[Check]:
@@ -152,9 +198,24 @@ def judge(statistics: Statistics, folders: int) -> list[Check]:
     if folders < 2 or not len(statistics.table):
         return []
     found = drifted(statistics.table)
-    if found:
-        sentence = f"Folders unlike the rest: {', '.join(found[:5])}{' and more' if len(found) > 5 else ''}."
-        return [Check("Drift", "warn", sentence, "statistics")]
-    patients = int(statistics.table.iloc[-1]["patients"])
-    few = f" (with {patients} patients, only a gross fault would show)" if 0 < patients < MIN_PATIENTS else ""
-    return [Check("Drift", "good", f"The folders' vectors are alike{few}.", "statistics")]
+    if len(found):
+        level: Level = "fault" if found["drift"].iloc[0] > FOREIGN else "check"
+        worst = ", ".join(f"{row.folder} ({row.drift:.2f})" for row in found.head(NAMED).itertuples())
+        more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+        sentence = f"Folders unlike the rest, with their distance from it in spreads of all vectors: {worst}{more}."
+        return [Check("Drift", level, sentence, "statistics")]
+    by_folder = statistics.table.iloc[:-1]
+    blind = by_folder[~(by_folder["seen"] <= FOREIGN)]
+    if 2 * blind["vectors"].sum() > by_folder["vectors"].sum():
+        sentence = (
+            f"No folder stands out, but in {len(blind):,} of {count(len(by_folder), 'folder')} even a shift of the "
+            "whole spread would not: they have too few patients."
+        )
+        return [Check("Drift", "not tested", sentence, "statistics")]
+    sentence = (
+        f"The folders' vectors are alike: a shift of {by_folder['seen'].median():.2f} of the spread would show in "
+    )
+    sentence += "half of them" + (
+        f", and in {len(blind):,} of them not even one of the whole spread." if len(blind) else "."
+    )
+    return [Check("Drift", "good", sentence, "statistics")]

@@ -18,8 +18,8 @@ from ..core.files import atomic_write
 
 # Those of each part of the package that writes pages; they share the style and the macros that lie here.
 TEMPLATES = sorted(Path(__file__).parents[1].glob("*/templates"))
-ROWS = 40  # of a table on the page; all of them are in the JSON file
-WORDS = {"good": "good", "warn": "check", "bad": "fault"}
+ROWS = 40  # of a list on the page; all of them are in the JSON file
+SHOWN_ROWS = 20  # of a table of folders; the others show on demand
 COLOURINGS = {"folder": "folder", "device": "device", "kind": "kind", "frames": "number of frames"}
 
 
@@ -54,9 +54,14 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent}
-    environment.globals |= {"words": WORDS, "max_rows": ROWS, "colourings": COLOURINGS}
+    environment.filters |= {"number": _number, "percent": _percent, "by_size": _by_size}
+    environment.globals |= {"max_rows": ROWS, "shown_rows": SHOWN_ROWS, "colourings": COLOURINGS}
     return environment
+
+
+def _by_size(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    """The rows, those of the largest values in the column first, and those of none last."""
+    return sorted(rows, key=lambda row: -math.inf if pd.isna(row[column]) else row[column], reverse=True)
 
 
 def _number(value: object) -> str:

@@ -317,11 +317,12 @@ def compare(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument(
         "--output", type=Path, default=Path("compare.html"), help="the page; its numbers lie beside it (compare.html)"
     )
+    parser.add_argument("--hash-names", action="store_true", help="short hashes in place of clips' names and no paths")
 
     def run(arguments: argparse.Namespace) -> None:
         from ..qc.page import make_comparison
 
-        make_comparison(arguments.a, arguments.b, arguments.output)
+        make_comparison(arguments.a, arguments.b, arguments.output, arguments.hash_names)
         print(f"{arguments.output} and {arguments.output.with_suffix('.json')}")
 
     return run
