@@ -24,3 +24,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// On paper nothing can be opened: every list that is folded away is printed, and folded again afterwards.
+const closed = new Set();
+addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details:not([open])")) closed.add(details);
+  for (const details of closed) details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of closed) details.open = false;
+  closed.clear();
+});
