@@ -7,6 +7,7 @@ The modules, lowest layer first; a module imports only from those above it in th
     moments       one pass over all vectors: what each holds, sums and counts of each folder
     provenance    where the vectors come from
     accounting    where every file went
+    privacy       what of all this names somebody, hashed or left out
     components    principal components
     statistics    folders, and their drift from the rest
     near          groups of vectors that are nearly equal
