@@ -60,7 +60,7 @@ def main() -> None:
         }
         page = Path(top, "qc/vitl.html")
         command = [sys.executable, "-c", JOB, str(made.merged), str(page), json.dumps(folders)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         seconds, processor, kilobytes = map(float, done.stdout.split())
         size, numbers = page.stat().st_size, json.loads(page.with_suffix(".json").read_text())
     print(f"page in {seconds:.1f} s, {processor:.1f} s of CPU time")

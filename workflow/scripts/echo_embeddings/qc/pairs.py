@@ -95,9 +95,8 @@ def _pairs(starts: Integers, ends: Integers) -> tuple[int, Integers, Integers]:
     lengths = (ends - starts).clip(0)
     up_to = np.cumsum(lengths)
     number = int(lengths.sum())
-    numbers = np.arange(number)
-    if number > PAIRS:
-        numbers = np.sort(np.random.default_rng(SEED).integers(0, number, PAIRS))
+    drawn = np.random.default_rng(SEED).integers(0, number, PAIRS) if number > PAIRS else None
+    numbers = np.arange(number) if drawn is None else np.sort(drawn)
     first = np.searchsorted(up_to, numbers, side="right")
     return number, first, starts[first] + numbers - (up_to - lengths)[first]
 
