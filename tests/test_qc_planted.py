@@ -133,23 +133,6 @@ def test_vectors_without_signal_are_a_fault(tmp_path: Path) -> None:
     assert {check.name: check.level for check in report.checks}["Patients"] == "fault"
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 1024, 3001])
-def test_medians_are_exact_for_any_count_and_sign(n: int) -> None:
-    rng = np.random.default_rng(n)
-    matrix = (rng.normal(size=(n, 3)) * 10.0 ** rng.integers(-30, 30, (n, 1))).astype(np.float32)
-    matrix[rng.random((n, 3)) < 0.2] = -0.0
-    codes = rng.integers(0, 2, n)
-    rows, totals = moments.measure(matrix, codes, 2)
-    total = moments.Totals.zero(3)
-    for part in totals:
-        total += part
-    vectors = base.Vectors(matrix, np.flatnonzero(rows.finite))
-    found = moments.medians(vectors, codes, [*totals, total])
-    wide = matrix.astype(np.float64)
-    expected = [np.median(wide[codes == c]) if (codes == c).any() else np.nan for c in (0, 1)] + [np.median(wide)]
-    np.testing.assert_array_equal(found, expected)
-
-
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch, clean: tuple[planted.Planted, Report]) -> None:
     made, report = clean
     for module in (base, components, moments, similarity):

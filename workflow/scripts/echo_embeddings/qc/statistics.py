@@ -9,12 +9,28 @@ import pandas as pd
 from scipy.stats import ks_2samp
 
 from .accounting import TOTAL
-from .base import NAMED, PICTURE, TAIL, Check, Floats, Histogram, Integers, Level, Vectors, bulk, count, spread
+from .base import (
+    NAMED,
+    PICTURE,
+    SAMPLE,
+    TAIL,
+    Check,
+    Floats,
+    Histogram,
+    Integers,
+    Level,
+    Vectors,
+    bulk,
+    count,
+    sample,
+    spread,
+)
 from .components import Components
-from .moments import Totals, edges_for, medians
+from .moments import Totals
 from .tables import UNKNOWN
 
 BINS = 80
+LEAST = 50  # vectors of each folder, where it has so many, of which values are looked at
 DRIFT = 0.25  # of the spread of all vectors: a folder's mean that is farther off has drifted
 FOREIGN = 1.0  # of the spread: a folder that is farther off is of another kind, which is a fault
 CHANCE = 3.0  # times what chance would give: a folder's mean must also be beyond that
@@ -45,9 +61,9 @@ def describe(
 ) -> Statistics:
     """Describe the n vectors of L2 `norms` [n]; `clips` are theirs, `codes` [n] number their `folders`.
 
-    `totals` are those of each folder and, as the last, of all. Columns of the table: `folder`, `vectors`,
-    `patients` (0 where none is known); of all values `mean`, `std`, `min`, `median`, `max`; of the L2 norms
-    `norm_mean`, `norm_std`, `norm_min`, `norm_median`, `norm_max`; and against the rest of the folders
+    `totals` are those of each folder and, as the last, of all. Columns of the table: `folder`, `vectors`, `patients`
+    (0 where none is known); of all values `mean`, `std`, `min`, `max`, and the `median` of a seeded sample; of the L2
+    norms `norm_mean`, `norm_std`, `norm_min`, `norm_median`, `norm_max`; and against the rest of the folders
 
     `drift`      distance of its mean vector from the centre, in units of the spread of all vectors (the square
                  root of the summed variances of all dimensions). The centre is the median of the folders' mean
@@ -64,28 +80,47 @@ def describe(
     units = _units(clips)
     shares = _shares(units, codes, components)
     centre = _centre(totals[:-1])
-    middle = medians(vectors, codes, totals)
+    values = _some_values(vectors, codes, len(folders))
     present = [code for code, total in enumerate(totals) if total.vectors]
     lines = []
     for code in present:
         last = code == len(folders)
         mask = slice(None) if last else codes == code
-        line = _values(TOTAL if last else folders[code], totals[code], middle[code], norms[mask], clips[mask])
+        line = _values(
+            TOTAL if last else folders[code], totals[code], float(np.median(values[code])), norms[mask], clips[mask]
+        )
         lines.append(
             line | ({} if last else _against_the_rest(totals[code], totals[-1], centre, norms, mask, units, shares))
         )
     names = [line["folder"] for line in lines]
-    edges = edges_for(totals[-1], BINS)
-    low, high = bulk(*np.quantile(norms, [TAIL, 1 - TAIL]))
-    norm_edges = np.linspace(*spread(max(low, norms.min()), min(high, norms.max())), BINS + 1)
+    edges, norm_edges = _edges(values[len(folders)]), _edges(norms)
     return Statistics(
         pd.DataFrame(lines, columns=[*lines[-1], *AGAINST]),
-        {name: totals[code].distribution(edges) for name, code in zip(names, present, strict=True)},
+        {
+            name: Histogram(edges, np.histogram(values[code], edges)[0])
+            for name, code in zip(names, present, strict=True)
+        },
         {
             name: Histogram(norm_edges, np.histogram(norms if name == TOTAL else norms[codes == code], norm_edges)[0])
             for name, code in zip(names, present, strict=True)
         },
     )
+
+
+def _some_values(vectors: Vectors, codes: Integers, folders: int) -> dict[int, Floats]:
+    """The values of a seeded sample of each folder's vectors, by its number; under `folders`, of all."""
+    each = max(LEAST, 2 * SAMPLE // folders)
+    found = {folders: sample(len(vectors), SAMPLE)}
+    for code in np.unique(codes).tolist():
+        inside = np.flatnonzero(codes == code)
+        found[code] = inside[sample(len(inside), each)]
+    return {code: vectors.take(places).ravel() for code, places in found.items()}
+
+
+def _edges(values: Floats) -> Floats:
+    """The edges of `BINS` equal ranges over the bulk of the values, see `base.bulk`."""
+    low, high = bulk(*np.quantile(values.astype(np.float64), [TAIL, 1 - TAIL]))
+    return np.linspace(*spread(max(low, float(values.min())), min(high, float(values.max()))), BINS + 1)
 
 
 def _values(folder: str, total: Totals, median: float, norms: Floats, clips: pd.DataFrame) -> dict[str, Any]:
