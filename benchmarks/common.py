@@ -1,6 +1,8 @@
 """What the benchmarks share: where the library lies, real clips, and one line about the machine."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import platform
 import subprocess
@@ -35,6 +37,24 @@ def machine() -> str:
         f"{card}{model.partition(': ')[2]}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__}, OpenCV {cv2.__version__}, commit {commit.stdout.strip() or 'unknown'}"
     )
+
+
+def run_program(program: str, *arguments: str, quick: bool) -> str:
+    """What a Python program prints: in a process of its own, so that its memory is its own; with `quick` in this one.
+
+    Most of what a small program takes is its imports, and this process has them.
+    """
+    if not quick:
+        command = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    said, before = io.StringIO(), sys.argv
+    sys.argv = ["-c", *arguments]
+    try:
+        with contextlib.redirect_stdout(said):
+            exec(program, {"__name__": "__main__"})
+    finally:
+        sys.argv = before
+    return said.getvalue()
 
 
 def write_videos(directory: Path, count: int, size: int) -> list[tuple[Path, int]]:

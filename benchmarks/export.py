@@ -3,14 +3,12 @@
     python -m benchmarks.export                 Parquet, one vector a study, matrix: seconds and peak memory of each
     python -m benchmarks.export --clips 50000   fewer
 
-Each is a process of its own, as the rule's script is. Vectors, manifests, record list, study list and a table of views
-(5 GB with what is written) are drawn into a temporary directory and deleted; mapped pages of the vectors count as
-memory.
+Each is a process of its own, as the rule's script is, but with --quick. Vectors, manifests, record list, study list and
+a table of views (5 GB with what is written) are drawn into a temporary directory and deleted; mapped pages of the
+vectors count as memory.
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.common import machine
+from benchmarks.common import machine, run_program
 from echo_embeddings.core import manifest
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.vectors import merge_vectors, write_vectors
@@ -103,8 +101,7 @@ def main() -> None:
         print(f"{rows:,} vectors of {dim:,} drawn and written in {time.perf_counter() - started:.0f} s", flush=True)
         for what in ("parquet", "study", "matrix"):
             job = JOB.format(top=directory, dim=dim, folders=FOLDERS, what=what)
-            done = subprocess.run([sys.executable, "-c", job], check=True, capture_output=True, text=True)
-            seconds, kilobytes = map(float, done.stdout.split()[-2:])
+            seconds, kilobytes = map(float, run_program(job, quick=arguments.quick).split()[-2:])
             print(f"{what}: {seconds:.1f} s, at most {kilobytes / 1e6:.2f} GB resident", flush=True)
 
 

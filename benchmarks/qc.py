@@ -8,13 +8,11 @@ The collection (2.2 GB, no MP4 files: strips say so) is drawn into a temporary d
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import machine
+from benchmarks.common import machine, run_program
 from testing import planted
 
 # Runs in a process of its own, as the rule's script does, so that its memory is its own. Mapped pages of the vectors
@@ -59,9 +57,8 @@ def main() -> None:
             for name, files in made.folders.items()
         }
         page = Path(top, "qc/vitl.html")
-        command = [sys.executable, "-c", JOB, str(made.merged), str(page), json.dumps(folders)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        seconds, processor, kilobytes = map(float, done.stdout.split())
+        said = run_program(JOB, str(made.merged), str(page), json.dumps(folders), quick=arguments.quick)
+        seconds, processor, kilobytes = map(float, said.split())
         size, numbers = page.stat().st_size, json.loads(page.with_suffix(".json").read_text())
     print(f"page in {seconds:.1f} s, {processor:.1f} s of CPU time")
     print(f"at most {kilobytes / 1e6:.2f} GB resident, {size / 1e6:.1f} MB of HTML")

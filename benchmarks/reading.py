@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=1, help="of each")
     parser.add_argument("--files", type=int, default=1, help="of each study")
     parser.add_argument("--units", type=int, default=16)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="the rules to plan a job of")
     parser.add_argument("--folders", action="store_true", help="as folders too, which takes Snakemake long")
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     arguments = parser.parse_args()
@@ -98,8 +99,8 @@ def main() -> None:
         units = f"units={arguments.units}"
         print(f"one file, as units=1:      {measure(one, 'units=1')}")
         print(f"snakemake -n, {units}:     {measure(top, units)}")
-        for rule, wildcards in JOBS.items():
-            print(f"a job of {rule:8} {units}: {measure(top, units, *job(rule, wildcards))}")
+        for rule in arguments.jobs:
+            print(f"a job of {rule:8} {units}: {measure(top, units, *job(rule, JOBS[rule]))}")
         if arguments.folders:
             print(f"snakemake -n, as folders:  {measure(top)}")
 

@@ -53,23 +53,35 @@ FORKING = threading.Lock()
 
 
 @functools.cache
-def forking(*imported: str) -> subprocess.Popen:
-    """The process that forks with these modules; it ends with this one, which holds the other end of its stdin."""
+def forking(*imported: str, path: str | None = None) -> subprocess.Popen:
+    """The process that forks with these modules; it ends with this one, which holds the other end of its stdin.
+
+    `path` is its PYTHONPATH, if not that of this process.
+    """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     command = [sys.executable, "-m", "testing.forking", *imported]
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(), **pipes)
+    of_path = {} if path is None else {"PYTHONPATH": path}
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment() | of_path, **pipes)
     if not process.stdout.readline():  # else who asks it would wait for ever
         raise RuntimeError(f"testing.forking has ended with status {process.wait()}")
     return process
 
 
-def fork(imported: tuple[str, ...], *command: str) -> subprocess.CompletedProcess:
-    """`python -m` with this command, without those imports; it too returns when nobody writes any more."""
+def fork(
+    imported: tuple[str, ...], *command: str, cwd: Path | None = None, changes: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
+    """`python -m` with this command, without those imports; it too returns when nobody writes any more.
+
+    It works in `cwd`, and in the environment of now with `changes`.
+    """
+    changes = changes or {}
+    of_path = {"path": changes["PYTHONPATH"]} if "PYTHONPATH" in changes else {}
     with tempfile.TemporaryDirectory() as directory:
         pipe = os.path.join(directory, "said")
         os.mkfifo(pipe)
-        process = forking(*imported)
-        print(json.dumps([os.getcwd(), environment(), pipe, *command]), file=process.stdin, flush=True)
+        process = forking(*imported, **of_path)
+        order = [str(cwd or Path.cwd()), environment() | changes, pipe, *command]
+        print(json.dumps(order), file=process.stdin, flush=True)
         said = Path(pipe).read_text()
         return subprocess.CompletedProcess(command, int(process.stdout.readline()), said)
 

@@ -184,6 +184,13 @@ def collection(tmp_path) -> Collection:
 
 
 @pytest.fixture
+def scalar_code():
+    """What torch compiles has no vector instructions: it would first compile and run a program for each kind."""
+    with torch._inductor.config.patch({"cpp.vec_isa_ok": False}):
+        yield
+
+
+@pytest.fixture
 def computed(monkeypatch) -> list[int]:
     """How many clips each batch had that this process has shown to an encoder."""
     sizes, real = [], inference.forward

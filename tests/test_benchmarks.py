@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.reading import JOBS
 from testing import REPOSITORY
 from testing.commands import LIBRARY, run_module
 
@@ -10,6 +11,7 @@ GPU = [
     *("x transformers", "% of the encoder alone", "x the encoder, ", "ours / reference"),
     *("fp32 on cpu: straight from DICOM", "later job:", "first batch computed"),
 ]
+READING = ["40 files of 20 studies", "snakemake -n, units=16:"]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,8 @@ GPU = [
         (["encoder", "--device", "cpu", "--precision", "fp32"], ["% of the peak", "x transformers"]),
         pytest.param(["gpu", "--device", "cpu"], GPU, marks=pytest.mark.slow),
         (["export"], ["2,000 vectors of 48", "parquet: ", "study: ", "matrix: "]),
-        (["reading"], ["40 files of 20 studies", "snakemake -n, units=16:", "a job of merge"]),
+        (["reading", "--jobs", "embed"], [*READING, "a job of embed"]),
+        pytest.param(["reading"], [*READING, *(f"a job of {rule}" for rule in JOBS)], marks=pytest.mark.slow),
         (["store"], ["read_vectors of that file", "of a dict of separate tensors"]),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import echo_embeddings
 from echo_embeddings.tools import cli
 from testing import REPOSITORY
-from testing.commands import copy_repository, environment, run_command
+from testing.commands import call_command, copy_repository, environment, run_command
 
 NAMES = [command.__name__ for command in cli.COMMANDS]
 
@@ -73,7 +73,7 @@ def test_what_the_user_can_correct_is_a_line_each_on_stderr(tmp_path):
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path, finished):
     merged = finished / "results/embeddings/vit-tiny_embeddings_all.pt"
     (tmp_path / "file").touch()
-    done = run_command("compare", merged, merged, "--output", tmp_path / "file/compare.html")
+    done = call_command("compare", merged, merged, "--output", tmp_path / "file/compare.html")
     assert done.returncode == 1
     assert re.fullmatch(rf"echo-embeddings: {tmp_path}/file\S*: (Not a directory|File exists)\n", done.stderr)
 

@@ -37,7 +37,7 @@ def lines(said, level):
 
 
 def test_a_demo_that_is_in_order(finished):
-    said = ask(finished, environment=dict(os.environ))
+    said = ask(finished)
     assert lines(said, "red") == []
     assert said.endswith("ready to run\n")
     assert re.search(r"green  locks +keep two jobs from one folder below .*/results", said)

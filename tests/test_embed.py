@@ -134,7 +134,7 @@ def test_a_vector_that_is_not_finite_is_a_failure(paths, monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on a CPU needs g++")
-def test_the_encoder_is_compiled_where_it_is_asked_for(paths):
+def test_the_encoder_is_compiled_where_it_is_asked_for(paths, scalar_code):
     first = run(paths)
     assert record(paths)["compiled"] is False
     for path in paths.state.iterdir():

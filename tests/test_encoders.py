@@ -49,25 +49,24 @@ ENTRIES = {
 
 @pytest.fixture(scope="module")
 def networks():
-    """Those of others, drawn."""
-    made = {
-        "echoprime": encoders.echoprime(),
-        "panecho": encoders.PanEcho(),
-        "echoclip": encoders.EchoClip(),
-        "timm": extras.package("timm").create_model(TIMM),
+    """One of others, drawn, by its name; EchoCLIP alone takes seconds, which only slow tests need."""
+    makers = {
+        "echoprime": encoders.echoprime,
+        "panecho": encoders.PanEcho,
+        "echoclip": encoders.EchoClip,
+        "timm": lambda: extras.package("timm").create_model(TIMM),
     }
-    return {name: encoders.draw(network, seed=1, gain=GAINS[name]) for name, network in made.items()}
+    return functools.cache(lambda name: encoders.draw(makers[name](), seed=1, gain=GAINS[name]))
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory, networks):
-    """Their weights in the layouts of the releases, a registry, and the cine as videos of its own shape."""
+    """Weights in the layouts of the releases but EchoCLIP's, a registry, and the cine as videos of its own shape."""
     top = tmp_path_factory.mktemp("encoders")
-    torch.save(networks["echoprime"].state_dict(), top / "echo_prime_encoder.pt")
-    weights = {f"encoder.{key}": value for key, value in networks["panecho"].state_dict().items()}
+    torch.save(networks("echoprime").state_dict(), top / "echo_prime_encoder.pt")
+    weights = {f"encoder.{key}": value for key, value in networks("panecho").state_dict().items()}
     torch.save({"weights": {**weights, "EF_head.1.weight": torch.zeros(1, 768)}, "epoch": 9}, top / "panecho.pt")
-    torch.save({**networks["echoclip"].state_dict(), "logit_scale": torch.zeros(())}, top / "echoclip.bin")
-    save_file(networks["timm"].state_dict(), top / "timm.safetensors")
+    save_file(networks("timm").state_dict(), top / "timm.safetensors")
     entries = {name: {"resolution": 224, "batch_size": 4, **entry} for name, entry in ENTRIES.items()}
     (top / "models.yaml").write_text(yaml.safe_dump(entries))
     for size in CINE:
@@ -80,7 +79,7 @@ def directory(tmp_path_factory, networks):
 
 
 @pytest.fixture(scope="module")
-def load(directory):
+def load(directory, networks):
     """Loads a model of this registry, with a recipe that differs by `changes`."""
     config = {
         **{"models_file": str(directory / "models.yaml"), "models": ["panecho"], "weights_dir": str(directory)},
@@ -88,6 +87,9 @@ def load(directory):
     }
 
     def load(name, device="cpu", precision="fp32", **changes):
+        echoclip = directory / "echoclip.bin"
+        if name.startswith("echoclip") and not echoclip.exists():
+            torch.save({**networks("echoclip").state_dict(), "logit_scale": torch.zeros(())}, echoclip)
         model = load_model(name, device=device, config=config | {"embed": {"precision": precision}})
         recipe = dataclasses.replace(model.model.recipe, **changes)
         model.model = dataclasses.replace(model.model, recipe=recipe)
@@ -115,14 +117,14 @@ def timm_input(frames):
 def by_hand(networks, name, frames):
     """The vector of another construction."""
     if name == "timm":
-        network = networks["timm"]
+        network = networks("timm")
         return network.forward_head(network.forward_features(timm_input(frames)), pre_logits=True).mean(dim=0)
     if name == "panecho":
-        return networks["panecho"](encoders.panecho_input(frames))[0]
+        return networks("panecho")(encoders.panecho_input(frames))[0]
     if name == "echoclip":
-        return networks["echoclip"](encoders.echoclip_input(frames))
+        return networks("echoclip")(encoders.echoclip_input(frames))
     own = name == "echoprime"
-    return networks["echoprime"](encoders.echoprime_input(frames, mask=own, bgr=own))[0]
+    return networks("echoprime")(encoders.echoprime_input(frames, mask=own, bgr=own))[0]
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +239,7 @@ def broken(state, fault):
 @pytest.mark.parametrize("fault", ["missing", "unknown", "shape", "nan"])
 @pytest.mark.parametrize("name", ["echoprime", "panecho", pytest.param("echoclip", marks=pytest.mark.slow), "timm"])
 def test_weights_fit_by_every_official_name_or_are_refused(networks, tmp_path, name, fault):
-    state, words = broken({key.removeprefix("visual."): w for key, w in networks[name].state_dict().items()}, fault)
+    state, words = broken({key.removeprefix("visual."): w for key, w in networks(name).state_dict().items()}, fault)
     if name == "panecho":
         state = {"weights": {f"encoder.{key}": value for key, value in state.items()}}
     if name == "echoclip":

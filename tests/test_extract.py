@@ -173,7 +173,7 @@ def test_fp32_is_fp32_in_convolutions_too():
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on a CPU needs g++")
-def test_compiled_once_for_full_batches_and_not_for_the_last(frames, expected):
+def test_compiled_once_for_full_batches_and_not_for_the_last(frames, expected, scalar_code):
     encoder = checkpoint.draw(ARCHITECTURES["vit_tiny"], 0)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

@@ -12,7 +12,7 @@ import yaml
 
 import echo_embeddings
 from testing import REPOSITORY
-from testing.commands import environment
+from testing.commands import SNAKEMAKE, environment, fork
 
 VERSION = echo_embeddings.__version__
 # What `snakedeploy deploy-workflow https://github.com/owner/echo-embeddings . --tag v...` writes (snakedeploy 0.17).
@@ -62,9 +62,11 @@ def snakemake(origin, installed, tmp_path):
     known |= {"GIT_CONFIG_VALUE_0": "https://github.com/", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     known |= {"PYTHONPATH": str(installed), "GITHUB_TOKEN": ""}
 
-    def run(directory, *arguments, python=("-m", "snakemake")):
+    def run(directory, *arguments, program=None):
+        if program is None:
+            return fork(SNAKEMAKE, "snakemake", *arguments, cwd=directory, changes=known)
         return subprocess.run(
-            [sys.executable, *python, *arguments],
+            [sys.executable, "-c", program, *arguments],
             cwd=directory,
             env=environment() | known,
             stdout=subprocess.PIPE,
@@ -141,7 +143,7 @@ def test_a_module_of_another_version_or_without_the_package_is_one_line(snakemak
     program = (
         "import runpy, sys; sys.modules['echo_embeddings'] = None; runpy.run_module('snakemake', None, '__main__')"
     )
-    absent = snakemake(project, "-n", python=("-c", program))
+    absent = snakemake(project, "-n", program=program)
     assert absent.returncode == 1
     assert "\nthis workflow is of version 9.9.9 and needs its package: install echo-embeddings 9.9.9 " in absent.stdout
     assert "Traceback" not in other.stdout + absent.stdout

@@ -322,11 +322,11 @@ def test_a_model_that_cannot_be_had_is_one_line(top, monkeypatch, options, said)
     assert len(str(raised.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("names", [["clip.dcm"], ["clip.dcm", "clip.avi"]])
-def test_the_command_writes_the_vector_and_tells_how_it_was_made(top, tmp_path_factory, model, names):
+@pytest.mark.parametrize(("call", "names"), [(run_command, ["clip.dcm"]), (call_command, ["clip.dcm", "clip.avi"])])
+def test_the_command_writes_the_vector_and_tells_how_it_was_made(top, tmp_path_factory, model, call, names):
     out = tmp_path_factory.mktemp("out") / "clip.npy"
     files = [top / name for name in names]
-    done = run_command("embed", *files, "--model", "vitl", "--directory", top, "--device", "cpu", "--out", out)
+    done = call("embed", *files, "--model", "vitl", "--directory", top, "--device", "cpu", "--out", out)
     assert (done.returncode, done.stderr) == (0, "")
     expected = model.embed(names if len(names) > 1 else names[0])
     found = np.load(out)

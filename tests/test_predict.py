@@ -406,7 +406,7 @@ def test_what_is_predicted_decides_nothing_of_what_is_embedded(viewed, monkeypat
 
 def test_a_run_averages_the_clips_that_a_head_chose_and_embeds_nothing(work):
     head = work / "results/evaluate/lvef-drawn-at-random/vit-tiny.head.safetensors"
-    done = run_command("predict", "--head", head, "--directory", work, "--configfile", REPOSITORY / "config/demo.yaml")
+    done = call_command("predict", "--head", head, "--directory", work, "--configfile", REPOSITORY / "config/demo.yaml")
     assert done.returncode == 0, done.stderr
     assert "8 clips; 8 of patients that it was fitted to" in done.stdout
     assert "the evaluation says of this head: not tested, " in done.stdout

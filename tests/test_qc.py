@@ -10,7 +10,7 @@ from testing.qc import DIM, Collection, check, levels
 
 
 def test_a_clean_set_of_few_patients_shows_no_defect_and_no_signal(collection: Collection) -> None:
-    numbers, html = collection.page()
+    numbers, html = collection.page(pictures=False)
     found = levels(numbers)
     assert found.pop("Patients") == found.pop("Drift") == numbers["status"] == "not tested"
     assert set(found.values()) == {"good"}
@@ -54,7 +54,7 @@ def test_planted_vector_defects_are_found_and_named(collection: Collection) -> N
     matrix[1, 5] = np.nan
     matrix[2, 6] = -np.inf
     matrix[5] = matrix[14]
-    numbers, html = collection.page()
+    numbers, html = collection.page(pictures=False)
     health = numbers["health"]
     assert (health["nan"], health["inf"], health["zero"]) == ([keys[1]], [keys[2]], [])
     assert [group["clips"] for group in health["duplicates"]] == [[keys[5], keys[14]]]
@@ -143,7 +143,7 @@ def test_names_of_another_form_have_folders_and_no_patients(collection: Collecti
     collection.folders = {"site-a": [f"a{i}.mp4" for i in range(10)], "site-b": [f"b{i}.mp4" for i in range(10)]}
     collection.embedded = [key for keys in collection.folders.values() for key in keys]
     collection.runs = {folder: collection.run(10, DIM) for folder in collection.folders}
-    numbers, html = collection.page()
+    numbers, html = collection.page(pictures=False)
     assert numbers["similarity"]["patients"] == 0
     assert numbers["similarity"]["compared"] == {}
     assert "Patients are not known" in html

@@ -23,7 +23,7 @@ def test_files_are_counted_by_folder_and_reason(collection: Collection) -> None:
         manifest.Row("b.txt", "", manifest.SKIPPED, "not DICOM"),
         manifest.Row("c.dcm", "", manifest.FAILED, "empty file"),
     ]
-    numbers, html = collection.page()
+    numbers, html = collection.page(pictures=False)
     p10, p11, total = numbers["accounting"]["folders"]
     assert p10 == {
         **{"folder": "p10", "seen": 13, "clips": 11, "converted": 10, "skipped": 2, "failed": 1},
@@ -74,7 +74,7 @@ def test_counts_that_do_not_add_up_are_a_fault(collection: Collection, spoil: An
 def test_lost_and_strange_clips_are_named(collection: Collection) -> None:
     lost = collection.embedded[0]
     add_a_stranger(collection)
-    numbers, html = collection.page()
+    numbers, html = collection.page(pictures=False)
     text = " ".join(numbers["accounting"]["problems"])
     assert lost in text
     assert "p99/unheard_of.mp4" in text
@@ -100,7 +100,7 @@ def test_record_of_other_vectors_is_a_fault(collection: Collection, field: str, 
 
 def test_absent_record_is_said(collection: Collection) -> None:
     del collection.runs["p11"]
-    numbers, html = collection.page()
+    numbers, html = collection.page(pictures=False)
     assert levels(numbers)["Provenance"] == "check"
     assert "There is no run record of: p11." in html
     collection.runs.clear()
@@ -111,7 +111,7 @@ def test_absent_record_is_said(collection: Collection) -> None:
 def test_note_on_the_weights_is_a_banner_on_page_and_index(collection: Collection) -> None:
     note = "drawn at random from seed 0: the vectors mean nothing"
     collection.runs["p11"]["weights"] = note
-    numbers, html = collection.page()
+    numbers, html = collection.page(pictures=False)
     body = html.split("</style>")[1]
     assert body.index('class="banner fault"') < body.index(note) < body.index('id="summary"')
     assert levels(numbers)["Weights"] == "check"
@@ -121,7 +121,9 @@ def test_note_on_the_weights_is_a_banner_on_page_and_index(collection: Collectio
 
 
 def test_training_on_the_collection_at_hand_is_a_warning(collection: Collection) -> None:
-    numbers, html = collection.page(training=Training(["VideoMix22M", "MIMIC-IV-Echo"], "mimic iv echo"))
+    numbers, html = collection.page(
+        training=Training(["VideoMix22M", "MIMIC-IV-Echo"], "mimic iv echo"), pictures=False
+    )
     assert levels(numbers)["Pretraining"] == "check"
     assert "Pretrained on the collection at hand." in html
     numbers = collection.numbers(training=Training(["VideoMix22M"], "MIMIC-IV-Echo"))
@@ -141,7 +143,7 @@ def test_what_differs_from_the_record_list_is_counted_and_named(collection: Coll
         + "".join(f"p11\tx{i}.dcm\t{inventory.NOT_LISTED}\n" for i in range(11))
         + f"p10\tfiles/p10/never_came.dcm\t{inventory.NOT_FOUND}\n"
     )
-    numbers, html = collection.page(record_list=summary)
+    numbers, html = collection.page(record_list=summary, pictures=False)
     p10, p11, other, total = numbers["accounting"]["folders"]
     assert (p10["listed"], p10["listed_unseen"], p10["seen_unlisted"]) == (10, 1, 1)
     assert (p11["listed"], p11["seen_unlisted"]) == (0, 10)
@@ -175,7 +177,7 @@ def test_a_table_that_says_something_of_few_clips_is_told(
     (tmp_path / "views.csv").write_text("video,view\n" + "".join(lines))
     collection.others = [manifest.Row(f"{i}.dcm", "", manifest.SKIPPED, "single frame") for i in range(9)]  # no clips
     table = Table(str(tmp_path / "views.csv"), "path", "video", name="tables.0")
-    numbers, html = collection.page(tables=Tables(None, None, (table,), "view != 'PLAX'"))
+    numbers, html = collection.page(tables=Tables(None, None, (table,), "view != 'PLAX'"), pictures=False)
     sentence = f"Of the tables that select clips, tables.0 (views.csv) has a row for {rows} of 20 clips{part}"
     assert sentence in [check["sentence"] for check in numbers["checks"] if check["level"] == level]
     assert sentence in html

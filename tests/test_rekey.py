@@ -19,7 +19,7 @@ from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.embed.folder import ComputeOptions, embed_folder
 from echo_embeddings.tools import demo, rekey
 from testing import units
-from testing.commands import call_command, run_command
+from testing.commands import call_command
 from testing.embedding import MODEL
 
 SETTINGS = dataclasses.replace(settings.convert_settings(configuration.defaults(), 64))
@@ -138,7 +138,7 @@ def test_the_workflow_goes_on_under_the_new_names_and_computes_nothing(world, ti
 
 def test_without_the_new_files_the_embeddings_go_under_the_new_names(world, tmp_path):
     arguments = ["rekey", world / "old", tmp_path, "--record-list", world / "record.csv"]
-    done = run_command(*arguments, "--renamed", world / "renamed.csv")
+    done = call_command(*arguments, "--renamed", world / "renamed.csv")
     assert done.returncode == 0, done.stderr
     assert "1 files: left the collection" in done.stdout
     assert same(vectors_in(tmp_path), expected(world))

@@ -9,7 +9,7 @@ from echo_embeddings.convert import video
 from echo_embeddings.core import manifest
 from echo_embeddings.core.locks import exclusive_lock
 from testing import REPOSITORY
-from testing.commands import call_command, run_command, run_demo
+from testing.commands import call_command, run_demo
 
 FOLDER = "results/mp4/256/p10"
 AGAIN = "run with --forcerun convert, which makes what is deleted and gone again"
@@ -76,7 +76,7 @@ def test_what_cannot_be_read_is_named_and_left_and_so_is_a_folder_at_work(work):
     paths[3].parent.touch()
     arguments = ("scrub", "--directory", work, "--configfile", REPOSITORY / "config/demo.yaml", "--delete")
     with exclusive_lock(work / "results/state/convert/256/p10", "p10"):
-        done = run_command(*arguments)
+        done = call_command(*arguments)
         assert "p10: another run is at work on this folder" in done.stderr
     assert paths[1].exists()
     (work / "results/mp4/256/p11.manifest.tsv").unlink()

@@ -12,7 +12,7 @@ from echo_embeddings.core.settings import Model
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES
 from echo_embeddings.tools import verify
-from testing.commands import call_command, run_command
+from testing.commands import call_command
 
 ENTRY = {
     "constructor": "vit_tiny",
@@ -25,12 +25,12 @@ ENTRY = {
 }
 
 
-def command(directory, entry=None, name="tiny", call=call_command):
+def command(directory, entry=None, name="tiny"):
     if entry is not None:
         (directory / "models.yaml").write_text(yaml.safe_dump({"tiny": entry}))
     (directory / "my.yaml").write_text("models_file: models.yaml\nmodels: [tiny-direct]\nweights_dir: .\n")
     configfile = directory / "my.yaml"
-    return call("verify", name, "--directory", directory, "--configfile", configfile, "--device", "cpu")
+    return call_command("verify", name, "--directory", directory, "--configfile", configfile, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def recorded(tmp_path_factory):
 
 def test_the_recorded_vector_is_found_again(recorded):
     directory, entry = recorded
-    result = command(directory, entry, call=run_command)
+    result = command(directory, entry)
     assert result.returncode == 0, result.stderr
     assert "model tiny: right: the vector of the known clip is 0.00% off the recorded one" in result.stdout
 
