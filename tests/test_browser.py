@@ -152,14 +152,6 @@ def test_tables_sort_and_totals_stay_last(open_page: Any) -> None:
     assert values == sorted(values)
 
 
-def test_colouring_of_the_components_is_chosen_on_the_page(open_page: Any) -> None:
-    page = open_page("vit-tiny.html")
-    for name in ("device", "kind", "frames", "folder"):
-        page.locator(f"label[for=by-{name}]").click()
-        shown = page.locator(".view").evaluate_all("all => all.filter(v => v.offsetParent).map(v => v.className)")
-        assert shown == [f"view view-{name} pictures"]
-
-
 def test_strips_show_frames_and_the_page_says_what_the_demo_is(open_page: Any) -> None:
     page = open_page("vit-tiny.html")
     assert page.locator(".strip img").count() >= 8

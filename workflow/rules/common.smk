@@ -39,7 +39,7 @@ try:
     SELECTING = selection.used(TABLES)
     LABELS = definitions(config["labels"]["definitions"])
     TASKS = tasks(config)
-    PAGED = selection.used(TABLES, identities=True)  # what the quality pages ask, too: whose each clip is
+    PAGED = selection.paged(TABLES)  # the quality pages show whatever is there
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -175,7 +175,7 @@ def selecting_files(wildcards):
 
 
 def paged_files(wildcards):
-    """The tables that decide which clips are selected or say whose they are, which must be there."""
+    """The tables that decide which clips are selected or say whose they are, which must be there, and others that are."""
     return files_of(PAGED)
 
 

@@ -121,6 +121,12 @@ def strip(clip: pd.Series, said: str, frames: Mapping[str, Frames | Failure], na
     return Strip(naming(clip["key"]), _caption(clip, said), reason, source)
 
 
+def sources(clips: pd.DataFrame, folders: Mapping[str, FolderFiles]) -> dict[str, str]:
+    """The strips of the rows of `tables.clips` that have a picture, as data URIs by key."""
+    frames = read_frames(clips, folders)
+    return {key: _encode(found) for key, found in frames.items() if not isinstance(found, Failure)}
+
+
 def _typical(components: Components, vectors: Vectors) -> list[_Wanted]:
     chosen = sample(len(vectors), SAMPLE)
     scores = components.scores[chosen].astype(np.float64)

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import atomic_write
+from . import palette
 
 # Those of each part of the package that writes pages; they share the style and the macros that lie here.
 TEMPLATES = sorted(Path(__file__).parents[1].glob("*/templates"))
 ROWS = 40  # of a table on the page; all of them are in the JSON file
 WORDS = {"good": "good", "warn": "check", "bad": "fault"}
-COLOURINGS = {"folder": "folder", "device": "device", "kind": "kind", "frames": "number of frames"}
 
 
 def link(path: Path, page: Path) -> str:
@@ -55,7 +55,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "percent": _percent}
-    environment.globals |= {"words": WORDS, "max_rows": ROWS, "colourings": COLOURINGS}
+    environment.globals |= {"words": WORDS, "max_rows": ROWS, "palette": palette}
     return environment
 
 

@@ -244,6 +244,21 @@ def used(tables: Tables, *, identities: bool = False) -> Tables:
     )
 
 
+def paged(tables: Tables) -> Tables:
+    """Of the tables, what the quality pages read: those that they need, and whatever others are there."""
+    needed = used(tables, identities=True).all
+
+    def kept(table: Table | None) -> bool:
+        return table is not None and (table in needed or Path(table.file).is_file())
+
+    return dataclasses.replace(
+        tables,
+        record_list=tables.record_list if kept(tables.record_list) else None,
+        study_list=tables.study_list if kept(tables.study_list) else None,
+        others=tuple(filter(kept, tables.others)),
+    )
+
+
 def _not_predicted(tables: Tables) -> Tables:
     """The tables but for those of `Layout.predictions`. Raises `UserError` if the selection names a column of these."""
     top = Layout().predictions().resolve()
