@@ -24,6 +24,7 @@ def closest(directions: Floats, k: int, owners: Integers | None = None) -> tuple
             rows = np.arange(part.start, part.stop)
             cosines = np.matmul(directions[part], directions.T, out=space[: len(rows)])
             cosines[:, nowhere] = -np.inf
+            cosines[nowhere[part]] = -np.inf
             cosines[rows - part.start, rows] = -np.inf
             if owners is not None:
                 cosines[owners[part, None] == owners] = -np.inf

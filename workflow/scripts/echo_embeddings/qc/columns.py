@@ -97,7 +97,7 @@ def _names(column: Column, patients: pd.Series) -> bool:
 
 def column_of(name: str, values: pd.Series) -> Column | str:
     """The column, or why its values are none to colour by."""
-    there = values.dropna()
+    there = values.dropna().infer_objects()
     different = there.nunique()
     if not different and name in OWN[:3]:
         return Column(name, [], np.full(len(values), MISSING), None)
@@ -105,7 +105,7 @@ def column_of(name: str, values: pd.Series) -> Column | str:
         return "one value" if different else "no value"
     if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.infer_dtype(there) in ("date", "datetime"):
         return "dates"
-    is_number = pd.api.types.is_numeric_dtype(there.infer_objects()) and not pd.api.types.is_bool_dtype(there)
+    is_number = pd.api.types.is_numeric_dtype(there) and not pd.api.types.is_bool_dtype(there)
     if is_number and different > FEW:
         return Column(name, [], np.where(values.isna(), MISSING, 0), values.to_numpy(np.float64, na_value=np.nan))
     if different > MANY:
