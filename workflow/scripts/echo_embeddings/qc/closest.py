@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .base import BLOCK, Floats, Integers, blocks, share_out
+from .base import BLOCK, Bools, Floats, Integers, blocks, share_out
 
 
 def closest(directions: Floats, k: int, owners: Integers | None = None) -> tuple[Integers, Floats]:
@@ -16,7 +16,7 @@ def closest(directions: Floats, k: int, owners: Integers | None = None) -> tuple
     n = len(directions)
     k = min(k, n - 1)
     places, values = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
-    nowhere = ~directions.any(axis=1)
+    nowhere: Bools = (directions == 0).all(axis=1)
 
     def search(parts: Sequence[slice]) -> None:
         space = np.empty((BLOCK, n), np.float32)

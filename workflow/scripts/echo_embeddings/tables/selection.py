@@ -30,6 +30,7 @@ UNPACKED, RATIO = 2**28, 100
 ALL, DEFAULT = "all", "default"  # in export.columns
 STUDY_WHERE = "study.where"  # of the configuration
 EMBEDDING, N_CLIPS = "embedding", "n_clips"  # columns that the exports make themselves
+KEY, ROW, FOLD = "key", "row", "fold"  # and these, of clips
 
 _UNNAMED = r"|__index_level_\d+__"  # a column of Parquet
 _BACKTICKS = re.compile(r"`([^`]*)`")
@@ -300,7 +301,7 @@ def check_export(export: Collection[str], known: Mapping[str, Table | None]) -> 
     A table may have such a column for anything else, for `select` say.
     """
     check_names("export.columns", set(export) - {ALL, DEFAULT}, known)
-    for name in (EMBEDDING, N_CLIPS):
+    for name in (EMBEDDING, N_CLIPS, KEY, ROW, FOLD):
         table = known.get(name)
         if table and {name, ALL} & set(export):
             raise UserError(
