@@ -21,6 +21,7 @@ The modules, lowest layer first; a module imports only from those above it in th
     projection    clips on a plane
     knows         what of a clip its neighbours tell
     explore       what the page's canvas shows
+    atlas         all clips on a plane, for another program
     report        all of it, measured
     causes        why two sets of vectors may differ
     agreement     two sets of vectors of the same clips

@@ -229,6 +229,21 @@ class Exported:
     studies: int
 
 
+def leaving(
+    parts: Mapping[str, Part], known: Tables, wanted: Collection[str], dim: int, merging: Merging
+) -> tuple[Files, Clips, pa.Table]:
+    """The files, their N clips that have vectors, and what leaves of each clip, N rows.
+
+    Raises `UserError` if a file is broken or no column of a name is known.
+    """
+    names = columns(wanted, known)
+    # Identifiers stand there by default, where the paths have them.
+    files = read(parts, known, {name for name in names if name not in IDENTIFIERS or {name, ALL} & {*wanted}})
+    clips = of_vectors(parts, files, dim, merging)
+    left = without_identifiers(files.table, known, wanted)[names].iloc[clips.at].reset_index(drop=True)
+    return files, clips, to_arrow(pd.concat([left, clips.merged], axis=1))
+
+
 def write_shards(
     parts: Mapping[str, Part],
     shards: Sequence[Path],
@@ -243,13 +258,8 @@ def write_shards(
     same directory that are none of `shards` are deleted: a reader of the directory would take them for a part. Raises
     `UserError` if a file is broken or no column of a name is known.
     """
-    names = columns(wanted, known)
-    # Identifiers stand there by default, where the paths have them.
-    files = read(parts, known, {name for name in names if name not in IDENTIFIERS or {name, ALL} & {*wanted}})
-    clips = of_vectors(parts, files, dim, merging)
+    files, clips, exported = leaving(parts, known, wanted, dim, merging)
     written = files.table.iloc[clips.at]
-    left = without_identifiers(files.table, known, wanted)[names].iloc[clips.at].reset_index(drop=True)
-    exported = to_arrow(pd.concat([left, clips.merged], axis=1))
     rows = {}
     for (folder, part), shard in zip(parts.items(), shards, strict=True):
         place = clips.places[folder]
