@@ -43,12 +43,13 @@ known = Tables(
 out = top / "results/parquet/vitl"
 if {what!r} == "parquet":
     shards = [out / f"train-{{i:05d}}-of-{{len(parts):05d}}.parquet" for i in range(len(parts))]
-    made = export.write_shards(parts, shards, known, ["all"], dim)
+    made = export.write_shards(parts, shards, known, ["all"], dim, export.Merging())
     card.write(out / "README.md", card.About("vitl", dim, {{}}, [], None, None), made, parts, known)
 elif {what!r} == "study":
     study.write(parts, top / "study.parquet", known, ["all"], dim, everything=True)
 else:
-    export.write_matrix(top / "all.pt", top / "all.npy", top / "keys.tsv")
+    clips = export.of_vectors(parts, export.read(parts, known, ["subject_id"]), dim, export.Merging())
+    export.write_matrix(top / "all.pt", top / "all.npy", top / "keys.tsv", clips.merged)
 print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -152,14 +152,6 @@ def test_tables_sort_and_totals_stay_last(open_page: Any) -> None:
     assert values == sorted(values)
 
 
-def test_colouring_of_the_components_is_chosen_on_the_page(open_page: Any) -> None:
-    page = open_page("vit-tiny.html")
-    for name in ("device", "kind", "frames", "folder"):
-        page.locator(f"label[for=by-{name}]").click()
-        shown = page.locator(".view").evaluate_all("all => all.filter(v => v.offsetParent).map(v => v.className)")
-        assert shown == [f"view view-{name} pictures"]
-
-
 def test_many_folders_are_folded_on_the_screen_and_whole_on_paper(open_page: Any, pages: Path) -> None:
     collection = Collection(pages, clips=60)
     keys = [key for of in collection.folders.values() for key in of]

@@ -167,7 +167,7 @@ def test_a_run_is_planned_and_drawn_vectors_are_merged_and_exported_with_labels(
     merge_vectors(vectors, layout.merged("vitl"), 4, config["merge"]["prefix_folder"])
     assert torch.load(layout.merged("vitl")).keys() == KEYS[heading]
     shards = [layout.parquet("vitl") / f"{i}.parquet" for i in range(len(parts))]
-    export.write_shards(parts, shards, settings.tables(config), config["export"]["columns"], 4)
+    export.write_shards(parts, shards, settings.tables(config), config["export"]["columns"], 4, export.Merging())
     table = pd.concat(map(pd.read_parquet, shards))
     assert len(table) == len(KEYS[heading])
     assert table["EF"].notna().all()

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -39,7 +40,8 @@ def write_journal(top: Path) -> None:
 
 def write_matrix(top: Path) -> None:
     write_vectors(top.parent / "all.pt", KEYS, MATRIX)
-    export.write_matrix(top.parent / "all.pt", top / "all.npy", top / "all.keys.tsv")
+    clips = pd.DataFrame({"key": KEYS, "row": range(len(KEYS)), "fold": 0})
+    export.write_matrix(top.parent / "all.pt", top / "all.npy", top / "all.keys.tsv", clips)
 
 
 def write_parquet(top: Path) -> None:

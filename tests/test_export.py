@@ -20,7 +20,7 @@ from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.core.vectors import merge_vectors, read_vectors, write_vectors
-from echo_embeddings.tables import card, export, study
+from echo_embeddings.tables import card, export, identity, study
 
 DIM = 24
 
@@ -60,15 +60,16 @@ def tables_of(collection, select=None):
     return Tables(*lists, select=select)
 
 
+NOT_PREFIXED = export.Merging()
 ABOUT = card.About("tiny", DIM, {"licence": "CC0", "commercial use": "yes"}, ["Some-Echo"], "Some Echo", None)
 
 
-def write(collection, known=None, wanted=("default",)):
+def write(collection, known=None, wanted=("default",), merging=NOT_PREFIXED):
     """Export; returns the directory."""
     out = collection / "results/parquet/tiny"
     shards = [out / f"train-{i:05d}-of-00002.parquet" for i in range(2)]
     known = known or tables_of(collection)
-    exported = export.write_shards(parts_of(collection), shards, known, wanted, DIM)
+    exported = export.write_shards(parts_of(collection), shards, known, wanted, DIM, merging)
     card.write(out / "README.md", ABOUT, exported, parts_of(collection), known)
     return out
 
@@ -124,7 +125,7 @@ def test_columns_order_types_and_nulls(collection):
     out = write(collection, wanted=("all",))
     schema = parquet.read_schema(out / "train-00000-of-00002.parquet")
     lists = ["subject_id", "study_id", "dicom_id", "file_path", "acquisition_datetime", "study_datetime"]
-    assert schema.names == [*lists, "dicom_filepath", "folder", *manifest.COLUMNS, "embedding"]
+    assert schema.names == [*lists, "dicom_filepath", "folder", *manifest.COLUMNS, "key", "row", "fold", "embedding"]
     assert str(schema.field("embedding").type) == f"fixed_size_list<element: float>[{DIM}]"
     assert str(schema.field("mtime_ns").type) == "int64"
     assert schema == parquet.read_schema(out / "train-00001-of-00002.parquet")
@@ -146,7 +147,13 @@ def test_by_default_nothing_leaves_that_the_paths_do_not_say(collection):
     named = write(collection, wanted=("default", "study_datetime"))
     assert "study_datetime" in parquet.read_schema(named / "train-00000-of-00002.parquet").names
     few = write(collection, wanted=("file_path",))
-    assert parquet.read_schema(few / "train-00000-of-00002.parquet").names == ["file_path", "embedding"]
+    assert parquet.read_schema(few / "train-00000-of-00002.parquet").names == [
+        "file_path",
+        "key",
+        "row",
+        "fold",
+        "embedding",
+    ]
     with pytest.raises(UserError, match=r"export\.columns: no column 'study_date'; did you mean 'study_datetime'"):
         write(collection, wanted=("study_date",))
 
@@ -189,7 +196,7 @@ def test_a_vector_of_no_selected_clip_stops(collection):
     with pytest.raises(UserError, match="has a vector and is no selected clip of the manifest"):
         write(collection, tables_of(collection, "frames >= 20"))
     with pytest.raises(UserError, match="vectors of dimension 24, the model's is 7"):
-        export.write_shards(parts_of(collection), [Path("a"), Path("b")], Tables(), ["all"], 7)
+        export.write_shards(parts_of(collection), [Path("a"), Path("b")], Tables(), ["all"], 7, export.Merging())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -230,13 +237,52 @@ def test_where_no_study_is_known_it_says_what_to_give(collection):
         study.write(parts, collection / "x.parquet", Tables(), ["default"], DIM, everything=True)
 
 
-def test_the_matrix_and_its_keys(collection):
-    merged = collection / "all.pt"
-    merge_vectors({f: part.vectors for f, part in parts_of(collection).items()}, merged, DIM)
-    export.write_matrix(merged, collection / "all.npy", collection / "all.keys.tsv")
+@pytest.mark.parametrize("prefix", [False, True])
+def test_matrix_and_parquet_share_keys_rows_and_folds(collection, prefix):
+    merged, merging = collection / "all.pt", export.Merging(prefix, folds=3, seed=1)
+    parts = parts_of(collection)
+    merge_vectors({f: part.vectors for f, part in parts.items()}, merged, DIM, prefix)
+    clips = export.of_vectors(parts, export.read(parts, tables_of(collection), ["subject_id"]), DIM, merging)
+    export.write_matrix(merged, collection / "all.npy", collection / "all.keys.tsv", clips.merged)
     matrix = np.load(collection / "all.npy", mmap_mode="r")
     keys = pd.read_csv(collection / "all.keys.tsv", sep="\t")
     assert keys["row"].tolist() == list(range(60))
     vectors = torch.load(merged)
     assert keys["key"].tolist() == list(vectors)
     assert np.array_equal(matrix, np.stack(list(vectors.values())))
+    out = write(collection, merging=merging)
+    table = pd.concat(map(pd.read_parquet, sorted(out.glob("*.parquet"))))
+    assert np.array_equal(np.stack(table["embedding"]), matrix[table["row"]])
+    joined = table.merge(keys, on=["key", "row", "fold"])
+    assert len(joined) == 60
+    assert (table["key"] == (table["folder"] + "/" if prefix else "") + table["file_path"]).all()
+    assert table["fold"].tolist() == [identity.fold_of(str(subject), 1, 3) for subject in table["subject_id"]]
+    assert table["fold"].nunique() > 1
+
+
+def test_a_fold_is_none_where_no_patient_is_known_and_that_of_a_patient_only_a_list_knows(collection):
+    part = parts_of(collection)["p10"]
+    manifest.write(part.manifest, [Row(f"x/IM{i}", f"x/IM{i}.mp4", "converted", "", 20) for i in (1, 2)])
+    write_vectors(part.vectors, ["x/IM1.mp4", "x/IM2.mp4"], torch.ones(2, DIM))
+    (collection / "record.csv").write_text("dicom_filepath,subject_id,study_id\np10/x/IM1,P-7,3\n")
+    table = pd.read_parquet(write(collection) / "train-00000-of-00002.parquet")
+    assert table["fold"].fillna(-1).tolist() == [identity.fold_of("P-7", 0, 5), -1]
+    assert table["subject_id"].isna().all()  # which does not leave
+    assert table["row"].tolist() == [30, 31]  # behind those of p11, by their keys
+
+
+def test_a_merged_file_of_other_clips_has_no_matrix(collection):
+    clips = export.of_vectors(
+        parts_of(collection), export.read(parts_of(collection), Tables(), []), DIM, export.Merging()
+    )
+    write_vectors(collection / "all.pt", ["a.mp4"], torch.ones(1, DIM))
+    with pytest.raises(UserError, match="its keys are not those of the folders' files; delete it and run again"):
+        export.write_matrix(collection / "all.pt", collection / "x.npy", collection / "x.tsv", clips.merged)
+
+
+def test_a_column_called_like_one_of_the_exports_is_refused(collection):
+    (collection / "split.csv").write_text("subject_id,fold\n100000,1\n")
+    known = Tables(others=(Table(str(collection / "split.csv"), "patient", "subject_id", name="tables.0"),))
+    write(collection, known)  # it may be there for anything else
+    with pytest.raises(UserError, match="the column 'fold' is called like one that the exports make; rename it"):
+        write(collection, known, ("default", "fold"))

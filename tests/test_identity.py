@@ -243,7 +243,7 @@ def test_exports_hold_the_answer_where_the_path_says_it_too(hospital):
     known = Tables(table(hospital / "r.csv", content, of="record_list"), layout="*/{patient}/{study}/*")
     shards = [hospital / "out/train-0.parquet", hospital / "out/train-1.parquet"]
     for wanted, first in ((["default"], None), (["default", "subject_id"], "X")):
-        made = export.write_shards(parts, shards, known, wanted, DIM)
+        made = export.write_shards(parts, shards, known, wanted, DIM, export.Merging())
         subjects = pd.read_parquet(shards[0])["subject_id"]
         assert (None if pd.isna(subjects[0]) else subjects[0]) == first
         assert subjects[1:].notna().all()

@@ -310,7 +310,7 @@ def test_hashed_pages_name_nothing(tmp_path):
     tables = type(Options().tables)(select=f"subject_id != {keys[0][1:9]}0")
     make_model_page("vitl", made.merged, made.folders, output, Options(pictures=False, hash_names=True, tables=tables))
     for file in output.parent.iterdir():
-        text = re.sub(r"base64,[^\"]+", "", file.read_text())
+        text = re.sub(r"base64,[^\"]+|\"[A-Za-z0-9+/=]{24,}\"", "", file.read_text())
         for name in (
             "jane",
             "node17",

@@ -39,7 +39,8 @@ try:
     SELECTING = selection.used(TABLES)
     LABELS = definitions(config["labels"]["definitions"])
     TASKS = tasks(config)
-    PAGED = selection.used(TABLES, identities=True)  # what the quality pages ask, too: whose each clip is
+    IDENTIFYING = selection.used(TABLES, identities=True)  # what decides the selection, or says whose a file is
+    PAGED = selection.paged(TABLES)  # the quality pages show whatever is there
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -174,8 +175,13 @@ def selecting_files(wildcards):
     return files_of(SELECTING)
 
 
-def paged_files(wildcards):
+def identifying_files(wildcards):
     """The tables that decide which clips are selected or say whose they are, which must be there."""
+    return files_of(IDENTIFYING)
+
+
+def paged_files(wildcards):
+    """The tables that decide which clips are selected or say whose they are, which must be there, and others that are."""
     return files_of(PAGED)
 
 
@@ -241,6 +247,9 @@ def manifest_digest(wildcards, folder=None):
     """The file that changes when the manifest does that the model's clips stand in; of one folder."""
     return RESULTS.manifest_digest(fed_with(wildcards), folder or wildcards.folder)
 
+
+# How keys of the merged file and folds of patients are made.
+MERGING = {"prefix_folder": config["merge"]["prefix_folder"]} | {n: config["evaluate"][n] for n in ("folds", "seed")}
 
 # What `embed` makes besides vectors.
 POOL = config["embed"]["pool"]

@@ -47,6 +47,7 @@ rule export_parquet:
         folders=list(FOLDERS),
         fed_with=fed_with,
         columns=config["export"]["columns"],
+        merging=MERGING,
         about=lambda wildcards: {
             "model": wildcards.model,
             "dim": REGISTRY[wildcards.model]["embed_dim"],
@@ -91,7 +92,10 @@ rule export_study:
 
 rule export_matrix:
     input:
-        RESULTS.merged("{model}"),
+        merged=RESULTS.merged("{model}"),
+        parts=folder_vectors,
+        digests=lambda wildcards: [manifest_digest(wildcards, folder) for folder in FOLDERS],
+        tables=identifying_files,
     output:
         matrix=RESULTS.matrix("{model}"),
         names=RESULTS.matrix_keys("{model}"),
@@ -103,5 +107,12 @@ rule export_matrix:
         attempt=this_attempt,
         mem_mb=exported_mb,
         runtime=60,
+    params:
+        folders=list(FOLDERS),
+        fed_with=fed_with,
+        dim=lambda wildcards: REGISTRY[wildcards.model]["embed_dim"],
+        merging=MERGING,
+        # There for Snakemake alone: it runs a job again if it changed.
+        known=asdict(IDENTIFYING),
     script:
         "../scripts/export_matrix.py"

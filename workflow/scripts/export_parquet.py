@@ -11,5 +11,6 @@ if __name__ == "__main__":
         params, known = snakemake.params, settings.tables(snakemake.config)
         parts = export.parts(Layout(), snakemake.wildcards.model, params.fed_with, params.folders)
         shards = [Path(shard) for shard in snakemake.output.shards]
-        exported = export.write_shards(parts, shards, known, params.columns, params.about["dim"])
+        merging = export.Merging(**params.merging)
+        exported = export.write_shards(parts, shards, known, params.columns, params.about["dim"], merging)
         card.write(Path(snakemake.output.card), card.About(**params.about), exported, parts, known)

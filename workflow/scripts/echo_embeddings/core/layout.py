@@ -113,6 +113,10 @@ class Layout:
         """A model's vectors, one a study."""
         return self.root / "study" / f"{model}.parquet"
 
+    def atlas(self, model: str) -> Path:
+        """A model's clips as points on a plane, for Embedding Atlas."""
+        return self.root / "atlas" / f"{model}.parquet"
+
     def matrix(self, model: str) -> Path:
         """A model's merged vectors as one NumPy array."""
         return self.merged(model).with_suffix(".npy")

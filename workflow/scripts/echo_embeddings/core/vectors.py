@@ -188,6 +188,11 @@ def merge_vectors(
     return len(names)
 
 
+def merged_key(folder: str, key: str, prefix_folder: bool) -> str:
+    """What a folder's clip is called in the merged file."""
+    return f"{folder}/{key}" if prefix_folder else key
+
+
 def _gather(
     parts: Mapping[str, str | os.PathLike[str]], embed_dim: int, prefix_folder: bool
 ) -> tuple[list[str], Tensor]:
@@ -199,7 +204,7 @@ def _gather(
         if keys and matrix.shape[1] != embed_dim:
             raise UserError(f"merge: {part}: vectors of dimension {matrix.shape[1]}, the model's is {embed_dim}")
         for key in keys:
-            name = f"{folder}/{key}" if prefix_folder else key
+            name = merged_key(folder, key, prefix_folder)
             if name in owner:
                 raise UserError(
                     f"merge: folders {owner[name]} and {folder} share the key {name!r}; "

@@ -1,6 +1,5 @@
 """Which units an evaluation trains with, chooses by and tests: always whole patients."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import UserError
+from ..tables.identity import fold_of
 
 Integers = npt.NDArray[np.int64]
 
@@ -38,11 +38,6 @@ class Split:
     def choosing(self, training: Sequence[int]) -> tuple[int, ...]:
         """Those of the groups `training` that are left out in turn to choose by."""
         return tuple(training) if self.chosen_by is None else self.chosen_by
-
-
-def fold_of(patient: str, seed: int, folds: int) -> int:
-    """The fold of a patient, whatever others there are: a hash."""
-    return int(hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()[:16], 16) % folds
 
 
 def by_hash(patients: Sequence[str], seed: int, folds: int) -> Split:

@@ -15,6 +15,14 @@ The modules, lowest layer first; a module imports only from those above it in th
     pairs         pairs of clips by what they share
     similarity    cosine similarity between clips
     pictures      strips of frames of the clips worth a look
+    palette       colours that stay apart
+    sampling      which clips one can look at one by one
+    closest       nearest clips among a few thousand
+    columns       what is known of clips, column by column
+    projection    clips on a plane
+    knows         what of a clip its neighbours tell
+    explore       what the page's canvas shows
+    atlas         all clips on a plane, for another program
     report        all of it, measured
     causes        why two sets of vectors may differ
     agreement     two sets of vectors of the same clips

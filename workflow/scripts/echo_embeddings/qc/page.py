@@ -6,10 +6,23 @@ from typing import Any
 
 from ..core.origin import DECIDES, SHORT
 from ..tables.inventory import differences_of
-from . import agreement, health, near, pairs, plots, report, similarity, statistics
+from . import (
+    agreement,
+    explore,
+    health,
+    knows,
+    near,
+    pairs,
+    plots,
+    projection,
+    report,
+    sampling,
+    similarity,
+    statistics,
+)
 from .accounting import TOTAL
-from .base import MIN_PATIENTS, NEIGHBOURS
-from .report import Options, Points, Report
+from .base import MIN_PATIENTS, NEIGHBOURS, Naming
+from .report import Options, Report
 from .tables import FolderFiles
 from .writing import link, plain, write_pair
 
@@ -25,6 +38,8 @@ LIMITS = {
         "foreign": statistics.FOREIGN,
     },
     **{"below": similarity.BELOW, "patients_of_folder": similarity.MIN_OF_FOLDER},
+    **{"draws": knows.DRAWS, "class": knows.CLASS, "points": sampling.POINTS},
+    **{"perplexity": projection.PERPLEXITY, "few": projection.FEWEST},
 }
 
 
@@ -51,7 +66,7 @@ def make_model_page(
         "model.html.j2",
         limits=LIMITS,
         r=measured,
-        pictures=_draw(measured),
+        pictures=_draw(measured, options.naming),
         links=links,
         differences=differences,
     )
@@ -112,9 +127,9 @@ def _summary(measured: Report) -> dict[str, Any]:
     }
 
 
-def _draw(r: Report) -> dict[str, Any]:
+def _draw(r: Report, naming: Naming) -> dict[str, Any]:
     """The pictures that there is something to draw of, by name."""
-    pictures: dict[str, Any] = {"scatter": {}}
+    pictures: dict[str, Any] = {}
     table = r.statistics.table
     if len(table):
         by_folder = table.iloc[:-1]
@@ -135,22 +150,10 @@ def _draw(r: Report) -> dict[str, Any]:
     if r.dimensions:
         pictures["mean"] = plots.line(r.dimensions.mean, "mean")
         pictures["variance"] = plots.line(r.dimensions.variance, "variance")
-    if r.components and r.points:
+    if r.components and r.explorer:
         pictures["cumulative"] = plots.cumulative(r.components.explained, r.components.needed)
-        pictures["scatter"] = _scatter(r.points, r.components.explained)
-        pictures["far_off"] = [int((~plots.inside(r.points.scores[:, :k])).sum()) for k in (2, 3)]
+        planes = explore.views(r.explorer, r.components.explained)
+        pictures["still"] = plots.scatter(planes[0], list(r.explorer.drawn["folder"]))
+        pictures["explored"] = explore.page_data(r.explorer, planes, r.strips, naming)
     pictures["profiles"] = {name: plots.line(vector, "value") for name, vector in r.profiles.items()}
     return pictures
-
-
-def _scatter(points: Points, explained: Any) -> dict[str, list[str]]:
-    """For each colouring the picture in two components and that in three."""
-    flat, deep = points.scores[:, :2], points.scores
-    drawn = {
-        name: [plots.scatter(p, list(points.clips[name]), explained) for p in (flat, deep)]
-        for name in ("folder", "device", "kind")
-    }
-    frames = points.clips["frames"].to_numpy()
-    return drawn | {
-        "frames": [plots.scatter_by_number(p, frames, "frames in the clip", explained) for p in (flat, deep)]
-    }

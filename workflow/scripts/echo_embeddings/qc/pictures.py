@@ -121,6 +121,12 @@ def strip(clip: pd.Series, said: str, frames: Mapping[str, Frames | Failure], na
     return Strip(naming(clip["key"]), _caption(clip, said), reason, source)
 
 
+def sources(clips: pd.DataFrame, folders: Mapping[str, FolderFiles]) -> dict[str, str]:
+    """The strips of the rows of `tables.clips` that have a picture, as data URIs by key."""
+    frames = read_frames(clips, folders)
+    return {key: _encode(found) for key, found in frames.items() if not isinstance(found, Failure)}
+
+
 def _typical(components: Components, vectors: Vectors) -> list[_Wanted]:
     chosen = sample(len(vectors), SAMPLE)
     scores = components.scores[chosen].astype(np.float64)
@@ -194,9 +200,12 @@ def _encode(images: Iterable[Frames]) -> str:
     small = [cv2.resize(image, (EDGE, EDGE), interpolation=cv2.INTER_AREA) for image in images]
     gap = np.full((EDGE, GAP, 3), 255, np.uint8)
     parts: Sequence[npt.NDArray[Any]] = [part for image in small for part in (image, gap)][:-1]
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(np.hstack(parts), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-    )
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(np.hstack(parts))).decode()
+
+
+def jpeg(image: npt.NDArray[Any]) -> bytes:
+    """An RGB uint8 image as JPEG. Raises `UserError` where OpenCV has none."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not done:
         raise UserError("a picture cannot be encoded as JPEG: this build of OpenCV has no JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return data.tobytes()

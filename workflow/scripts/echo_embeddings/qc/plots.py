@@ -16,17 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from .base import TAIL, Bools, Floats, Histogram, bulk
+from . import palette
+from .base import Floats, Histogram
+from .projection import View
 from .similarity import HeatMap
 
 P = ParamSpec("P")
 
-# Colours that colour-blind readers can tell apart: Okabe and Ito's without the yellow that white drowns, and three dark
-# ones of Tol's
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D"),
-    *("#882255", "#999933", "#332288"),
-)
+COLOURS = palette.LIGHT
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 OTHERS = "#BBBBBB"
 MAIN, SECOND = COLOURS[:2]
@@ -178,9 +175,9 @@ def pairs(named: Mapping[str, Histogram]) -> Figure:
 
 
 @as_picture
-def scatter(points: Floats, labels: Sequence[str], explained: Floats) -> Figure:
-    """Points [P, 2] or [P, 3] of P clips in the space of the first components, coloured by their `labels`."""
-    figure, axes = _space(points.shape[1], explained)
+def scatter(view: View, labels: Sequence[str]) -> Figure:
+    """P clips on a plane, coloured by their `labels` [P]: what is seen of them on paper."""
+    figure, axes = half_page(4.4)
     column = pd.Series(labels, dtype=str)
     names = list(column.value_counts().index)
     shown = sorted(names[: len(COLOURS)])
@@ -188,60 +185,18 @@ def scatter(points: Floats, labels: Sequence[str], explained: Floats) -> Figure:
         column = column.where(column.isin(shown), "others")
         shown.append("others")
     colours = column.map({name: _colour(i) for i, name in enumerate(shown)}).to_numpy()
-    drawn = inside(points)
-    axes.scatter(*points[drawn].T, s=_size(points), c=colours[drawn], alpha=0.6, linewidths=0, rasterized=True)
+    size = float(np.clip(12000 / len(view.points), 3, 24))
+    axes.scatter(view.points[:, 0], view.points[:, 1], s=size, c=colours, alpha=0.6, linewidths=0, rasterized=True)
+    left, right, bottom, top = view.window
+    margin_x, margin_y = 0.03 * (right - left), 0.03 * (top - bottom)
+    axes.set(xlabel=view.axes[0], ylabel=view.axes[1])
+    axes.set(xlim=(left - margin_x, right + margin_x), ylim=(bottom - margin_y, top + margin_y))
     handles = [
         matplotlib.lines.Line2D([], [], linestyle="", marker="o", markersize=5, color=_colour(i))
         for i in range(len(shown))
     ]
     _legend(figure, handles, shown, handletextpad=0.1)
     return figure
-
-
-@as_picture
-def scatter_by_number(points: Floats, numbers: Floats, name: str, explained: Floats) -> Figure:
-    """Points [P, 2] or [P, 3] of P clips in the space of the first components, coloured by a number [P]."""
-    figure, axes = _space(points.shape[1], explained)
-    drawn = inside(points)
-    image = axes.scatter(
-        *points[drawn].T, s=_size(points), c=numbers[drawn], cmap="viridis", alpha=0.7, linewidths=0, rasterized=True
-    )
-    bar = figure.colorbar(image, ax=axes, label=name, shrink=0.8, location="bottom", aspect=40, pad=0.02)
-    bar.outline.set_visible(False)
-    return figure
-
-
-def inside(points: Floats) -> Bools:
-    """Which points [P, k] are drawn: those that are in the bulk of each component, see `base.bulk`."""
-    low, high = bulk(*np.quantile(points, [TAIL, 1 - TAIL], axis=0))
-    drawn: Bools = np.all((points >= low) & (points <= high), axis=1)
-    return drawn
-
-
-def _size(points: Floats) -> float:
-    return float(np.clip(12000 / len(points), 3, 24))
-
-
-def _space(dimensions: int, explained: Floats) -> tuple[Figure, Any]:
-    """A figure whose axes are the first components, with their shares of the variance."""
-    names = [
-        f"component {i + 1} ({explained[i]:.1%})" if i < len(explained) else f"component {i + 1}" for i in range(3)
-    ]
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
-    if dimensions == 2:
-        axes: Any = figure.add_subplot()
-        axes.set(xlabel=names[0], ylabel=names[1])
-        return figure, axes
-    axes = figure.add_subplot(projection="3d")
-    axes.set(xlabel=names[0], ylabel=names[1], zlabel=names[2])
-    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.pane.set_facecolor("#F5F7F9")
-        axis.pane.set_edgecolor("#E8ECF0")
-        axis.set_tick_params(labelsize=7, pad=0)
-        axis.label.set_size(8)
-    axes.view_init(elev=22, azim=-58)
-    axes.set_box_aspect(None, zoom=0.92)
-    return figure, axes
 
 
 @as_picture

@@ -1,7 +1,7 @@
 """A report that names nothing and nobody: folders by short hashes, as files are; no paths, no host."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -49,7 +49,7 @@ def hide(
     return {hashed(name): of for name, of in folders.items()}, files, clips, hidden, said
 
 
-def without_names(text: str, names: set[str]) -> str:
+def without_names(text: str, names: Collection[str] = ()) -> str:
     """The text with a hash in place of each path, and of each of the `names` of files and directories."""
     return WORD.sub(lambda m: hashed(m[0]) if "/" in m[0] or m[0].rstrip(":.") in names else m[0], text)
 

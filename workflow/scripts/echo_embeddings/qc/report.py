@@ -1,7 +1,7 @@
 """Everything that the page of a model says, measured: nothing here draws or writes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,25 @@ from threadpoolctl import threadpool_limits
 
 from ..core.settings import Tables
 from ..core.vectors import read_vectors
-from . import accounting, components, health, moments, pictures, privacy, provenance, similarity, statistics, tables
+from . import (
+    accounting,
+    columns,
+    components,
+    explore,
+    health,
+    moments,
+    pictures,
+    privacy,
+    provenance,
+    sampling,
+    similarity,
+    statistics,
+    tables,
+)
 from .accounting import Accounting
-from .base import PICTURE, SAMPLE, Check, Floats, Level, Naming, Vectors, hashed, plain, sample, worst
+from .base import PICTURE, Check, Floats, Level, Naming, Vectors, hashed, plain, sample, worst
 from .components import Components, Dimensions
+from .explore import Explorer
 from .health import Health
 from .pictures import Gallery
 from .provenance import Provenance, Training
@@ -53,14 +68,6 @@ class Without:
 
 
 @dataclass(frozen=True)
-class Points:
-    """A sample of clips in the space of the first three components, with what to colour them by."""
-
-    scores: Floats  # [P, 3]
-    clips: pd.DataFrame  # [P] rows, see `tables.clips`
-
-
-@dataclass(frozen=True)
 class Report:
     """Everything a model's page shows. None stands for what so few vectors cannot give."""
 
@@ -81,7 +88,8 @@ class Report:
     components: Components | None
     without: Without | None
     galleries: list[Gallery]
-    points: Points | None = field(metadata=PICTURE)
+    explorer: Explorer | None
+    strips: dict[str, str] = field(metadata=PICTURE)  # of clips of `explorer`: data URIs by key
     profiles: dict[str, Floats] = field(metadata=PICTURE)  # name -> [D]
 
     @property
@@ -108,7 +116,7 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
     files, joins = tables.read_files(folders, options.prefix_folder, options.tables)
     origin = provenance.read(folders, options.training)
     naming, select = options.naming, options.tables.select
-    clips = tables.clips(keys, files)
+    named, clips = files, tables.clips(keys, files)
     said = [join.coverage("clips") for join in joins]
     thin = sum(join.is_thin for join in joins)
     if options.hash_names:
@@ -127,6 +135,10 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
     described = statistics.describe(vectors, norms, own, list(names), codes[vectors.rows], [*totals, total], parts)
     found = health.examine(clips, rows, vectors, dimensions, parts, naming)
     alike = similarity.compare(vectors, norms, own, total.sum / max(1, total.vectors), parts)
+    explorer = _explore(vectors, clips, named, parts, found, options.tables) if parts is not None else None
+    if explorer and options.hash_names:
+        explorer = replace(explorer, left_out=[privacy.without_names(said) for said in explorer.left_out])
+    pictured = explore.pictured(explorer.drawn, found) if explorer and options.pictures else clips[:0]
     return Report(
         model=model,
         file=embeddings.name,
@@ -151,7 +163,8 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
         components=parts,
         without=_without(vectors, norms, own, found, described) if parts is not None else None,
         galleries=pictures.show(clips, folders, vectors, norms, found, parts, naming) if options.pictures else [],
-        points=_points(parts, own) if parts is not None else None,
+        explorer=explorer,
+        strips=pictures.sources(pictured, folders),
         profiles={naming(own["key"].iloc[i]): vectors.take(np.array([i]))[0] for i in sample(len(vectors), PROFILES)},
     )
 
@@ -170,7 +183,11 @@ def _without(
     return Without(int(unlike.sum()), folders, *components.of_some(vectors, norms, others))
 
 
-def _points(parts: Components, clips: pd.DataFrame) -> Points:
-    chosen = sample(len(parts.scores), SAMPLE)
-    scores = parts.scores[chosen, :3]
-    return Points(np.pad(scores, ((0, 0), (0, 3 - scores.shape[1]))), clips.iloc[chosen])
+def _explore(
+    vectors: Vectors, clips: pd.DataFrame, files: pd.DataFrame, parts: Components, found: Health, known: Tables
+) -> Explorer:
+    place_of = {place: i for i, place in enumerate(vectors.rows.tolist())}
+    named = [place_of[place] for place in explore.named(found) if place in place_of]
+    drawn = sampling.draw(clips["patient"].iloc[vectors.rows], named)
+    own = clips.iloc[vectors.rows[drawn.places]]
+    return explore.look(vectors, drawn, own, parts, found, columns.read(own, files, known))

@@ -49,17 +49,17 @@ def read_files(
 ) -> tuple[pd.DataFrame, list[Join]]:
     """Every file of every folder, one row each; and how the tables that decide the selection went onto the clips.
 
-    Columns: `folder`, `group` (see `clips`), those of `USED`, `subject_id` and `study_id` (text, or missing), `key` (as
-    in the merged file: empty unless a clip), `left_out` (a clip, and not selected) and `embed_reason` (why it was not
-    embedded, NaN where it is not listed as failed).
+    Columns: `folder`, `group` (see `clips`), those of `USED`, `fps`, `subject_id` and `study_id` (text, or missing),
+    `key` (as in the merged file: empty unless a clip), `left_out` (a clip, and not selected) and `embed_reason` (why it
+    was not embedded, NaN where it is not listed as failed).
     """
     if not folders:
         return pd.DataFrame(
-            columns=["folder", "group", *USED, *IDENTITY, "key", "left_out", "embed_reason"], dtype=object
+            columns=["folder", "group", *USED, "fps", *IDENTITY, "key", "left_out", "embed_reason"], dtype=object
         ), []
     frame = files_table({folder: files.manifest for folder, files in folders.items()})
-    names = {*selection.selecting(known), *IDENTITY}
-    frame, joins = join_tables(frame, selection.used(known, identities=True), names)
+    deciding = {*selection.selecting(known), *IDENTITY}
+    frame, joins = join_tables(frame, selection.used(known, identities=True), deciding)
     for join in joins:
         print(join, flush=True)
     frame["group"] = identity.places(frame, known.divided)[0]
@@ -79,7 +79,7 @@ def read_files(
 
 def _read_folder(folder: str, files: FolderFiles, prefix_folder: bool, table: pd.DataFrame) -> pd.DataFrame:
     prefix = f"{folder}/" if prefix_folder else ""
-    table = table[["folder", "group", *USED, *IDENTITY, "left_out"]].reset_index(drop=True)
+    table = table[["folder", "group", *USED, "fps", *IDENTITY, "left_out"]].reset_index(drop=True)
     table["folder"] = folder
     table["frames"] = table["frames"].fillna(0).astype(int)
     table[USED] = table[USED].fillna("").astype({name: object for name in USED if name != "frames"})
@@ -117,14 +117,14 @@ def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
     Columns: `key`, `path`, `mp4` and `status` (as in the manifest), `folder` (`NO_FOLDER` where no manifest has it),
     `group` (the folder; of a divided collection the first directory), `patient` and `study` (`UNKNOWN` where nothing
     says it, see `identity.decide`; two patients' studies of one number are two), `device` (its maker and model name),
-    `kind` (as in the manifest) and `frames` (0 where not known). A key that two folders have belongs to the one where
-    it did not fail.
+    `kind` (as in the manifest), `frames` (0 where not known) and `file` (its row in `files`, -1 for none). A key that
+    two folders have belongs to the one where it did not fail.
     """
     converted = files[files["status"].isin(manifest.CLIPS)]
     if converted["key"].duplicated().any():
         converted = converted.sort_values("embed_reason", na_position="first", kind="stable", key=pd.Series.notna)
         converted = converted.drop_duplicates("key")
-    found = converted.set_index("key").reindex(keys)
+    found = converted.assign(file=converted.index).set_index("key").reindex(keys)
     table = pd.DataFrame({"key": pd.Series(keys, dtype=str), "folder": found["folder"].fillna(NO_FOLDER).to_numpy()})
     for name in ("path", "mp4", "status", "group"):
         table[name] = found[name].fillna("").to_numpy()
@@ -134,4 +134,5 @@ def clips(keys: list[str], files: pd.DataFrame) -> pd.DataFrame:
     table["device"] = device.str.strip().replace("", UNKNOWN).to_numpy()
     table["kind"] = found["kind"].replace("", UNKNOWN).fillna(UNKNOWN).to_numpy()
     table["frames"] = found["frames"].fillna(0).astype(int).to_numpy()
+    table["file"] = found["file"].fillna(-1).astype(int).to_numpy()
     return table

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import atomic_write
+from . import palette
 
 # Those of each part of the package that writes pages; they share the style and the macros that lie here.
 TEMPLATES = sorted(Path(__file__).parents[1].glob("*/templates"))
 ROWS = 40  # of a list on the page; all of them are in the JSON file
 SHOWN_ROWS = 20  # of a table of folders; the others show on demand
-COLOURINGS = {"folder": "folder", "device": "device", "kind": "kind", "frames": "number of frames"}
 
 
 def link(path: Path, page: Path) -> str:
@@ -55,7 +55,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "percent": _percent, "by_size": _by_size}
-    environment.globals |= {"max_rows": ROWS, "shown_rows": SHOWN_ROWS, "colourings": COLOURINGS}
+    environment.globals |= {"max_rows": ROWS, "shown_rows": SHOWN_ROWS, "palette": palette}
     return environment
 
 

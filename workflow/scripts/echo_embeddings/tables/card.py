@@ -21,6 +21,9 @@ COLUMNS = {
     "file_path": "the clip's key in the embedding files: the MP4 that it has or would have, relative to its folder",
     "dicom_filepath": "the DICOM, spelled as in the record list",
     "folder": "the folder of the collection",
+    selection.KEY: "the clip's key in the merged file, and in the table of keys beside the NumPy matrix",
+    selection.ROW: "its row in these two, from 0; the rows of the files here stand in another order",
+    selection.FOLD: "the fold of its patient, by a hash, as `evaluate` has it; none where no patient is known",
     selection.EMBEDDING: "the frozen encoder's vector of the clip",
 }
 PHYSIONET = (
@@ -80,8 +83,8 @@ def _text(about: About, exported: Exported, parts: Mapping[str, Part], known: Ta
         f"# Embeddings of {collection} by {about.model}",
         f"One row a clip: {total:,} vectors of {about.dim:,} float32 values, of {_known(exported.patients)} patients "
         f"in {_known(exported.studies)} studies. They are not divided into training and test: that is yours to do, by "
-        "patient. The one split is named `all`; the library `datasets` loads it as below, and streams it from the "
-        "configuration `all`.",
+        "patient; `fold` may serve for it. The one split is named `all`; the library `datasets` loads it as below, and "
+        "streams it from the configuration `all`.",
         "## Access",
         access,
         "## Counts",

@@ -1,5 +1,6 @@
 """Embedding files and tables -> Parquet for other tools, and a memory-mapped matrix."""
 
+import csv
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from ..core.manifest import CLIPS
 from ..core.origin import SHORT, of_records
 from ..core.settings import Table, Tables
 from ..core.state import read_run_record
-from ..core.vectors import read_vectors
+from ..core.vectors import merged_key, read_vectors
 from . import identity, selection
 from .join import Join, files_table, join_tables, selected_mask
-from .selection import ALL, DEFAULT, EMBEDDING, IDENTIFIERS, IDENTITY
+from .selection import ALL, DEFAULT, EMBEDDING, FOLD, IDENTIFIERS, IDENTITY, KEY, ROW
 
 FIRST = (
     *(*IDENTIFIERS, "file_path", "acquisition_datetime", "study_datetime"),
@@ -55,6 +56,15 @@ class Part:
     def made_by(self) -> dict[str, Any]:
         """What its run record says of how its vectors were made, see `origin`; empty without one."""
         return of_records([read_run_record(self.run)])
+
+
+@dataclass(frozen=True)
+class Merging:
+    """How the merged file's keys and the folds of patients follow from the folders' files."""
+
+    prefix_folder: bool = False  # keys are `{folder}/{key}`
+    folds: int = 5
+    seed: int = 0  # of the folds, as in `evaluate`
 
 
 def made_by(parts: Mapping[str, Part]) -> dict[str, Any]:
@@ -96,6 +106,34 @@ class Files:
             raise UserError(f"{folder}: {stray!r} has a vector and is no selected clip of the manifest; run again")
         found: npt.NDArray[np.intp] = places[at]
         return found
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The N clips that have vectors, in the order of the folders' embedding files."""
+
+    at: npt.NDArray[np.intp]  # [N]: where each stands in `Files.table`
+    places: dict[str, slice]  # of each folder, among the N
+    merged: pd.DataFrame  # N rows: `key` and `row` in the merged file, and `fold`, missing where no patient is known
+
+
+def of_vectors(parts: Mapping[str, Part], files: Files, dim: int, merging: Merging) -> Clips:
+    """The clips of the folders' embedding files. Raises `UserError` if one is broken or holds a stray vector."""
+    taken, names, places, n = [], list[str](), {}, 0
+    for folder, part in parts.items():
+        keys, _ = part.read(dim)
+        taken.append(files.rows(folder, keys))
+        names += [merged_key(folder, key, merging.prefix_folder) for key in keys]
+        places[folder] = slice(n, n + len(keys))
+        n += len(keys)
+    at = np.concatenate([np.empty(0, np.intp), *taken])
+    row = np.empty(n, np.int64)
+    row[np.argsort(np.array(names, dtype=object), kind="stable")] = np.arange(n)  # as the merged file is sorted
+    patients = files.table["subject_id"].astype("string").iloc[at]
+    folds = {p: identity.fold_of(p, merging.seed, merging.folds) for p in patients.dropna().unique()}
+    fold = patients.map(folds).astype("Int64").to_numpy()
+    merged = pd.DataFrame({KEY: pd.Series(names, dtype="string"), ROW: row, FOLD: pd.array(fold, "Int64")})
+    return Clips(at, places, merged)
 
 
 def read(parts: Mapping[str, Part], known: Tables, used: Collection[str]) -> Files:
@@ -191,49 +229,69 @@ class Exported:
     studies: int
 
 
-def write_shards(
-    parts: Mapping[str, Part], shards: Sequence[Path], known: Tables, wanted: Collection[str], dim: int
-) -> Exported:
-    """Write the clips that have vectors [dim], one file a folder, in the order of the folders' embedding files.
+def leaving(
+    parts: Mapping[str, Part], known: Tables, wanted: Collection[str], dim: int, merging: Merging
+) -> tuple[Files, Clips, pa.Table]:
+    """The files, their N clips that have vectors, and what leaves of each clip, N rows.
 
-    Files of an earlier export in the same directory that are none of `shards` are deleted: a reader of the directory
-    would take them for a part. Raises `UserError` if a file is broken or no column of a name is known.
+    Raises `UserError` if a file is broken or no column of a name is known.
     """
     names = columns(wanted, known)
     # Identifiers stand there by default, where the paths have them.
     files = read(parts, known, {name for name in names if name not in IDENTIFIERS or {name, ALL} & {*wanted}})
-    content = to_arrow(without_identifiers(files.table, known, wanted)[names])
-    taken, rows = [], {}
+    clips = of_vectors(parts, files, dim, merging)
+    left = without_identifiers(files.table, known, wanted)[names].iloc[clips.at].reset_index(drop=True)
+    return files, clips, to_arrow(pd.concat([left, clips.merged], axis=1))
+
+
+def write_shards(
+    parts: Mapping[str, Part],
+    shards: Sequence[Path],
+    known: Tables,
+    wanted: Collection[str],
+    dim: int,
+    merging: Merging,
+) -> Exported:
+    """Write the clips that have vectors [dim], one file a folder, in the order of the folders' embedding files.
+
+    Each has its `key` and `row` in the merged file, and the `fold` of its patient. Files of an earlier export in the
+    same directory that are none of `shards` are deleted: a reader of the directory would take them for a part. Raises
+    `UserError` if a file is broken or no column of a name is known.
+    """
+    files, clips, exported = leaving(parts, known, wanted, dim, merging)
+    written = files.table.iloc[clips.at]
+    rows = {}
     for (folder, part), shard in zip(parts.items(), shards, strict=True):
-        keys, matrix = part.read(dim)
-        at = files.rows(folder, keys)
-        write_parquet(shard, content.take(at), matrix, made_by=part.made_by())
-        taken.append(at)
-        rows[folder] = len(keys)
-        print(f"{folder}: {len(keys):,} rows in {shard}", flush=True)
+        place = clips.places[folder]
+        content = exported.slice(place.start, place.stop - place.start)
+        write_parquet(shard, content, part.read(dim)[1], made_by=part.made_by())
+        rows[folder] = len(content)
+        print(f"{folder}: {len(content):,} rows in {shard}", flush=True)
     for stale in set(shards[0].parent.glob("train-*.parquet")) - set(shards):
         stale.unlink()
-    every = np.concatenate(taken)
-    written = files.table.iloc[every]
-    exported = content.take(every)
     return Exported(
         parquet.read_schema(shards[0]),
-        {name: exported[name].null_count for name in names},
+        {name: exported[name].null_count for name in exported.column_names},
         rows,
         files.joins,
-        {join.table.name: int(join.found[every].sum()) for join in files.joins},
+        {join.table.name: int(join.found[clips.at].sum()) for join in files.joins},
         files.left_out,
         written["subject_id"].nunique(),
         len(written[["subject_id", "study_id"]].dropna(subset="study_id").drop_duplicates()),
     )
 
 
-def write_matrix(merged: Path, path: Path, keys_path: Path) -> None:
-    """Write a merged file's vectors as NumPy's float32 [N, D], and its keys as a table with `row` and `key`."""
+def write_matrix(merged: Path, path: Path, keys_path: Path, clips: pd.DataFrame) -> None:
+    """Write a merged file's vectors as NumPy's float32 [N, D], and as a table `row`, `key` and `fold` of each.
+
+    `clips` are `Clips.merged` of the folders' files. Raises `UserError` if the merged file has others.
+    """
     keys, matrix = read_vectors(merged)
+    table = clips.sort_values(ROW)
+    if keys != table[KEY].tolist():
+        raise UserError(f"{merged}: its keys are not those of the folders' files; delete it and run again")
     with atomic_write(keys_path) as part:
-        text = "".join(f"{i}\t{key}\n" for i, key in enumerate(keys))
-        part.write_text("row\tkey\n" + text, encoding="utf-8")
+        table[[ROW, KEY, FOLD]].to_csv(part, sep="\t", index=False, quoting=csv.QUOTE_NONE, lineterminator="\n")
     with atomic_write(path) as part, open(part, "wb") as file:
         # np.save hands a file of its own to the C library, and does not learn that its disk is full.
         header = {"descr": "<f4", "fortran_order": False, "shape": tuple(matrix.shape)}

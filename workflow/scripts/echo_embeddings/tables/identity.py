@@ -6,6 +6,7 @@ selections, exports, study vectors and quality pages all have their answer from 
 """
 
 import functools
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -68,6 +69,11 @@ def of_names(paths: pd.Series, tables: Tables) -> dict[str, pd.Series]:
     """`subject_id` and `study_id` by the names of files alone that need not be there (see `join.clip_names`)."""
     mimic, of_layout = _of_mimic(paths), _of_layout(paths, tables)
     return {name: of_layout[name].fillna(mimic[name]) for name in IDENTITY}
+
+
+def fold_of(patient: str, seed: int, folds: int) -> int:
+    """The fold of a patient, whatever others there are: a hash."""
+    return int(hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()[:16], 16) % folds
 
 
 def below(frame: pd.DataFrame, tables: Tables) -> pd.Series:

@@ -30,6 +30,7 @@ UNPACKED, RATIO = 2**28, 100
 ALL, DEFAULT = "all", "default"  # in export.columns
 STUDY_WHERE = "study.where"  # of the configuration
 EMBEDDING, N_CLIPS = "embedding", "n_clips"  # columns that the exports make themselves
+KEY, ROW, FOLD = "key", "row", "fold"  # and these, of clips
 
 _UNNAMED = r"|__index_level_\d+__"  # a column of Parquet
 _BACKTICKS = re.compile(r"`([^`]*)`")
@@ -244,6 +245,21 @@ def used(tables: Tables, *, identities: bool = False) -> Tables:
     )
 
 
+def paged(tables: Tables) -> Tables:
+    """Of the tables, what the quality pages read: those that they need, and whatever others are there."""
+    needed = used(tables, identities=True).all
+
+    def kept(table: Table | None) -> bool:
+        return table is not None and (table in needed or Path(table.file).is_file())
+
+    return dataclasses.replace(
+        tables,
+        record_list=tables.record_list if kept(tables.record_list) else None,
+        study_list=tables.study_list if kept(tables.study_list) else None,
+        others=tuple(filter(kept, tables.others)),
+    )
+
+
 def _not_predicted(tables: Tables) -> Tables:
     """The tables but for those of `Layout.predictions`. Raises `UserError` if the selection names a column of these."""
     top = Layout().predictions().resolve()
@@ -285,7 +301,7 @@ def check_export(export: Collection[str], known: Mapping[str, Table | None]) -> 
     A table may have such a column for anything else, for `select` say.
     """
     check_names("export.columns", set(export) - {ALL, DEFAULT}, known)
-    for name in (EMBEDDING, N_CLIPS):
+    for name in (EMBEDDING, N_CLIPS, KEY, ROW, FOLD):
         table = known.get(name)
         if table and {name, ALL} & set(export):
             raise UserError(
