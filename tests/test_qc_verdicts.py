@@ -11,7 +11,7 @@ import torch
 
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.vectors import read_vectors, write_vectors
-from echo_embeddings.qc import agreement, base, components, moments, pairs, statistics
+from echo_embeddings.qc import agreement, base, components, moments, pairs, similarity, statistics
 from echo_embeddings.qc.base import Check
 from echo_embeddings.qc.page import make_comparison, make_model_page
 from echo_embeddings.qc.report import Options, Report, measure
@@ -59,7 +59,7 @@ def test_a_shift_between_devices_and_noise_are_no_difference_between_patients(co
     assert compared["pairs made by one model of device"].separation[0].auc == pytest.approx(0.5, abs=0.02)
     check = judged(found, "Patients")
     assert check.level == "fault"
-    assert "What all pairs show, differences between devices explain." in check.sentence
+    assert "Differences between devices or folders explain what all pairs show." in check.sentence
 
 
 def test_folders_of_two_checkpoints_and_noise_are_no_difference_between_patients(collection, tmp_path):
@@ -68,6 +68,25 @@ def test_folders_of_two_checkpoints_and_noise_are_no_difference_between_patients
     compared = found.similarity.compared
     assert compared["all pairs"].separation[0].auc > 0.7
     assert compared["pairs of one folder"].separation[0].auc == pytest.approx(0.5, abs=0.02)
+    assert judged(found, "Patients").level == "fault"
+
+
+def test_devices_and_folders_that_differ_at_once_are_no_difference_between_patients(collection, tmp_path):
+    """Pairs of one device still differ by folder, and those of one folder by device."""
+    device = np.arange(120 * PATIENT) // PATIENT % len(planted.DEVICES)
+    folder = np.unique(folders_of(collection), return_inverse=True)[1]
+    found = report_of(collection, noise(1) + 0.5 * noise(2, 3)[device] + 0.5 * noise(3, 10)[folder], tmp_path)
+    judged_by = found.similarity.judged
+    assert min(judged_by[name].auc for name in (similarity.ALL, similarity.DEVICE, similarity.FOLDER)) > 0.6
+    assert judged(found, "Patients").level == "fault"
+
+
+def test_studies_that_lie_under_the_wrong_patients_are_a_fault(collection, tmp_path):
+    """Clips of a study stay together, so that pairs of one study look as before."""
+    matrix = read_vectors(collection.merged)[1].numpy().reshape(240, STUDY, DIM)
+    mixed = matrix[np.random.default_rng(0).permutation(240)].reshape(-1, DIM)
+    found = report_of(collection, mixed, tmp_path)
+    assert found.similarity.compared[similarity.ALL].separation[0].auc > 0.8
     assert judged(found, "Patients").level == "fault"
 
 
@@ -90,7 +109,7 @@ def test_devices_that_are_not_known_are_not_tested(tmp_path, monkeypatch):
         files.manifest.write_text(files.manifest.read_text().replace("\tDrawn\t", "\t\t"))
     check = judged(measure("vitl", made.merged, made.folders, Options(pictures=False)), "Patients")
     assert check.level == "not tested"
-    assert "Whether devices alone make it so is not tested" in check.sentence
+    assert "Whether devices or folders alone make it so is not tested" in check.sentence
 
 
 def test_a_folder_whose_vectors_lie_under_shuffled_keys_falls_out(collection, tmp_path):
@@ -105,6 +124,17 @@ def test_a_folder_whose_vectors_lie_under_shuffled_keys_falls_out(collection, tm
     assert "p14" in check.sentence
     whole = measure("vitl", collection.merged, collection.folders, Options(pictures=False))
     assert judged(whole, "Patients by folder").level == "good"
+
+
+def test_most_folders_under_shuffled_keys_are_told(collection, tmp_path):
+    folder = folders_of(collection)
+    matrix = read_vectors(collection.merged)[1].numpy().copy()
+    for name in ("p10", "p11", "p12", "p13", "p14", "p15"):
+        inside = np.flatnonzero(folder == name)
+        matrix[inside] = matrix[np.random.default_rng(0).permutation(inside)]
+    found = report_of(collection, matrix, tmp_path)
+    assert judged(found, "Patients by folder").level == "fault"
+    assert {line.folder for line in found.similarity.by_folder if line.falls_out} >= {"p10", "p13", "p15"}
 
 
 def test_a_divided_collection_is_judged_by_its_first_directories(tmp_path):
@@ -166,11 +196,39 @@ def test_one_foreign_folder_is_blamed_alone(collection, tmp_path):
     assert found.without.mean_cosine == pytest.approx(plain.similarity.mean, abs=0.05)
 
 
+def test_one_vector_hides_no_foreign_folder_and_is_an_outlier_however_long(collection, tmp_path):
+    folder = folders_of(collection)
+    matrix = read_vectors(collection.merged)[1].numpy().copy()
+    matrix[folder == "p13"] += 2 * matrix.std()
+    matrix[7] *= 1e4
+    assert re.findall(r"p\d\d", judged(report_of(collection, matrix, tmp_path), "Drift").sentence) == ["p13"]
+    matrix[7] = 1e30
+    found = report_of(collection, matrix, tmp_path)
+    assert [clip.place for clip in found.health.outliers] == [7]
+    assert "p13" in judged(found, "Drift").sentence
+    assert judged(found, "Patients").level == "good"
+
+
+def test_the_largest_folder_is_blamed_where_it_is_the_foreign_one(tmp_path):
+    made = planted.write(tmp_path, 120 * PATIENT, DIM, folders=4)
+    keys, tensor = read_vectors(made.merged)
+    folder = np.array([key[:3] for key in keys])
+    small = np.isin(folder, ["p11", "p12", "p13"]) & (np.arange(len(keys)) % PATIENT >= PATIENT // 2)
+    for files in made.folders.values():
+        files.run.unlink()
+    kept = np.flatnonzero(~small)
+    matrix = tensor.numpy().copy()
+    matrix[folder == "p10"] += 2 * matrix.std()
+    write_vectors(made.merged, [keys[i] for i in kept], torch.from_numpy(matrix[kept]))
+    found = measure("vitl", made.merged, made.folders, Options(pictures=False))
+    assert re.findall(r"p\d\d", judged(found, "Drift").sentence) == ["p10"]
+
+
 def test_few_patients_are_not_called_alike(tmp_path):
     made = planted.write(tmp_path, 30 * PATIENT, DIM)
     check = judged(measure("vitl", made.merged, made.folders, Options(pictures=False)), "Drift")
     assert check.level == "not tested"
-    assert "even a shift of the whole spread would not" in check.sentence
+    assert "even a mean vector that is shifted by the whole spread would not" in check.sentence
 
 
 def test_the_smallest_shift_that_would_show_stands_beside_the_verdict_and_shows(collection, tmp_path):
@@ -178,7 +236,7 @@ def test_the_smallest_shift_that_would_show_stands_beside_the_verdict_and_shows(
     whole = measure("vitl", collection.merged, collection.folders, Options(pictures=False))
     check = judged(whole, "Drift")
     assert check.level == "good"
-    stated = float(re.search(r"a shift of (\d\.\d\d) of the spread would show", check.sentence)[1])
+    stated = float(re.search(r"one shifted by (\d\.\d\d) times", check.sentence)[1])
     assert stated == pytest.approx(whole.statistics.table.iloc[:-1]["seen"].median(), abs=0.005)
     matrix = read_vectors(collection.merged)[1].numpy().astype(np.float64)
     spread = np.sqrt(matrix.var(axis=0).sum())
@@ -209,13 +267,11 @@ def test_drift_by_chance_is_what_chance_gives_when_patients_have_unequal_numbers
 def described(x: np.ndarray, codes: np.ndarray, clips: pd.DataFrame) -> pd.DataFrame:
     """The lines of the folders, without that of all."""
     rows, totals = moments.measure(x, codes, 4)
-    total = moments.Totals.zero(x.shape[1])
-    for part in totals:
-        total += part
+    total = moments.sum_of(totals)
     vectors = base.Vectors(x, np.arange(len(x)))
     _, parts = components.analyse(vectors, total)
     names = [f"p1{i}" for i in range(4)]
-    found = statistics.describe(vectors, rows.norm, clips, names, codes, [*totals, total], parts)
+    found = statistics.describe(vectors, rows.norm, clips, names, codes, [*totals, total], totals, parts)
     return found.table.iloc[:-1]
 
 
@@ -258,8 +314,10 @@ def test_one_huge_vector_does_not_hide_how_many_directions_are_in_use(collection
         (lambda x: 2 * x, {"Agreement": "good", "Vectors": "check"}),
         (lambda x: 0 * x, {"Agreement": "not tested", "Finite": "fault"}),
         (lambda x: x[np.random.default_rng(1).permutation(len(x))], {"Agreement": "fault", "Vectors": "check"}),
+        (np.ones_like, {"Agreement": "fault", "Vectors": "check"}),
+        (lambda x: np.where(np.arange(len(x))[:, None] == 5, np.float32(1e30), x), {"Vectors": "check"}),
     ],
-    ids=["same", "twice", "zero", "shuffled"],
+    ids=["same", "twice", "zero", "shuffled", "constant", "one huge"],
 )
 def test_compare_judges_norms_and_chance(tmp_path, change, levels):
     x = np.random.default_rng(0).normal(1, 1, size=(300, 24)).astype(np.float32)
@@ -269,13 +327,30 @@ def test_compare_judges_norms_and_chance(tmp_path, change, levels):
     found = agreement.compare(tmp_path / "a.pt", tmp_path / "b.pt")
     said = {check.name: check.level for check in found.checks}
     assert {name: said[name] for name in levels} == levels
-    if levels.get("Vectors") == "check" and levels["Agreement"] == "good":
+    if levels == {"Agreement": "good", "Vectors": "check"}:
         sentence = next(check.sentence for check in found.checks if check.name == "Vectors")
         assert "the second is 2 times as long as the first" in sentence
     make_comparison(tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "hashed.html", hash_names=True)
     text = (tmp_path / "hashed.html").read_text() + (tmp_path / "hashed.json").read_text()
     assert "p1000" not in text
     assert str(tmp_path) not in text
+
+
+def test_compare_is_not_content_with_a_strong_mean_or_a_few_right_keys(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(1000, 24)).astype(np.float32)
+    keys = [f"{i}.mp4" for i in range(1000)]
+    order = np.arange(1000)
+    order[:900] = generator.permutation(900)
+    write_vectors(tmp_path / "a.pt", keys, torch.from_numpy(x))
+    write_vectors(tmp_path / "b.pt", keys, torch.from_numpy(x[order]))
+    said = {check.name: check.level for check in agreement.compare(tmp_path / "a.pt", tmp_path / "b.pt").checks}
+    assert said["Agreement"] == "check"
+    write_vectors(tmp_path / "c.pt", keys, torch.from_numpy(100 + x))
+    write_vectors(tmp_path / "d.pt", keys, torch.from_numpy(100 + x[order]))
+    found = agreement.compare(tmp_path / "c.pt", tmp_path / "d.pt")
+    assert found.min > agreement.SAME - 0.001
+    assert {check.name: check.level for check in found.checks}["Vectors"] == "check"
 
 
 @pytest.mark.parametrize("content", [{"a": np.ones(3, np.float32)}, {np.str_("a"): torch.ones(3)}])
@@ -298,13 +373,16 @@ def test_hashed_pages_name_nothing(tmp_path):
         "checkpoint": "/home/jane/weights/vitl.pt",
         "data_dir": "/home/jane/echo",
     }
-    record |= {"weights": "random weights of /home/jane/weights/vitl.pt"}
+    record |= {"recipe": {"source": "/home/jane/recipe"}, "weights": "random weights of /home/jane/weights/vitl.pt"}
     files.run.write_text(json.dumps(record))
     keys, tensor = read_vectors(made.merged)
     lost = keys[3]
     reasons = {lost: f"cannot open /home/jane/echo/{lost}: no such file", keys[4]: f"{Path(keys[4]).name} is empty"}
+    reasons[keys[5]] = (
+        f"subject {keys[5][1:9]}: PatientName DOE^JANE, [{keys[5].split('/')[0]}] `{Path(keys[5]).name}`!"
+    )
     files.failed.write_text("key\treason\n" + "".join(f"{key}\t{reason}\n" for key, reason in reasons.items()))
-    kept = [key for key in keys if key not in keys[3:5]]
+    kept = [key for key in keys if key not in keys[3:6]]
     write_vectors(made.merged, kept, tensor[[i for i, key in enumerate(keys) if key in set(kept)]])
     output = tmp_path / "qc" / "vitl.html"
     tables = type(Options().tables)(select=f"subject_id != {keys[0][1:9]}0")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import pdist
 from sklearn.neighbors import NearestNeighbors
 
 from ..core import origin
@@ -33,7 +34,9 @@ from .base import (
 SAME = 0.9999  # cosine: at least this much is the same direction but for rounding
 EQUAL = 0.02  # relative distance: at most this much is the same vector but for rounding
 TRIED = 1000  # clips whose order is mixed to see what chance gives
-MIXED = 19  # times: a figure that is above all of these is above chance (p <= 0.05)
+MIXED = 99  # times: a figure that is above all of these is above chance (p <= 0.01)
+MUCH = 0.3  # CKA: files of which it is less have little in common, although it may be above chance
+CLOSE = 0.05  # of the median distance between two clips: a clip's two vectors that are farther apart differ
 ENOUGH = 20  # clips: of fewer, chance cannot be told
 LISTED = 1000  # keys of one file only
 
@@ -66,6 +69,7 @@ class Comparison:
     worst: list[tuple[str, float]]  # the keys least alike
     apart: float | None  # median distance of a clip's two vectors, relative to their mean length
     farthest: float | None  # the largest
+    shifted: float | None  # the largest distance, in median distances between two clips of the first file
     longer: float | None  # median of the second vector's length over the first's
     cosines: Histogram | None
     agreement: Agreement
@@ -120,8 +124,10 @@ def _linked(x: Floats, y: Floats) -> bool | None:
     chosen = sample(len(x), TRIED)
     x, y = x[chosen], y[chosen]
     found = cka(x, y)
-    if found is None or len(x) < ENOUGH:
+    if len(x) < ENOUGH:
         return None
+    if found is None:
+        return False
     generator = np.random.default_rng(SEED)
     mixed = (cka(x, y[generator.permutation(len(y))]) for _ in range(MIXED))
     return all(other is None or found > other for other in mixed)
@@ -181,6 +187,7 @@ def compare(first: Path, second: Path, hash_names: bool = False) -> Comparison:
         worst=[(naming(mine[i]), float(cosine)) for i, cosine in zip(least.index.to_numpy(), least, strict=True)],
         apart=float(some["apart"].median()) if some is not None else None,
         farthest=float(some["apart"].max()) if some is not None else None,
+        shifted=_in_distances(some, x[rows[chosen]]) if some is not None else None,
         longer=float(some["longer"].median()) if some is not None else None,
         cosines=histogram(some["cosine"].dropna().to_numpy()) if some is not None else None,
         agreement=agree(x[rows[chosen]], y[columns[chosen]]),
@@ -194,7 +201,7 @@ def compare(first: Path, second: Path, hash_names: bool = False) -> Comparison:
 def _clip_by_clip(x: Floats, y: Floats, rows: Integers, columns: Integers) -> pd.DataFrame:
     """Each of n clips' two vectors, `x` at `rows` [n] and `y` at `columns` [n], in columns of n.
 
-    `cosine`, their cosine similarity; `apart`, their distance over their mean length; `longer`, the second's length
+    `cosine`, their cosine similarity; `distance`; `apart`, that over their mean length; `longer`, the second's length
     over the first's; NaN where one has no direction; `equal`, in every value.
     """
     parts = []
@@ -204,12 +211,20 @@ def _clip_by_clip(x: Floats, y: Floats, rows: Integers, columns: Integers) -> pd
             lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
             found = {
                 "cosine": (np.einsum("ij,ij->i", a, b) / (lengths[0] * lengths[1])).clip(-1, 1),
+                "distance": np.linalg.norm(a - b, axis=1),
                 "apart": 2 * np.linalg.norm(a - b, axis=1) / (lengths[0] + lengths[1]),
                 "longer": lengths[1] / lengths[0],
             }
         table = pd.DataFrame(found)
         parts.append(table.where(np.isfinite(table["cosine"])).assign(equal=(a == b).all(axis=1)))
     return pd.concat(parts, ignore_index=True)
+
+
+def _in_distances(some: pd.DataFrame, x: Floats) -> float | None:
+    """The largest distance of a clip's two vectors over the median distance between two of the vectors x [n, D]."""
+    sound = x[np.isfinite(x).all(axis=1)][:TRIED].astype(np.float64)
+    typical = float(np.median(pdist(sound))) if len(sound) > 1 else 0.0
+    return float(some["distance"].max()) / typical if typical > 0 else None
 
 
 def _judge(found: Comparison) -> list[Check]:
@@ -229,7 +244,7 @@ def _judge(found: Comparison) -> list[Check]:
         return [*checks, Check("Vectors", "check", words, "vectors")]
     if found.mean is None or found.min is None or found.farthest is None or found.longer is None:
         return checks
-    same = found.min >= SAME and found.farthest <= EQUAL
+    same = found.min >= SAME and found.farthest <= EQUAL and (found.shifted is None or found.shifted <= CLOSE)
     names = ", ".join(key for key, _ in found.worst[:NAMED])
     sentence = f"Cosine similarity of a clip's two vectors: {found.mean:.6f} on average, {found.min:.6f} at least"
     if same:
@@ -237,7 +252,9 @@ def _judge(found: Comparison) -> list[Check]:
     else:
         sentence += (
             f" (least alike: {names}). A clip's two vectors are {found.apart:.1%} of their length apart (median), "
-            f"{found.farthest:.1%} at most, and the second is {found.longer:.3g} times as long as the first."
+            f"{found.farthest:.1%} at most"
+            + (f" ({found.shifted:.1%} of the distance between two clips)" if found.shifted is not None else "")
+            + f", and the second is {found.longer:.3g} times as long as the first."
         )
     why = causes.judge(found.names, found.origins, found.apart or 0.0, same)
     return [*checks, Check("Vectors", "good" if same else "check", sentence, "vectors"), *why]
@@ -245,14 +262,23 @@ def _judge(found: Comparison) -> list[Check]:
 
 def _judge_links(found: Agreement) -> list[Check]:
     """Whether the two vectors of a clip have more to do with each other than those of two clips."""
+    name, section = "Agreement", "summary"
     if found.linked is None:
         words = f"{count(found.clips, 'clip')} with two sound vectors: too few to tell agreement from chance."
-        return [Check("Agreement", "not tested", words, "summary")]
-    near = f", neighbour overlap {found.overlap:.1%} ({found.chance:.1%} by chance)"
-    if found.linked:
-        return [Check("Agreement", "good", f"Above chance: linear CKA {found.cka:.3f}{near}.", "summary")]
-    words = (
-        f"No better than chance: linear CKA {found.cka:.3f}{near}. The clips' vectors in the two files have nothing to "
-        "do with each other: the keys of one are mixed up, or its vectors are noise."
-    )
-    return [Check("Agreement", "fault", words, "summary")]
+        return [Check(name, "not tested", words, section)]
+    if found.cka is None:
+        return [Check(name, "fault", "The vectors of one file do not vary between clips, or hardly.", section)]
+    figures = f"linear CKA {found.cka:.3f}"
+    if found.overlap is not None and found.chance is not None:
+        figures += f", neighbour overlap {found.overlap:.1%} ({found.chance:.1%} by chance)"
+    if not found.linked:
+        words = (
+            f"No better than chance: {figures}. The clips' vectors in the two files have nothing to do with each "
+            "other: the keys of one are mixed up, or its vectors are noise."
+        )
+        return [Check(name, "fault", words, section)]
+    if found.cka < MUCH:
+        words = f"Above chance, but with little in common: {figures}. Some keys of one may be mixed up."
+        return [Check(name, "check", words, section)]
+    words = f"Far above chance: {figures}. That keys are mixed up within a patient would not show here."
+    return [Check(name, "good", words, section)]

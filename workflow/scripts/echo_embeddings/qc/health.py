@@ -135,7 +135,7 @@ def _deviation(values: Floats) -> Floats:
     """How far each value lies from the median, in standard deviations of a normal distribution of the same MAD."""
     robust = float(median_abs_deviation(values, scale="normal"))
     away = values - np.median(values)
-    return away / robust if robust > 1e-9 * float(np.abs(values).max()) else np.zeros_like(away)
+    return away / robust if robust > 1e-9 * float(np.median(np.abs(values))) else np.zeros_like(away)
 
 
 def _farthest(names: Sequence[str], rows: Rows, vectors: Vectors, components: Components) -> list[Outlier]:

@@ -53,6 +53,16 @@ class Totals:
         np.maximum(self.high, other.high, out=self.high)
         return self
 
+    def add(self, block: Floats, wide: Floats | None = None) -> None:
+        """Add the float32 vectors [n, D]; `wide` the same in float64, where it is there already."""
+        if len(block):
+            wide = block.astype(np.float64) if wide is None else wide
+            self.vectors += len(block)
+            self.sum += wide.sum(axis=0)
+            self.squares += float(np.vdot(wide, wide))
+            np.minimum(self.low, block.min(axis=0), out=self.low)
+            np.maximum(self.high, block.max(axis=0), out=self.high)
+
     @property
     def mean(self) -> float:
         """Of all values."""
@@ -92,10 +102,10 @@ def measure(matrix: Floats, codes: Integers, folders: int) -> tuple[Rows, list[T
             with np.errstate(invalid="ignore"):
                 rows.norm[place] = np.where(finite, np.sqrt(np.einsum("ij,ij->i", wide, wide)), 0)
             for code, chosen in _by_folder(codes[place], finite):
-                _add(totals[code], block[chosen], wide[chosen])
+                totals[code].add(block[chosen], wide[chosen])
         return totals
 
-    return rows, [_sum(parts) for parts in zip(*share_out(blocks(n), measure), strict=True)]
+    return rows, [sum_of(parts) for parts in zip(*share_out(blocks(n), measure), strict=True)]
 
 
 def _by_folder(codes: Integers, finite: Bools) -> Iterator[tuple[int, Bools | slice]]:
@@ -108,21 +118,12 @@ def _by_folder(codes: Integers, finite: Bools) -> Iterator[tuple[int, Bools | sl
             yield int(code), finite & (codes == code)
 
 
-def _add(total: Totals, block: Floats, wide: Floats) -> None:
-    """Add the float32 vectors [n, D], `wide` the same in float64."""
-    if len(block):
-        total.vectors += len(block)
-        total.sum += wide.sum(axis=0)
-        total.squares += float(np.vdot(wide, wide))
-        np.minimum(total.low, block.min(axis=0), out=total.low)
-        np.maximum(total.high, block.max(axis=0), out=total.high)
-
-
-def _sum(parts: Sequence[Totals]) -> Totals:
-    first, *others = parts
-    for other in others:
-        first += other
-    return first
+def sum_of(parts: Sequence[Totals]) -> Totals:
+    """All of them together."""
+    total = Totals.zero(len(parts[0].sum))
+    for part in parts:
+        total += part
+    return total
 
 
 def _digests(block: Floats) -> npt.NDArray[np.void]:

@@ -108,7 +108,6 @@ def _summary(measured: Report) -> dict[str, Any]:
     table = measured.statistics.table
     norms: Mapping[str, Any] = dict(table.iloc[-1]) if len(table) else {}
     parts, alike = measured.components, measured.similarity
-    separation = [of.separation[0] for of in alike.compared.values() if of.separation] if alike and alike.tells else []
     return {
         "vectors": measured.vectors,
         "dim": measured.dim,
@@ -122,7 +121,7 @@ def _summary(measured: Report) -> dict[str, Any]:
         "cosine_mean": alike.mean if alike else None,
         "effective_rank": parts.effective_rank if parts else None,
         "pca_top": float(parts.explained[0]) if parts else None,
-        "auc": min((found.auc for found in separation), default=None),
+        "auc": min((found.auc for found in alike.judged.values()), default=None) if alike else None,
         "notes": measured.provenance.notes,
     }
 

@@ -1,6 +1,6 @@
 """Pairs of clips by what they share, and how well their cosine similarity tells patients apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,20 +45,15 @@ class Pairs:
     """Pairs of a sort: how many there are, and those that are looked at."""
 
     number: int
-    group: Integers  # [p] of the two clips
     patients: Integers  # [2, p]
     cosines: Floats  # [p]
 
-    def of_group(self, group: int) -> "Pairs":
-        """Those of one group; their number is that of those looked at."""
-        chosen = self.group == group
-        return Pairs(int(chosen.sum()), self.group[chosen], self.patients[:, chosen], self.cosines[chosen])
 
-
-def draw(group: Integers, patient: Integers, study: Integers, cosines: Cosines) -> dict[str, Pairs]:
+def draw(group: Integers, patient: Integers, study: Integers, cosines: Cosines, most: int = PAIRS) -> dict[str, Pairs]:
     """Sort -> its pairs, of n clips whose `group`, `patient` and `study` [n] are numbered; below 0 are unknown.
 
-    The two clips of a pair are of one group. Clips of an unknown group or patient are in no pair.
+    The two clips of a pair are of one group. Clips of an unknown group or patient are in no pair. Of each sort `most`
+    pairs are looked at.
     """
     # Clips of a patient lie side by side, those of a study within them, and those of no known study last: so the
     # other clips of each sort of pairs lie side by side as well, and a pair is a number.
@@ -77,9 +72,9 @@ def draw(group: Integers, patient: Integers, study: Integers, cosines: Cosines) 
     }
     found = {}
     for sort, (starts, ends) in ranges.items():
-        number, first, second = _pairs(starts, ends)
+        number, first, second = _pairs(starts, ends, most)
         both = order[first], order[second]
-        found[sort] = Pairs(number, group[first], patient[np.stack([first, second])], cosines(*both))
+        found[sort] = Pairs(number, patient[np.stack([first, second])], cosines(*both))
     return found
 
 
@@ -90,12 +85,12 @@ def _ends(*columns: Integers | Bools) -> Integers:
     return ends[np.concatenate([[0], np.cumsum(changes)])] if len(columns[0]) else ends[:0]
 
 
-def _pairs(starts: Integers, ends: Integers) -> tuple[int, Integers, Integers]:
-    """How many pairs there are of row k and a row from `starts[k]` to before `ends[k]`, and at most `PAIRS` of them."""
+def _pairs(starts: Integers, ends: Integers, most: int) -> tuple[int, Integers, Integers]:
+    """How many pairs there are of row k and a row from `starts[k]` to before `ends[k]`, and `most` of them."""
     lengths = (ends - starts).clip(0)
     up_to = np.cumsum(lengths)
     number = int(lengths.sum())
-    drawn = np.random.default_rng(SEED).integers(0, number, PAIRS) if number > PAIRS else None
+    drawn = np.random.default_rng(SEED).integers(0, number, most) if number > most else None
     numbers = np.arange(number) if drawn is None else np.sort(drawn)
     first = np.searchsorted(up_to, numbers, side="right")
     return number, first, starts[first] + numbers - (up_to - lengths)[first]
@@ -115,6 +110,13 @@ def compare(sorts: dict[str, Pairs]) -> Comparison | None:
         histograms={sort: Histogram(edges, np.histogram(pairs.cosines, edges)[0]) for sort, pairs in found.items()},
         separation=separations(sorts),
     )
+
+
+def judged(separation: Sequence[Separation], least: int) -> Separation | None:
+    """What says most of a patient: other studies, else one study, else those not known; of `least` patients or more."""
+    order = (PATIENT, STUDY, ONE_PATIENT)
+    found = [of for of in separation if of.patients >= least]
+    return min(found, key=lambda of: order.index(of.sort), default=None)
 
 
 def separations(sorts: dict[str, Pairs]) -> list[Separation]:

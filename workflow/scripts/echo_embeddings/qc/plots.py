@@ -116,7 +116,7 @@ def drift(table: pd.DataFrame, limit: float, chance: float) -> Figure:
     axes.set_yticks(places, [short(folder) for folder in table["folder"]])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
-    axes.set(xlabel="drift (spreads of all vectors)", xlim=(0, None))
+    axes.set(xlabel="drift (spreads of a folder)", xlim=(0, None))
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

@@ -1,12 +1,12 @@
 """A report that names nothing and nobody: folders by short hashes, as files are; no paths, no host."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
+from pydicom.datadict import tag_for_keyword
 
 from .base import hashed
 from .provenance import SHARED, Provenance
@@ -15,7 +15,23 @@ from .tables import NO_FOLDER, FolderFiles
 HIDDEN = "hidden (qc.hash_names)"
 # What a run record may say: neither where it was made nor from which files.
 SAID = (*SHARED, "weights", "finished", "seconds", "clips_per_second", "counts")
-WORD = re.compile(r"[^\s'\"(),;]+")
+CUT = "…"
+# Words that reasons are made of, besides DICOM keywords and plain lower-case ones; all others may be names.
+WORDS = {
+    "DICOM",
+    "MP4",
+    "JPEG",
+    "JPEG-LS",
+    "JPEG-2000",
+    "RLE",
+    "RGB",
+    "MPEG-2",
+    "MPEG-4",
+    "H.264",
+    "HEVC",
+    "NaN",
+    "Inf",
+}
 
 
 def hide(
@@ -29,38 +45,51 @@ def hide(
 
     Files and clips keep their names: whatever shows one calls it by `Options.naming`.
     """
-    names = {part for path in files["path"].unique() for part in PurePath(path).parts} | {*folders}
-    names |= {PurePath(name).stem for name in names}
+    paths = [*files["path"].unique(), *files["mp4"].unique(), *folders]
+    names = {word.lower() for path in paths for word in re.findall(r"[^\W\d_]+", str(path))}
     files, clips = files.copy(), clips.copy()
     files["folder"] = files["folder"].map(hashed)
     for column in ("reason", "embed_reason"):
-        quiet = {text: without_names(text, names) for text in files[column].dropna().unique()}
-        files[column] = files[column].map(quiet)
+        files[column] = files[column].map(
+            {text: without_names(text, names) for text in files[column].dropna().unique()}
+        )
     clips["folder"] = clips["folder"].map(lambda name: name if name == NO_FOLDER else hashed(name))
     clips["group"] = clips["group"].map(hashed)
-    runs = {hashed(folder): _record(run, names) for folder, run in origin.runs.items()}
-    shared = {
-        field: {_value(field, value, names): [hashed(n) for n in of] for value, of in values.items()}
-        for field, values in origin.shared.items()
+    runs = {
+        hashed(folder): run and {field: _value(field, run[field]) for field in SAID if field in run}
+        for folder, run in origin.runs.items()
     }
+    shared: dict[str, dict[str, list[str]]] = {field: {} for field in origin.shared}
+    for field, values in origin.shared.items():
+        for value, of in values.items():
+            shared[field].setdefault(_value(field, value), []).extend(map(hashed, of))
     notes = [without_names(note, names) for note in origin.notes]
     hidden = replace(origin, runs=runs, shared=shared, notes=notes)
-    said = [without_names(sentence, names) for sentence in tables]
+    said = [re.sub(r" \([^)]*\)", "", sentence) for sentence in tables]  # the table's file
     return {hashed(name): of for name, of in folders.items()}, files, clips, hidden, said
 
 
-def without_names(text: str, names: Collection[str] = ()) -> str:
-    """The text with a hash in place of each path, and of each of the `names` of files and directories."""
-    return WORD.sub(lambda m: hashed(m[0]) if "/" in m[0] or m[0].rstrip(":.") in names else m[0], text)
+def without_names(text: str, names: Set[str] = frozenset()) -> str:
+    """The text with `CUT` in place of whatever may name somebody: what is neither a plain word nor a short number.
+
+    `names` are words, in lower case, of paths and folders.
+    """
+    return " ".join(part if _is_plain(part, names) else CUT for part in text.split())
 
 
-def _record(run: Mapping[str, Any] | None, names: set[str]) -> dict[str, Any] | None:
-    if run is None:
-        return None
-    return {field: _value(field, run[field], names) for field in SAID if field in run}
+def _is_plain(part: str, names: Set[str]) -> bool:
+    word = part.strip(".,;:()")
+    if re.fullmatch(r"[a-z]+(-[a-z]+)*", word):
+        return names.isdisjoint(word.split("-"))
+    return bool(re.fullmatch(r"[0-9.,]{0,6}%?", word)) or word in WORDS or tag_for_keyword(word) is not None
 
 
-def _value(field: str, value: Any, names: set[str]) -> Any:
-    if field == "checkpoint" and isinstance(value, str):
-        return PurePath(value).name
-    return without_names(value, names) if isinstance(value, str) else value
+def _value(field: str, value: Any) -> Any:
+    """What a run record says in `field`, with a hash in place of each path."""
+    if isinstance(value, dict):
+        return {name: _value(str(name), of) for name, of in value.items()}
+    if isinstance(value, list):
+        return [_value(field, of) for of in value]
+    if isinstance(value, str) and field != "weights":
+        return re.sub(r"\S*[/\\]\S*", lambda found: hashed(found[0]), value)
+    return without_names(value) if isinstance(value, str) else value

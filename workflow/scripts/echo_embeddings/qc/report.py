@@ -128,13 +128,16 @@ def _measure(model: str, embeddings: Path, folders: Mapping[str, FolderFiles], o
     rows, totals = moments.measure(matrix, codes, len(names))
     vectors = Vectors(matrix, np.flatnonzero(rows.finite))
     own, norms = clips.iloc[vectors.rows], rows.norm[vectors.rows]
-    total = moments.Totals.zero(matrix.shape[1])
-    for part in totals:
-        total += part
+    total = moments.sum_of([*totals, moments.Totals.zero(matrix.shape[1])])
     dimensions, parts = components.analyse(vectors, total) if len(vectors) else (None, None)
-    described = statistics.describe(vectors, norms, own, list(names), codes[vectors.rows], [*totals, total], parts)
     found = health.examine(clips, rows, vectors, dimensions, parts, naming)
-    alike = similarity.compare(vectors, norms, own, total.sum / max(1, total.vectors), parts)
+    of_folder = codes[vectors.rows]
+    outliers = np.flatnonzero(np.isin(vectors.rows, [clip.place for clip in found.outliers]))
+    clean = statistics.without(vectors, of_folder, totals, outliers)
+    described = statistics.describe(vectors, norms, own, list(names), of_folder, [*totals, total], clean, parts)
+    typical = moments.sum_of(clean) if clean else total
+    mean = typical.sum / max(1, typical.vectors)
+    alike = similarity.compare(vectors, norms, own, mean, parts is not None)
     explorer = _explore(vectors, clips, named, parts, found, options.tables) if parts is not None else None
     if explorer and options.hash_names:
         explorer = replace(explorer, left_out=[privacy.without_names(said) for said in explorer.left_out])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,7 @@ from .base import (
     share_out,
     worst,
 )
-from .components import Components
-from .pairs import Comparison, Separation, draw, separations
+from .pairs import Comparison, Cosines, Separation, draw, judged, separations
 from .pairs import compare as compare_sorts
 from .tables import UNKNOWN
 
@@ -37,8 +37,10 @@ LOOKED_AT = 2000  # clips whose cosine similarities, each with each, are describ
 SIGNAL = 0.6  # the interval of an AUC must begin above it
 MIN_OF_FOLDER = 5  # patients with pairs; of fewer, a folder's AUC is not told
 NO_SIGNAL = 0.55  # an AUC of at most this is a fault
-BELOW = 0.05  # by how much a folder's AUC must be below that of the others, beyond twice its interval
+BELOW = 0.05  # by how much a folder's AUC must be below that of the best quarter, beyond twice its interval
 ALL, DEVICE, FOLDER = "all pairs", "pairs made by one model of device", "pairs of one folder"
+BOTH = "pairs of one folder made by one model of device"
+FEWEST, MOST = 1000, 10_000  # pairs of a sort that are looked at in each folder
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Similarity:
     everything: Histogram
     patients: int  # known ones
     devices: int  # known models
-    compared: dict[str, Comparison]  # `ALL`, `DEVICE` and `FOLDER`, those that have pairs
+    compared: dict[str, Comparison]  # `ALL`, `DEVICE`, `FOLDER` and `BOTH`, those that have pairs
     by_folder: list[FolderSeparation]  # lowest first, those of enough patients
     heat_map: HeatMap = field(metadata=PICTURE)
 
@@ -83,13 +85,24 @@ class Similarity:
         """Whether there are enough patients to say anything about them."""
         return self.patients >= MIN_PATIENTS
 
+    @property
+    def judged(self) -> dict[str, Separation]:
+        """What the verdict goes by: of each comparison with enough patients one sort of pairs, the same of all."""
+        first = judged(self.compared[ALL].separation, MIN_PATIENTS) if self.tells and ALL in self.compared else None
+        if first is None:
+            return {}
+        of_sort = {
+            name: next((of for of in compared.separation if of.sort == first.sort), None)
+            for name, compared in self.compared.items()
+        }
+        return {name: of for name, of in of_sort.items() if of is not None and of.patients >= MIN_PATIENTS}
 
-def compare(
-    vectors: Vectors, norms: Floats, clips: pd.DataFrame, mean: Floats, components: Components | None
-) -> Similarity | None:
+
+def compare(vectors: Vectors, norms: Floats, clips: pd.DataFrame, mean: Floats, varied: bool) -> Similarity | None:
     """Compare the n vectors of L2 `norms` [n] and `mean` [D], whose `clips` say patient, study, device and group.
 
-    None of fewer than two vectors other than zero.
+    `mean` is that of the vectors without outliers; `varied`: not all are equal. None of fewer than two vectors other
+    than zero.
     """
     directed = np.flatnonzero(norms > 0)
     if len(directed) < 2:
@@ -99,25 +112,16 @@ def compare(
     patient, study, device, group = (_codes(clips[name]) for name in ("patient", "study", "device", "group"))
     compared: dict[str, Comparison] = {}
     by_folder: list[FolderSeparation] = []
-    if components is not None:
-        lengths = components.distance
-        apart = lengths > 1e-6 * np.median(lengths)
-        patient = np.where(apart, patient, -1)
+    if varied:
 
         def centred(first: Integers, second: Integers) -> Floats:
-            return _cosines(vectors, mean, lengths, first, second)
+            return _cosines(vectors, mean, first, second)
 
-        for name, of in ((ALL, np.zeros_like(patient)), (DEVICE, device), (FOLDER, group)):
-            sorts = draw(of, patient, study, centred)
-            found = compare_sorts(sorts)
+        both = np.where((device < 0) | (group < 0), -1, group * (device.max() + 1) + device)
+        for name, of in ((ALL, np.zeros_like(patient)), (DEVICE, device), (FOLDER, group), (BOTH, both)):
+            found = compare_sorts(draw(of, patient, study, centred))
             compared |= {name: found} if found else {}
-            if name == FOLDER:
-                names = pd.Series(of, clips["group"].to_numpy())
-                parts = {
-                    str(n): separations({sort: pairs.of_group(code) for sort, pairs in sorts.items()})
-                    for n, code in names[~names.index.duplicated()].items()
-                }
-                by_folder = _by_folder({n: found[0] for n, found in parts.items() if found})
+        by_folder = _by_folder(clips["group"].to_numpy(), group, patient, study, centred)
     return Similarity(
         sampled=len(directions),
         mean=float(cosines.mean(dtype=np.float64)),
@@ -132,14 +136,29 @@ def compare(
     )
 
 
-def _by_folder(found: dict[str, Separation]) -> list[FolderSeparation]:
-    """Lowest first; one falls out whose AUC is below the others' median by more than twice its interval."""
-    enough = {name: of for name, of in found.items() if of.patients >= MIN_OF_FOLDER}
-    aucs = np.array([of.auc for of in enough.values()])
+def _by_folder(
+    names: npt.NDArray[Any], group: Integers, patient: Integers, study: Integers, cosines: Cosines
+) -> list[FolderSeparation]:
+    """Lowest first, folders of `MIN_OF_FOLDER` patients with pairs or more.
+
+    One falls out whose AUC is below that of the best quarter of the others by more than twice its interval: the best,
+    since it may be most of them whose vectors lie under the wrong keys.
+    """
+    codes = np.unique(group[group >= 0]).tolist()
+    most = min(MOST, max(FEWEST, MOST * 20 // max(1, len(codes))))
+    found: dict[str, Separation] = {}
+    for code in codes:
+        inside = group == code
+        if len(np.unique(patient[inside])) < MIN_OF_FOLDER:
+            continue
+        sorts = draw(np.where(inside, 0, -1), patient, study, cosines, most)
+        of = judged(separations(sorts), MIN_OF_FOLDER)
+        found |= {str(names[inside.argmax()]): of} if of else {}
+    aucs = np.array([of.auc for of in found.values()])
     lines = []
-    for i, (name, of) in enumerate(enough.items()):
+    for i, (name, of) in enumerate(found.items()):
         others = np.delete(aucs, i)
-        low = len(others) > 1 and of.auc + 2 * (of.high - of.auc) < float(np.median(others)) - BELOW
+        low = len(others) and of.auc + 2 * (of.high - of.auc) < float(np.quantile(others, 0.75)) - BELOW
         lines.append(FolderSeparation(name, of, bool(low)))
     return sorted(lines, key=lambda line: line.found.auc)
 
@@ -149,22 +168,21 @@ def _codes(names: pd.Series) -> Integers:
     return pd.factorize(names.where(names != UNKNOWN))[0].astype(np.int32)
 
 
-def unit(vectors: Vectors, lengths: Floats, places: Integers, origin: Floats | float = 0.0) -> Floats:
-    """The vectors at `places` [p], seen from `origin`, over their `lengths` [n] from there: float32 [p, D]."""
-    return ((vectors.take(places) - origin) / lengths[places, None]).astype(np.float32)
+def unit(vectors: Vectors, norms: Floats, places: Integers) -> Floats:
+    """The vectors at `places` [p], of length one, float32 [p, D]; `norms` [n] are the lengths of all."""
+    return (vectors.take(places) / norms[places, None]).astype(np.float32)
 
 
-def _cosines(vectors: Vectors, mean: Floats, lengths: Floats, first: Integers, second: Integers) -> Floats:
-    """The cosine similarity [p] of the clips at `first` and at `second` [p], less the `mean` [D].
-
-    `lengths` [n] are those of the vectors less the mean.
-    """
+def _cosines(vectors: Vectors, mean: Floats, first: Integers, second: Integers) -> Floats:
+    """The cosine similarity [p] of the clips at `first` and at `second` [p] less the `mean` [D]; 0 of the mean."""
     found = np.empty(len(first))
 
     def multiply(places: Sequence[slice]) -> None:
         for place in places:
-            a, b = (unit(vectors, lengths, clips[place], mean) for clips in (first, second))
-            found[place] = np.einsum("ij,ij->i", a, b)
+            a, b = (vectors.take(clips[place]) - mean for clips in (first, second))
+            lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+            products = np.einsum("ij,ij->i", a, b)
+            found[place] = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
 
     share_out(blocks(len(first)), multiply)
     return found.clip(-1, 1)
@@ -225,25 +243,24 @@ def _judge_patients(similarity: Similarity) -> Check:
     if not similarity.tells:
         people = f"There are only {count(similarity.patients, 'patient')}"
         return Check(name, "not tested", f"{people}; at least {MIN_PATIENTS} are needed.", section)
-    separations = {name: compared.separation[:1] for name, compared in similarity.compared.items()}
-    found = {name: of[0] for name, of in separations.items() if of and of[0].patients >= MIN_PATIENTS}
-    if ALL not in found:
+    found = similarity.judged
+    if not found:
         words = f"Fewer than {MIN_PATIENTS} patients have two clips, so there is too little to compare."
         return Check(name, "not tested", words, section)
     levels = {name: _level(of) for name, of in found.items()}
     level = worst(levels.values())
-    said = ", ".join(f"{of.auc:.3f} ({of.low:.3f} to {of.high:.3f}) among {name}" for name, of in found.items())
-    closer = {"good": "closer", "check": "hardly closer", "fault": "no closer"}[level]
+    said = ", ".join(f"{of.auc:.3f} ({of.low:.3f} to {of.high:.3f}) of {name}" for name, of in found.items())
+    closer = {"good": "closer to each other", "check": "hardly closer", "fault": "no closer"}[level]
     sentence = (
-        f"Clips of the {found[ALL].sort} are {closer} than clips of different patients. The chance that they are, "
-        f"with its 95\u00a0% interval, is {said}; 0.5 is none."
+        f"Clips of the {found[ALL].sort}, are {closer} than clips of different patients: the AUC, with its "
+        f"95\u00a0% interval, is {said}; 0.5 means no difference."
     )
-    if level == "good" and DEVICE not in found:
-        words = " Whether devices alone make it so is not tested: too few pairs are known to be of one model."
+    if level == "good" and BOTH not in found:
+        words = " Whether devices or folders alone make it so is not tested: too few pairs are known to share both."
         return Check(name, "not tested", sentence + words, section)
     if level != "good" and levels[ALL] == "good":
-        explained = " and ".join(name.split()[-1] for name in found if levels[name] != "good")
-        sentence += f" What all pairs show, differences between {explained}s explain."
+        part = "explain" if level == "fault" else "explain in part"
+        sentence += f" Differences between devices or folders {part} what all pairs show."
     if level == "good":
         sentence += " This is no evidence of a clinical signal, which only labels can give (evaluate)."
     return Check(name, level, sentence, section)
@@ -257,23 +274,26 @@ def _judge_folders(similarity: Similarity) -> list[Check]:
     """Whether the clips of a patient are as much closer in every folder as in the others."""
     name, section = "Patients by folder", "similarity"
     lines = similarity.by_folder
-    if len(lines) < 3:
+    if len(set(similarity.heat_map.folders)) < 2 and len(lines) < 2:
         return []
+    aucs = [line.found.auc for line in lines]
+    best = float(np.quantile(aucs, 0.75)) if aucs else 0.0
     out = [line for line in lines if line.falls_out]
-    middle = float(np.median([line.found.auc for line in lines]))
     if out:
-        level: Level = "fault" if out[0].found.auc <= NO_SIGNAL < SIGNAL < middle else "check"
+        level: Level = "fault" if out[0].found.auc <= NO_SIGNAL < SIGNAL < best else "check"
         sentence = (
-            f"Clips of one patient are less close than elsewhere in {named([line.folder for line in out])}: "
-            f"{out[0].found.auc:.3f} in {out[0].folder}, {middle:.3f} in the median folder. Its vectors may lie under "
-            "the wrong keys, or come from other weights."
+            f"Clips of one patient are less close than elsewhere in {named([line.folder for line in out])}: the AUC of "
+            f"{out[0].folder} is {out[0].found.auc:.3f}, that of the best quarter of folders {best:.3f}. Its vectors "
+            "may lie under the wrong keys or come from other weights, or its patients, views or devices are others."
         )
         return [Check(name, level, sentence, section)]
-    if middle - BELOW <= 0.5 + 2 * max(line.found.high - line.found.auc for line in lines):
+    shown = [line for line in lines if best - BELOW > 0.5 + 2 * (line.found.high - line.found.auc)]
+    if len(lines) < 2 or 2 * len(shown) < len(lines):
         sentence = (
-            "With so few patients, or so little that tells them apart, vectors under the wrong keys in one folder "
-            "would not show."
+            "With so few patients in a folder, or so little that tells them apart, vectors under the wrong keys in one "
+            "folder would not show."
         )
         return [Check(name, "not tested", sentence, section)]
-    sentence = f"Clips of one patient are about as close in each of {count(len(lines), 'folder')}."
+    blind = f" (in {len(lines) - len(shown):,} of them, wrong keys would not show)" if len(shown) < len(lines) else ""
+    sentence = f"Clips of one patient are about as close in each of {count(len(lines), 'folder')}{blind}."
     return [Check(name, "good", sentence, section)]

@@ -1,5 +1,6 @@
 """Values and L2 norms of each folder, and how far each folder has drifted from the rest."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,24 +21,27 @@ from .base import (
     Integers,
     Level,
     Vectors,
+    blocks,
     bulk,
     count,
     sample,
     spread,
 )
 from .components import Components
-from .moments import Totals
+from .moments import Totals, sum_of
 from .tables import UNKNOWN
 
 BINS = 80
 LEAST = 50  # vectors of each folder, where it has so many, of which values are looked at
-DRIFT = 0.25  # of the spread of all vectors: a folder's mean that is farther off has drifted
+DRIFT = 0.25  # of the spread of a folder's vectors: a folder's mean that is farther off has drifted
 FOREIGN = 1.0  # of the spread: a folder that is farther off is of another kind, which is a fault
 CHANCE = 3.0  # times what chance would give: a folder's mean must also be beyond that
 SEEN = 4.0  # times what chance would give: a folder that is so far off is sure to be beyond that
 KS = 0.2  # of the L2 norms: a folder that is farther off has drifted
 KS_CHANCE = 1.63  # the 1 % point of Kolmogorov's distribution: its norms must also be beyond that
 AGAINST = ("drift", "chance", "seen", "norm_ks", "ks_chance")
+FEW = 0.05  # of a folder's vectors may be outliers that its mean is taken without
+FAR = 5.0  # of the median distance to the mean: clips that are farther do not say how much chance gives
 MANY = 12  # folders; of more, only those that drifted most are drawn
 
 
@@ -57,19 +61,21 @@ def describe(
     folders: Sequence[str],
     codes: Integers,
     totals: list[Totals],
+    clean: Sequence[Totals],
     components: Components | None,
 ) -> Statistics:
     """Describe the n vectors of L2 `norms` [n]; `clips` are theirs, `codes` [n] number their `folders`.
 
-    `totals` are those of each folder and, as the last, of all. Columns of the table: `folder`, `vectors`, `patients`
-    (0 where none is known); of all values `mean`, `std`, `min`, `max`, and the `median` of a seeded sample; of the L2
-    norms `norm_mean`, `norm_std`, `norm_min`, `norm_median`, `norm_max`; and against the rest of the folders
+    `totals` are those of each folder and, as the last, of all; `clean` those of each without outliers. Columns of the
+    table: `folder`, `vectors`, `patients` (0 where none is known); of all values `mean`, `std`, `min`, `max`, and the
+    `median` of a seeded sample; of the L2 norms `norm_mean`, `norm_std`, `norm_min`, `norm_median`, `norm_max`; and
+    against the rest of the folders
 
-    `drift`      distance of its mean vector from the centre, in units of the spread of all vectors (the square
-                 root of the summed variances of all dimensions). The centre is the median of the folders' mean
-                 vectors, dimension by dimension, each of the weight of its vectors: one foreign folder leaves it
-                 where the others are
-    `chance`     what `drift` would be if patients fell into the folders at random, see `_by_chance`
+    `drift`      distance of its mean vector, without outliers, from the median of the other folders' mean vectors, in
+                 units of the spread, see `_spread`; so that neither one foreign folder nor one vector moves what the
+                 others are measured by. Of three folders the median is that of all, since of two there is none
+    `chance`     what `drift` would be if patients fell into the folders at random, from the variances between and
+                 within patients, see `_variances`, and their unequal numbers of clips
     `seen`       the smallest shift of the folder that would be called drift
     `norm_ks`    two-sample Kolmogorov-Smirnov statistic of the L2 norms against the other folders', 0 to 1
     `ks_chance`  its 1 % point by chance: 1.63 sqrt(1 / n + 1 / m), where n and m are the effective numbers of
@@ -78,8 +84,8 @@ def describe(
     if not len(vectors):
         return Statistics(pd.DataFrame(), {}, {})
     units = _units(clips)
-    shares = _shares(units, codes, components)
-    centre = _centre(totals[:-1])
+    variances = _variances(units, codes, components)
+    spread = _spread(clean)
     values = _some_values(vectors, codes, len(folders))
     present = [code for code, total in enumerate(totals) if total.vectors]
     lines = []
@@ -89,9 +95,12 @@ def describe(
         line = _values(
             TOTAL if last else folders[code], totals[code], float(np.median(values[code])), norms[mask], clips[mask]
         )
-        lines.append(
-            line | ({} if last else _against_the_rest(totals[code], totals[-1], centre, norms, mask, units, shares))
-        )
+        if not last:
+            rest = totals[-1].vectors - totals[code].vectors
+            others = [total for i, total in enumerate(clean) if total.vectors and (i != code or len(present) == 4)]
+            origin = _centre(others or clean)
+            line |= _against_the_rest(clean[code], rest, origin, spread, norms, mask, units, variances)
+        lines.append(line)
     names = [line["folder"] for line in lines]
     edges, norm_edges = _edges(values[len(folders)]), _edges(norms)
     return Statistics(
@@ -152,28 +161,52 @@ def _units(clips: pd.DataFrame) -> Integers:
     return np.where(known, codes, codes.max(initial=0) + 1 + np.arange(len(codes)))
 
 
-def _centre(totals: Sequence[Totals]) -> Floats:
-    """The weighted median of the folders' mean vectors, [D]; their weights are how many vectors they have."""
-    filled = [total for total in totals if total.vectors]
-    means = np.stack([total.sum / total.vectors for total in filled])
-    order = np.argsort(means, axis=0)
-    weights = np.array([total.vectors for total in filled])[order]
-    middle = (np.cumsum(weights, axis=0) >= weights.sum(axis=0) / 2).argmax(axis=0)
-    found: Floats = np.take_along_axis(means, np.take_along_axis(order, middle[None], axis=0), axis=0)[0]
+def without(vectors: Vectors, codes: Integers, totals: Sequence[Totals], outliers: Integers) -> list[Totals]:
+    """The folders' `totals` without the vectors at `outliers` among the n; `codes` [n] number their folders."""
+    apart = np.zeros(len(vectors), bool)
+    apart[outliers] = True
+    found = list(totals)
+    for code in np.unique(codes[outliers]).tolist():
+        places = np.flatnonzero((codes == code) & ~apart)
+        if totals[code].vectors - len(places) > FEW * totals[code].vectors:
+            continue  # so many that they are what the folder is
+        found[code] = Totals.zero(len(totals[code].sum))
+        for place in blocks(len(places)):
+            found[code].add(vectors.take(places[place]))
     return found
 
 
-def _shares(units: Integers, codes: Integers, components: Components | None) -> tuple[float, float]:
-    """The shares of the spread that lie between the `units` [n] and within them, in the first components.
+def _centre(totals: Sequence[Totals]) -> Floats:
+    """The median of the folders' mean vectors, dimension by dimension, [D]."""
+    centre: Floats = np.median([total.sum / total.vectors for total in totals if total.vectors], axis=0)
+    return centre
+
+
+def _spread(totals: Sequence[Totals]) -> float:
+    """The square root of the median, over folders, of the summed variances of all dimensions within the folder.
+
+    Where folders have too few vectors to vary, of all vectors.
+    """
+    filled = [total for total in totals if total.vectors >= LEAST] or [sum_of(totals)]
+    means = [total.sum / total.vectors for total in filled]
+    found = [total.squares / total.vectors - float(mean @ mean) for total, mean in zip(filled, means, strict=True)]
+    size = max(float(mean @ mean) for mean in means)
+    variance = float(np.median(found))
+    return math.sqrt(variance) if variance > 1e-12 * size else 0.0
+
+
+def _variances(units: Integers, codes: Integers, components: Components | None) -> tuple[float, float]:
+    """The variances between the `units` [n] and within them, summed over the first components, without far clips.
 
     By the analysis of variance with unequal numbers (Searle, Casella and McCulloch, Variance Components, 1992),
     within folders, whose numbers are `codes` [n], so that a foreign one does not count as chance; and of all vectors
     where folders have hardly more than one unit.
     """
     if components is None:
-        return 1.0, 0.0
-    scores = pd.DataFrame(components.scores.astype(np.float64))
-    total = float(scores.var(ddof=0).sum())
+        return 0.0, 0.0
+    near = components.distance <= FAR * np.median(components.distance)
+    units, codes = units[near], codes[near]
+    scores = pd.DataFrame(components.scores[near].astype(np.float64))
     _, first, units = np.unique(units, return_index=True, return_inverse=True)
     n, k = len(scores), len(first)
     groups = codes if k >= 2 * len(np.unique(codes)) else np.zeros_like(codes)
@@ -182,8 +215,7 @@ def _shares(units: Integers, codes: Integers, components: Components | None) -> 
     between = float(np.square(scores.groupby(units).sum()).sum(axis=1) @ (1 / np.bincount(units)))
     within = (float(np.square(scores).sum().sum()) - between) / (n - k) if n > k else 0.0
     times = n - float(of.agg(lambda clips: np.square(clips).sum() / clips.sum()).sum())
-    of_units = max(0.0, between - (k - len(of)) * within) / times if times > 0 else 0.0
-    return of_units / total, within / total
+    return max(0.0, between - (k - len(of)) * within) / times if times > 0 else 0.0, within
 
 
 def _effective(units: Integers) -> float:
@@ -194,24 +226,22 @@ def _effective(units: Integers) -> float:
 
 def _against_the_rest(
     part: Totals,
-    total: Totals,
+    rest: int,
     centre: Floats,
+    spread: float,
     norms: Floats,
     mask: Any,
     units: Integers,
-    shares: tuple[float, float],
+    variances: tuple[float, float],
 ) -> dict[str, float | None]:
     """Drift, the statistic of the norms, and what chance would make of them; None where there is no rest."""
-    rest = total.vectors - part.vectors
-    mean = total.sum / total.vectors
-    variance = total.squares / total.vectors - float(mean @ mean)
-    if not rest or variance <= 1e-12 * float(mean @ mean):
+    if not rest or not spread or not part.vectors:
         return dict.fromkeys(AGAINST)
     apart = part.sum / part.vectors - centre
     few = 1 / _effective(units[mask]) + 1 / _effective(units[~mask])
-    chance = float(np.sqrt(shares[0] * few + shares[1] * (1 / part.vectors + 1 / rest)))
+    chance = math.sqrt(variances[0] * few + variances[1] * (1 / part.vectors + 1 / rest)) / spread
     return {
-        "drift": float(np.sqrt(apart @ apart / variance)),
+        "drift": float(np.sqrt(apart @ apart)) / spread,
         "chance": chance,
         "seen": max(DRIFT, SEEN * chance),
         "norm_ks": float(ks_2samp(norms[mask], norms[~mask], method="asymp").statistic),
@@ -225,6 +255,8 @@ def drifted(table: pd.DataFrame) -> pd.DataFrame:
         return table
     beyond = (table["drift"] > DRIFT) & (table["drift"] > CHANCE * table["chance"])
     longer = (table["norm_ks"] > KS) & (table["norm_ks"] > table["ks_chance"])
+    if beyond.any():  # its norms are among those that the others' are compared with
+        longer[:] = False
     return table[beyond | longer].sort_values("drift", ascending=False, kind="stable")
 
 
@@ -233,24 +265,35 @@ def judge(statistics: Statistics, folders: int) -> list[Check]:
     if folders < 2 or not len(statistics.table):
         return []
     found = drifted(statistics.table)
-    if len(found):
-        level: Level = "fault" if found["drift"].iloc[0] > FOREIGN else "check"
-        worst = ", ".join(f"{row.folder} ({row.drift:.2f})" for row in found.head(NAMED).itertuples())
-        more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
-        sentence = f"Folders unlike the rest, with their distance from it in spreads of all vectors: {worst}{more}."
-        return [Check("Drift", level, sentence, "statistics")]
     by_folder = statistics.table.iloc[:-1]
-    blind = by_folder[~(by_folder["seen"] <= FOREIGN)]
-    if 2 * blind["vectors"].sum() > by_folder["vectors"].sum():
+    known = bool(statistics.table["patients"].iloc[-1])
+    if by_folder["drift"].isna().all():
+        return [Check("Drift", "not tested", "Only one folder has vectors, or they do not vary.", "statistics")]
+    if len(found):
+        level: Level = "fault" if found["drift"].iloc[0] > FOREIGN else "check" if known else "not tested"
+        apart = found[found["drift"] > DRIFT]
+        said = [f"{row.folder} ({row.drift:.2f})" for row in apart.head(NAMED).itertuples()]
+        said += [f"{folder} (other L2 norms)" for folder in found["folder"][found["drift"] <= DRIFT]][
+            : NAMED - len(said)
+        ]
+        more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+        who = "Folders unlike each other" if len(by_folder) == 2 else "Folders unlike the rest"
+        blind = "" if known else " Patients are not known, so how much of it is chance is not known either."
+        sentence = f"{who}, with their distance in spreads of a folder's vectors: {', '.join(said)}{more}.{blind}"
+        return [Check("Drift", level, sentence, "statistics")]
+    blind_ones = by_folder[~(by_folder["seen"] <= FOREIGN)]
+    if not known or 2 * blind_ones["vectors"].sum() > by_folder["vectors"].sum():
         sentence = (
-            f"No folder stands out, but in {len(blind):,} of {count(len(by_folder), 'folder')} even a shift of the "
-            "whole spread would not: they have too few patients."
+            f"No folder stands out, but in {len(blind_ones):,} of {count(len(by_folder), 'folder')} even a mean vector "
+            "that is shifted by the whole spread would not: they, or those that they are compared with, have too few "
+            "patients."
+            if known
+            else "No folder stands out; patients are not known, so how small a shift would is not known either."
         )
         return [Check("Drift", "not tested", sentence, "statistics")]
     sentence = (
-        f"The folders' vectors are alike: a shift of {by_folder['seen'].median():.2f} of the spread would show in "
+        f"The folders' mean vectors are alike: one shifted by {by_folder['seen'].median():.2f} times the typical "
+        "distance of a clip from its folder's mean would show in half of them"
     )
-    sentence += "half of them" + (
-        f", and in {len(blind):,} of them not even one of the whole spread." if len(blind) else "."
-    )
+    sentence += f", and in {len(blind_ones):,} not even one shifted by all of it." if len(blind_ones) else "."
     return [Check("Drift", "good", sentence, "statistics")]
