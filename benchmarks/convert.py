@@ -31,7 +31,7 @@ from pydicom.uid import JPEGBaseline8Bit
 from benchmarks import reference
 from benchmarks.common import LARGE, QUICK, SMALL, machine
 from echo_embeddings.convert import video
-from echo_embeddings.convert.folder import _small_frames, convert_file
+from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.files import blake2b_of
 from echo_embeddings.core.settings import ConvertSettings
@@ -40,6 +40,7 @@ from echo_embeddings.dicom.header import Skip, Unreadable, check_clip, read_head
 from echo_embeddings.embed import inference, sampling
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES, Architecture
+from testing import conversion
 
 READS = 25  # rounds of reading each file back
 DEFAULT = settings.convert_settings(configuration.defaults(), 256)
@@ -239,7 +240,7 @@ def windows(paths: list[str]) -> list[np.ndarray]:
 def small_frames(path: str) -> np.ndarray:
     """A clip's frames as the conversion hands them to its codec, uint8 [n, 256, 256, 3]."""
     clip = check_clip(path, *read_header(path), ())
-    return np.stack(list(_small_frames(clip, 256, Path(tempfile.gettempdir()))))
+    return np.stack(list(conversion.small_frames(clip, 256, Path(tempfile.gettempdir()))))
 
 
 def by_reference(frames: np.ndarray, path: str) -> None:

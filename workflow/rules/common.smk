@@ -10,7 +10,7 @@ from echo_embeddings.core import configuration, corrections, registry, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.keys import key_of_ids
-from echo_embeddings.core.layout import DICOM, Layout
+from echo_embeddings.core.layout import DICOM, Layout, masked
 from echo_embeddings.encoders import contract, kinds
 from echo_embeddings.evaluate.definitions import definitions
 from echo_embeddings.evaluate.tasks import selecting, tasks
