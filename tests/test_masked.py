@@ -8,22 +8,28 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
+import yaml
 from pydicom import uid
 from pydicom.dataset import Dataset
 
 from echo_embeddings.collection.units import Folder
+from echo_embeddings.convert import folder as job
 from echo_embeddings.convert import pictures, video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.convert.sector import NoSectorError, sector
 from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout, masked
+from echo_embeddings.embed.one_file import load_model
 from testing import REPOSITORY, phantoms
 from testing.commands import pending, run_demo
 from testing.conversion import SETTINGS, ConvertPaths, convert_folder
 from testing.corpus import CINE
 from testing.dicoms import cine, save
+from testing.embedding import write_weights
 from testing.processes import small_disk, start_python, until
 from testing.sectors import clip_of, judge
+from testing.units import collection_of, write_clips
 
 SECTOR = dataclasses.replace(SETTINGS, mask="sector")
 REGIONS = dataclasses.replace(SETTINGS, mask="regions")
@@ -213,15 +219,63 @@ def test_what_cannot_be_masked_now_leaves_the_tree(folder, tmp_path):
         assert halves(paths) == {}
 
 
+def test_units_of_one_tree(tmp_path):
+    """A job deletes of its own unit alone, and keeps what is away."""
+    names = [f"p{i}/s{i}/a.dcm" for i in range(8)]
+    write_clips(tmp_path / "dicom", names)
+    units = collection_of(dicom_dir=str(tmp_path / "dicom"), units=2).units()
+    layout = Layout(tmp_path / "results")
+    tree = layout.mp4(masked(32))
+    half, top = (dataclasses.replace(made, size=32) for made in (HALF, TOP))
+
+    def masks():
+        times = {path.relative_to(tree).as_posix(): path.stat().st_mtime_ns for path in tree.rglob("*.mp4")}
+        found = {name: video.read(tree / name, [0], 2)[0] for name in times}
+        return {name: "top" if frame[:8].max() > 9 else "low" for name, frame in found.items()}
+
+    def convert(unit, made):
+        unit_options = {"limit": 0, "workers": 1, "timeout": 60, "max_failed_fraction": 1.0}
+        job.convert_folder(units[unit], layout, made, **unit_options)
+
+    convert("u000", half)
+    convert("u001", half)
+    assert masks() == {f"p{i}/s{i}/a.mp4": "low" for i in range(8)}
+    own = [name for name in names if units["u000"].has(name.replace(".dcm", ".mp4"))]
+    assert 0 < len(own) < 8
+    shutil.move(tmp_path / "dicom" / own[0].split("/")[0], tmp_path / "away")
+    convert("u000", half)
+    assert len(masks()) == 8
+    convert("u000", top)
+    others = {name.replace(".dcm", ".mp4"): "low" for name in names if name not in own}
+    assert masks() == others | {name.replace(".dcm", ".mp4"): "top" for name in own[1:]}
+
+
+def test_one_file_is_masked_as_the_folder(tmp_path, monkeypatch):
+    """The vector of a DICOM by a configuration with a mask is that of its masked MP4."""
+    monkeypatch.chdir(tmp_path)
+    write_weights(tmp_path / "tiny.pt")
+    entry = {"constructor": "vit_tiny", "resolution": 64, "embed_dim": 192, "batch_size": 4}
+    (tmp_path / "models.yaml").write_text(
+        yaml.safe_dump({"tiny": entry | {"checkpoint": "tiny.pt", "entry": "encoder"}})
+    )
+    config = {"models_file": "models.yaml", "models": ["tiny"], "weights_dir": ".", "embed": {"precision": "fp32"}}
+    plain = load_model("tiny", device="cpu", config=config)
+    half = load_model("tiny", device="cpu", config=config | {"convert": {"mask": {"boxes": [[0, 0.5, 1, 1]]}}})
+    convert_file(CINE["small"], "a.dcm", tmp_path / "a.mp4", dataclasses.replace(HALF, size=64))
+    expected = plain.embed(tmp_path / "a.mp4")
+    assert torch.allclose(half.embed(CINE["small"]), expected, atol=1e-6)
+    assert not torch.allclose(plain.embed(CINE["small"]), expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("after", [1, 3])
 def test_killed_under_another_mask(folder, tmp_path, after):
     paths = paths_of(tmp_path / "results")
     convert_folder(folder, paths, HALF)
-    job = start_python("-m", "testing.conversion", folder.path, tmp_path / "results", TOP.mask)
+    process = start_python("-m", "testing.conversion", folder.path, tmp_path / "results", TOP.mask)
     journal = paths.state / "rows.jsonl"
-    until(lambda: journal.read_text().count(TOP.fingerprint()) >= after, job)
-    job.kill()
-    job.wait()
+    until(lambda: journal.read_text().count(TOP.fingerprint()) >= after, process)
+    process.kill()
+    process.wait()
     assert set(halves(paths).values()) <= {"top"}
     assert len(halves(paths)) >= after
     rows = convert_folder(folder, paths, TOP)

@@ -257,7 +257,7 @@ def test_a_video_may_have_a_name_that_is_no_key(top, model, tmp_path_factory):
 
 
 def test_a_recipe_that_does_not_fit_the_file_is_one_line(top, monkeypatch):
-    monkeypatch.setattr("echo_embeddings.embed.masks.MOVES", 1000.0)
+    monkeypatch.setattr("echo_embeddings.convert.sector.MOVES", 1000.0)
     with pytest.raises(UserError, match=r"^clip.mp4: cannot be shown as recipe header asks: no sector found"):
         embed_file("clip.mp4", "header", device="cpu")
 

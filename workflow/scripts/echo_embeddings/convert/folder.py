@@ -10,7 +10,7 @@ import errno
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -169,7 +169,7 @@ def convert_folder(
         todo = [path for path in chosen if path not in rows]
         print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
         # Now too: an old MP4 may be where a new one needs a directory, or show what a mask is to hide from now on.
-        _prune(folder, tree, listed, (), _as_masked(settings, journal, folder, tree, listed, rows))
+        _prune(folder, tree, listed, (), _as_masked(settings, journal, tree))
         before = len(chosen) - len(todo)
         with (
             journal,
@@ -193,7 +193,7 @@ def convert_folder(
         if isinstance(folder, Folder):  # a unit may have an archive and nothing else by chance
             refuse_archives(folder, made)
         # What is no clip any more; a job that fails keeps it.
-        _prune(folder, tree, listed, made, _as_masked(settings, journal, folder, tree, listed, rows))
+        _prune(folder, tree, listed, made, _as_masked(settings, journal, tree))
         table = layout.manifest(settings.clips, folder.name)
         manifest.write(table, made)
         manifest.write_digest(table, layout.manifest_digest(settings.clips, folder.name))
@@ -278,19 +278,16 @@ def _sweep(folder: Unit, tree: Path) -> None:
                 (directory / name).unlink(missing_ok=True)
 
 
-def _as_masked(
-    settings: ConvertSettings,
-    journal: Journal,
-    folder: Unit,
-    tree: Path,
-    listed: Iterable[str],
-    rows: Mapping[str, Row],
-) -> set[str] | None:
-    """The files whose MP4s were made under the mask of these settings, `limit` or not; None where there is none."""
+def _as_masked(settings: ConvertSettings, journal: Journal, tree: Path) -> set[str] | None:
+    """The keys of MP4s that were made under the mask of these settings; None where there is no mask."""
     if settings.mask == UNMASKED:
         return None
-    known = ((path, rows.get(path) or _kept(journal, folder, tree, path)) for path in listed)
-    return {path for path, row in known if row and row.status == CONVERTED}
+    found = set()
+    for row in journal.rows():
+        with contextlib.suppress(OSError):  # it is not there
+            if row.status == CONVERTED and _is_mp4_of(journal, tree / row.mp4, row):
+                found.add(row.mp4)
+    return found
 
 
 def _prune(
@@ -300,7 +297,7 @@ def _prune(
 
     MP4 files of DICOM beyond `limit` stay. In a tree of masked files only those of `as_masked` do.
     """
-    wanted = {mp4_name(path) for path in (listed if as_masked is None else as_masked)}
+    wanted = {mp4_name(path) for path in listed} if as_masked is None else set(as_masked)
     sees = folder.sees(map(mp4_name, listed)) if as_masked is None else folder.has
     wanted -= {mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
     directories = []

@@ -159,6 +159,10 @@ class Layout:
         """The page that sets tasks and models side by side; its numbers lie beside it, as `.json`."""
         return self.root / "evaluate" / "index.html"
 
+    def text_audit(self) -> Path:
+        """The page of MP4 files in which text can be read; its numbers lie beside it, as `.json`."""
+        return self.root / "audit" / "text.html"
+
     def predictions(self) -> Path:
         """The directory of tables that heads make of vectors; no rule declares what lies in it."""
         return self.root / "predictions"

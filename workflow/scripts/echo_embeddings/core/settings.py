@@ -19,6 +19,7 @@ EMBED_VERSION = 1
 PROBE_VERSION = 3  # of the manifests of videos that were there already, which cost a look at each file
 HEADERS_VERSION = 1  # of the manifests by headers alone
 QC_VERSION = 2  # of the pages: what they say or how they look
+AUDIT_VERSION = 1  # of what `audit_text` says
 EVALUATE_VERSION = 1  # of what `evaluate` makes
 
 UNMASKED = "none"  # the mask of a conversion that leaves pictures as they are
