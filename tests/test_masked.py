@@ -7,6 +7,7 @@ import shutil
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 import torch
 import yaml
@@ -385,6 +386,29 @@ def test_what_identifies_is_in_no_manifest(tmp_path, made):
     mp4 = next(table.parent.rglob("*.mp4"))
     for content in (table.read_bytes(), mp4.read_bytes()):
         assert not [value for value in IDENTIFYING.values() if value.encode() in content]
+
+
+def test_what_identifies_is_in_no_result_of_a_run(finished):
+    """Of a whole run nothing holds UIDs, dates, versions or serial numbers of the headers: neither what is shared, nor
+    what jobs remember. Names of files say the patient and the study there, as in MIMIC-IV-Echo."""
+    values = set()
+    for path in (finished / "dicom").rglob("*.dcm"):
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        for element in dataset:
+            kinds = {"PN", "LO", "SH", "UI", "DA", "DT"}
+            if element.VR in kinds and element.keyword not in ("SOPClassUID", "Manufacturer", "ManufacturerModelName"):
+                values |= {str(value) for value in np.atleast_1d(element.value)}
+    values = {value for value in values if len(value) >= 8 and value not in path_parts(finished / "dicom")}
+    assert len(values) >= 10
+    pattern = re.compile(rb"(?<!\d)(?:" + b"|".join(re.escape(value.encode()) for value in values) + rb")(?!\d)")
+    files = [path for path in (finished / "results").rglob("*") if path.is_file()]
+    assert {".html", ".json", ".mp4", ".pt", ".tsv", ".log", ".jsonl"} <= {path.suffix for path in files}
+    assert {path: found[0] for path in files if (found := pattern.search(path.read_bytes()))} == {}
+
+
+def path_parts(top):
+    """Numbers that paths of the collection hold."""
+    return {number for path in top.rglob("*") for number in re.findall(r"\d+", path.name)}
 
 
 def test_the_privacy_page_names_tests_that_are_there():
