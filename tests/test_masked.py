@@ -23,7 +23,7 @@ from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout, masked
 from echo_embeddings.embed.one_file import load_model
 from testing import REPOSITORY, phantoms
-from testing.commands import pending, run_demo
+from testing.commands import call_command, pending, run_demo
 from testing.conversion import SETTINGS, ConvertPaths, convert_folder
 from testing.corpus import CINE
 from testing.dicoms import cine, save
@@ -356,6 +356,14 @@ def test_a_run_with_a_mask_and_back(work):
     assert record["counts"]["reused"] == 0
     assert "convert_masked 256 p10" not in pending(work, "--", vectors, change=change)
     assert {path: path.stat().st_mtime_ns for path in (work / "results/mp4").rglob("*.mp4")} == before
+    (work / "change.yaml").write_text(change)
+    files = ("--directory", work, "--configfile", REPOSITORY / "config/demo.yaml", work / "change.yaml")
+    next((work / "results/masked").rglob("*.mp4")).write_bytes(b"")
+    said = call_command("scrub", *files).stdout
+    assert "p10 at masked/256: 4 videos: 3 as made, 1 damaged" in said
+    assert "--forcerun convert_masked makes it again" in said
+    status = call_command("status", *files).stdout
+    assert "masked/256" in status
     done = run_demo(work, "--", vectors)
     assert done.returncode == 0, done.stdout
     record = json.loads((work / vectors).with_suffix(".json").read_text())
