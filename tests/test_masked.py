@@ -20,6 +20,7 @@ from echo_embeddings.convert import pictures, video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.convert.sector import NoSectorError, sector
 from echo_embeddings.core import configuration, manifest, settings
+from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.layout import Layout, masked
 from echo_embeddings.embed.one_file import load_model
 from testing import REPOSITORY, phantoms
@@ -426,3 +427,30 @@ def test_the_privacy_page_names_tests_that_are_there():
     assert all(line.count(" | ") == 3 for line in rows)
     for file, name in re.findall(r"`(test_\w+\.py)::(\w+)`", page):
         assert f"def {name}(" in (REPOSITORY / "tests" / file).read_text(), f"{file}::{name}"
+
+
+@pytest.mark.parametrize(
+    ("mask", "line"),
+    [
+        ("sectors", "config: convert.mask: 'sectors' does not match '^(none|sector|regions)$': What MP4 files keep"),
+        ({"box": [[0, 0, 1, 1]]}, "config: convert.mask: 'box' is not one of ['boxes']"),
+        ({"boxes": []}, "config: convert.mask.boxes: [] should be non-empty"),
+        ({"boxes": [[0, 0, 1]]}, "config: convert.mask.boxes.0: [0, 0, 1] is too short"),
+        ({"boxes": [[0, 0, 640, 480]]}, "config: convert.mask.boxes.0.2: 640 is greater than the maximum of 1"),
+        (
+            {"boxes": [[0.5, 0, 0.5, 1]]},
+            "config: convert.mask.boxes.0: [left, top, right, bottom] must have left < right",
+        ),
+    ],
+)
+def test_a_mask_that_is_none_is_a_line(mask, line):
+    with pytest.raises(UserError) as error:
+        model_of(mask=mask)
+    assert str(error.value).startswith(line)
+
+
+def test_videos_are_not_masked(tmp_path):
+    config = configuration.defaults() | {"mp4_dir": str(tmp_path)}
+    config["convert"]["mask"] = "sector"
+    with pytest.raises(UserError, match=r"^config: convert\.mask: mp4_dir holds videos, which stay as they are"):
+        configuration.check(config)
