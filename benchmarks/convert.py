@@ -2,6 +2,7 @@
 
     python -m benchmarks.convert speed     CPU time a clip, interleaved; two workers against one
     python -m benchmarks.convert memory    resident memory on a clip of 2,000 frames of 708 x 1016
+    python -m benchmarks.convert masks     CPU time of masked conversions against that without a mask, interleaved
     python -m benchmarks.convert codecs    size, PSNR, vector error and reading cost of codec settings
 
 `--dicom DIR` takes the clips of a folder of yours in place of the cine that PyPI packages carry.
@@ -31,7 +32,7 @@ from pydicom.uid import JPEGBaseline8Bit
 from benchmarks import reference
 from benchmarks.common import LARGE, QUICK, SMALL, machine
 from echo_embeddings.convert import video
-from echo_embeddings.convert.folder import _small_frames, convert_file
+from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.files import blake2b_of
 from echo_embeddings.core.settings import ConvertSettings
@@ -40,6 +41,7 @@ from echo_embeddings.dicom.header import Skip, Unreadable, check_clip, read_head
 from echo_embeddings.embed import inference, sampling
 from echo_embeddings.encoders import checkpoint
 from echo_embeddings.encoders.architectures import ARCHITECTURES, Architecture
+from testing import conversion
 
 READS = 25  # rounds of reading each file back
 DEFAULT = settings.convert_settings(configuration.defaults(), 256)
@@ -126,6 +128,43 @@ def digest(paths: list[str], rounds: int = 20) -> None:
     print(f"the MP4's digest: {spent['digest'] / spent['conversion']:.3%} of the conversion, {rounds} rounds a clip")
 
 
+def masks(paths: list[str], runs: int) -> None:
+    """CPU seconds of conversions that mask against those that do not, file by file in turn; the median of the ratios.
+
+    By the regions of the header, and by motion where they are taken out, which is the dearest way.
+    """
+    ways = {"none": ("as it is", "none"), "regions": ("as it is", "regions"), "motion": ("bare", "sector")}
+    ratios: dict[str, list[float]] = {name: [] for name in ways if name != "none"}
+    with tempfile.TemporaryDirectory() as out:
+        target = os.path.join(out, "clip.mp4")
+        files = [{"as it is": path, "bare": without_regions(path, f"{out}/{i}.dcm")} for i, path in enumerate(paths)]
+        for run in range(runs):
+            spent, masked = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
+            for versions in files:
+                for name, (which, mask) in ways.items():
+                    began = cpu_seconds()
+                    row = convert_file(versions[which], "clip", Path(target), dataclasses.replace(DEFAULT, mask=mask))
+                    spent[name] += cpu_seconds() - began
+                    masked[name] += row.mask == name
+            for name, found in ratios.items():
+                found.append(spent[name] / spent["none"])
+            said = ", ".join(
+                f"{name} {ratios[name][-1]:.3f} x ({masked[name]} of {len(paths)} masked)" for name in ratios
+            )
+            print(f"run {run}: none {spent['none']:.2f} CPU-s; {said}", flush=True)
+    for name, found in ratios.items():
+        print(f"masked by {name}: median {statistics.median(found):.3f} x the CPU time of no mask, {runs} runs")
+
+
+def without_regions(source: str, target: str) -> str:
+    """Write the clip without its header's regions; returns `target`."""
+    dataset = pydicom.dcmread(source)
+    if "SequenceOfUltrasoundRegions" in dataset:
+        del dataset.SequenceOfUltrasoundRegions
+    dataset.save_as(target)
+    return target
+
+
 FOLDER_JOB = """
 import os, sys
 from pathlib import Path
@@ -171,7 +210,7 @@ def workers(paths: list[str], copies: int, runs: int) -> None:
 
 
 WORKER = """
-import sys, threading
+import os, sys, threading
 from pathlib import Path
 from echo_embeddings.convert import folder
 from echo_embeddings.core import configuration, settings
@@ -184,14 +223,17 @@ def watch():
     while not done.wait(0.02):
         for process in Path("/proc/self/task", str(threading.main_thread().native_id), "children").read_text().split():
             try:
-                child[0] = max(child[0], peak(process))
+                if os.readlink(f"/proc/{process}/exe") != own:  # until it is ffmpeg it has this process's memory
+                    child[0] = max(child[0], peak(process))
             except (OSError, StopIteration):  # it ended meanwhile
                 continue
 
-done, child = threading.Event(), [0]
+done, child, own = threading.Event(), [0], os.readlink("/proc/self/exe")
 watcher = threading.Thread(target=watch)
 watcher.start()
-made = settings.convert_settings(configuration.defaults(), 256)
+config = configuration.defaults()
+config["convert"]["mask"] = sys.argv[3]
+made = settings.convert_settings(config, 256)
 row = folder.convert_file(sys.argv[1], "clip", Path(sys.argv[2]), made)
 done.set()
 watcher.join()
@@ -199,16 +241,17 @@ print(row.frames, peak("self"), child[0])
 """
 
 
-def memory(frames: int, rows: int, columns: int) -> None:
-    """Peak resident memory of a worker and of its ffmpeg on a long clip."""
+def memory(frames: int, rows: int, columns: int, mask: str) -> None:
+    """Peak resident memory of a worker and of its ffmpeg on a long clip, masked (by motion) or not."""
     with tempfile.TemporaryDirectory() as out:
         path = os.path.join(out, "long.dcm")
         long_clip(path, frames, rows, columns)
-        command = [sys.executable, "-c", WORKER, path, os.path.join(out, "clip.mp4")]
+        command = [sys.executable, "-c", WORKER, path, os.path.join(out, "clip.mp4"), mask]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     converted, worker, child = map(int, done.stdout.split())
     print(
-        f"{converted} frames of {rows} x {columns}: worker {worker / 1024:.0f} MB + ffmpeg {child / 1024:.0f} MB "
+        f"{converted} frames of {rows} x {columns}, mask {mask}: "
+        f"worker {worker / 1024:.0f} MB + ffmpeg {child / 1024:.0f} MB "
         f"= {(worker + child) / 1024:.0f} MB"
     )
 
@@ -224,6 +267,7 @@ def long_clip(path: str, frames: int, rows: int, columns: int) -> None:
         encoded.append(cv2.imencode(".jpg", cv2.cvtColor(large, cv2.COLOR_RGB2BGR))[1].tobytes())
     dataset.PixelData = encapsulate([encoded[i % len(encoded)] for i in range(frames)])
     dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames, rows, columns
+    del dataset.SequenceOfUltrasoundRegions  # which are those of another size
     dataset.save_as(path)
 
 
@@ -239,7 +283,7 @@ def windows(paths: list[str]) -> list[np.ndarray]:
 def small_frames(path: str) -> np.ndarray:
     """A clip's frames as the conversion hands them to its codec, uint8 [n, 256, 256, 3]."""
     clip = check_clip(path, *read_header(path), ())
-    return np.stack(list(_small_frames(clip, 256, Path(tempfile.gettempdir()))))
+    return np.stack(list(conversion.small_frames(clip, 256, Path(tempfile.gettempdir()))))
 
 
 def by_reference(frames: np.ndarray, path: str) -> None:
@@ -340,7 +384,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "memory", "codecs"])
+    parser.add_argument("what", choices=["speed", "memory", "masks", "codecs"])
     parser.add_argument("--dicom", help="a folder of your own clips")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument(
@@ -358,7 +402,10 @@ def main() -> None:
         digest(paths[-1:] if arguments.quick else paths)
         workers(paths[-1:] if arguments.quick else paths, 2 if arguments.quick else 6, runs)
     elif arguments.what == "memory":
-        memory(*((130, 240, 320) if arguments.quick else (2000, 708, 1016)))
+        for mask in ("none", "sector"):
+            memory(*((130, 240, 320) if arguments.quick else (2000, 708, 1016)), mask)
+    elif arguments.what == "masks":
+        masks(paths[-1:] if arguments.quick else paths, 1 if arguments.quick else arguments.runs)
     else:
         large = "vit_large", ARCHITECTURES["vit_large"]
         encoder, seeds = (("vit_tiny of 2 blocks", QUICK), 1) if arguments.quick else (large, arguments.seeds)

@@ -1,9 +1,10 @@
 """The conversion of a folder as the tests have it; as a program, a job to be killed.
 
-python -m testing.conversion DICOM TOP
+python -m testing.conversion DICOM TOP [MASK]
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import numpy as np
 from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import folder as conversion
 from echo_embeddings.convert import video
+from echo_embeddings.convert.pictures import waiting
 from echo_embeddings.core import configuration, manifest, settings
 from echo_embeddings.core.layout import Layout
 from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import ConvertSettings
+from echo_embeddings.dicom.header import Clip
 
 SETTINGS = settings.convert_settings(configuration.defaults(), 256)
 
@@ -26,7 +29,7 @@ class ConvertPaths:
 
     layout: Layout
     folder: str = "p10"
-    size: int = SETTINGS.size
+    size: int | str = SETTINGS.size
 
     tree = property(lambda self: self.layout.mp4(self.size, self.folder))
     table = property(lambda self: self.layout.manifest(self.size, self.folder))
@@ -45,7 +48,13 @@ def convert_folder(
     """Convert a folder by one worker, however many files fail; returns its rows by path."""
     options = {"limit": 0, "workers": 1, "timeout": 600, "max_failed_fraction": 1.0} | changes
     conversion.convert_folder(folder, paths.layout, settings, **options)
-    return {row.path: row for row in manifest.read(paths.layout.manifest(settings.size, folder.name))}
+    return {row.path: row for row in manifest.read(paths.layout.manifest(settings.clips, folder.name))}
+
+
+def small_frames(clip: Clip, size: int, directory: Path) -> Iterator[np.ndarray]:
+    """A clip's frames as the conversion hands them to its codec, uint8 [size, size, 3] each."""
+    with waiting(clip, size, directory) as small:
+        yield from small.frames()
 
 
 def write_pattern(path: Path, frames: int = 20, size: int = 64, seed: int = 0) -> Path:
@@ -59,4 +68,5 @@ def write_pattern(path: Path, frames: int = 20, size: int = 64, seed: int = 0) -
 
 
 if __name__ == "__main__":
-    convert_folder(Folder("p10", sys.argv[1]), paths_in(Path(sys.argv[2])), workers=2)
+    made = replace(SETTINGS, mask=(*sys.argv, SETTINGS.mask)[3])
+    convert_folder(Folder("p10", sys.argv[1]), paths_in(Path(sys.argv[2])), made, workers=2)

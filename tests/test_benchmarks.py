@@ -18,7 +18,8 @@ READING = ["40 files of 20 studies", "snakemake -n, units=16:"]
     ("arguments", "said"),
     [
         (["convert", "speed"], ["x per CPU-second", "% of the conversion", "with two workers"]),
-        (["convert", "memory"], ["130 frames of 240 x 320: worker"]),
+        (["convert", "memory"], ["130 frames of 240 x 320, mask none: worker", "mask sector: worker"]),
+        (["convert", "masks"], ["(1 of 1 masked)", "masked by motion: median"]),
         (["direct", "speed"], ["x direct", "clips/s of 8 workers"]),
         (["direct", "memory"], ["16 of 130 frames of 240 x 320: peak"]),
         (["direct", "error"], ["through our MP4", "direct           0.0000 %"]),

@@ -17,11 +17,12 @@ from pydicom.pixels import pixel_array
 
 from echo_embeddings.collection.units import Folder
 from echo_embeddings.convert import folder as convert_module
-from echo_embeddings.convert.folder import _small_frames, convert_file
+from echo_embeddings.convert import pictures
+from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.dicom.header import check_clip, read_header
-from testing.conversion import SETTINGS, paths_in
+from testing.conversion import SETTINGS, paths_in, small_frames
 from testing.conversion import convert_folder as run
 from testing.corpus import path_of
 
@@ -67,7 +68,7 @@ def test_pixels_mean_what_the_reference_means(name, tmp_path):
     path = path_of(name)
     dataset, offset = read_header(path)
     clip = check_clip(path, dataset, offset, ())
-    found = np.stack(list(_small_frames(clip, 128, tmp_path)))
+    found = np.stack(list(small_frames(clip, 128, tmp_path)))
     pixels = pixel_array(path).astype(np.float32)
     pixels = ((pixels - pixels.min()) / (pixels.max() - pixels.min()) * 255).astype(np.uint8)
     expected = np.stack([cv2.resize(frame, (128, 128), interpolation=cv2.INTER_AREA) for frame in pixels])
@@ -88,7 +89,7 @@ def test_the_stretch_is_the_references_to_the_level(tmp_path):
         dataset.save_as(tmp_path / "ramp.dcm")
         header, offset = read_header(str(tmp_path / "ramp.dcm"))
         clip = check_clip(str(tmp_path / "ramp.dcm"), header, offset, ())
-        found = np.stack(list(_small_frames(clip, 64, tmp_path)))[..., 0]
+        found = np.stack(list(small_frames(clip, 64, tmp_path)))[..., 0]
         exact = pixels.astype(np.float32)
         np.testing.assert_array_equal(found, ((exact - 0) / (exact.max() - 0) * 255.0).astype(np.uint8))
         assert found.max() == 255
@@ -100,7 +101,7 @@ def test_monochrome1_is_inverted_and_one_value_is_black(tmp_path):
 
     def small(path):
         header, offset = read_header(str(path))
-        return np.stack(list(_small_frames(check_clip(str(path), header, offset, ()), 64, tmp_path)))
+        return np.stack(list(small_frames(check_clip(str(path), header, offset, ()), 64, tmp_path)))
 
     plain = small(path_of("pydicom-data/emri_small.dcm"))
     dataset.PhotometricInterpretation = "MONOCHROME1"
@@ -116,9 +117,9 @@ def test_waiting_on_disk_changes_nothing(folder, tmp_path, monkeypatch):
     path = os.path.join(folder.path, f"{FIRST}.dcm")
     dataset, offset = read_header(path)
     clip = check_clip(path, dataset, offset, ())
-    in_memory = np.stack(list(_small_frames(clip, 64, tmp_path)))
-    monkeypatch.setattr(convert_module, "WAITING_MEMORY", 1000)
-    np.testing.assert_array_equal(np.stack(list(_small_frames(clip, 64, tmp_path))), in_memory)
+    in_memory = np.stack(list(small_frames(clip, 64, tmp_path)))
+    monkeypatch.setattr(pictures, "WAITING_MEMORY", 1000)
+    np.testing.assert_array_equal(np.stack(list(small_frames(clip, 64, tmp_path))), in_memory)
 
 
 def test_the_mp4_says_30_fps_and_nothing_of_the_patient(folder, paths):

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.pixels.encoders import RLELosslessEncoder
 
-from echo_embeddings.convert.folder import _small_frames, convert_file
+from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core.manifest import CONVERTED, Row
 from echo_embeddings.core.names import encode_name
 from echo_embeddings.core.recipe import GUIDE, RECIPES, Recipe
@@ -23,7 +23,7 @@ from echo_embeddings.dicom.header import Skip, Unreadable, check_clip, read_head
 from echo_embeddings.embed import masks, sampling
 from echo_embeddings.embed.direct import DicomReader
 from testing import REPOSITORY
-from testing.conversion import SETTINGS
+from testing.conversion import SETTINGS, small_frames
 from testing.corpus import CINE, path_of
 from testing.dicoms import COLUMNS, NATIVE, ROWS, STORED, cine, clip_of, converted, decoded, drawn, save
 from testing.streams import FRAMES as PICTURES
@@ -322,7 +322,7 @@ def row_of(path: Path) -> Row:
 
 def handed_over(path: Path, size: int, tmp_path: Path) -> np.ndarray:
     """The frames that the conversion hands to ffmpeg."""
-    return np.stack(list(_small_frames(clip_of(path), size, tmp_path)))
+    return np.stack(list(small_frames(clip_of(path), size, tmp_path)))
 
 
 SHOWN = {

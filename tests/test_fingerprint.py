@@ -84,6 +84,34 @@ def test_every_model_of_the_registry_is_recognised(registry):
     assert {name: fingerprint.model_0_1_0(model) for name, model in models.items()} == of_0_1_0
 
 
+# Of the conversion to 256 pixels under a mask, and of vitl on it.
+MASKS = {
+    "sector": (
+        "33f23879f274bdbdeef78aa85c3640b92d33b2c8674295c7cc0402557eb6d269",
+        "2ebbe4ea98778c9ff31f447a7924b4d53750eb32862f052a14fcef252a5b7fd0",
+    ),
+    "regions": (
+        "fb22537e501ac454b224a8bae1d01f15213074f7875c57f1533acc25cf2fd469",
+        "b5c2f5dcea730af68d5839d5e1b839724f8f38ecab9ff245b9663ade250de04c",
+    ),
+    "boxes:0,0.1,1,1": (
+        "4342056e25d3fb45403d83925bf9a3ee1fee0b6a2d7f2d1fe563b53d2d83729d",
+        "7a491067350d2917bddea147334925b7f19b16fbebc629a21234c520627ef8dd",
+    ),
+}
+
+
+def test_masked_files_and_their_vectors_are_recognised(registry):
+    for mask, digests in MASKS.items():
+        config = configuration.defaults()
+        config["convert"]["mask"] = {"boxes": [[0, 0.1, 1, 1.0]]} if mask.startswith("boxes") else mask
+        made, model = settings.convert_settings(config, 256), settings.model(config, registry, "vitl")
+        assert (made.mask, model.mp4_mask) == (mask, mask)
+        assert (made.fingerprint(), model.fingerprint()) == digests
+        assert not fingerprint.convert_0_1_0(made)
+        assert not fingerprint.model_0_1_0(model)
+
+
 def test_whole_numbers_are_the_same_however_they_are_written():
     written = conversion("mpeg4", 256, fps=30.0, quality=3.0, encoder_options={"trellis": 1.0})
     assert written.fingerprint() == conversion("mpeg4", 256, fps=30, quality=3).fingerprint()

@@ -15,7 +15,7 @@ import imageio_ffmpeg
 import pytest
 
 from echo_embeddings.collection.units import Folder
-from echo_embeddings.convert import folder as conversion
+from echo_embeddings.convert import pictures, video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.core import manifest, workers
 from testing.conversion import SETTINGS, convert_folder, paths_in
@@ -124,7 +124,7 @@ def test_ffmpeg_has_ended_when_its_pool_has(folder, tmp_path, monkeypatch):
 
 def test_a_long_clip_waits_beside_its_mp4(folder, tmp_path, monkeypatch):
     """And not in TMPDIR, which is another disk, and full here."""
-    monkeypatch.setattr(conversion, "WAITING_MEMORY", 2**16)
+    monkeypatch.setattr(pictures, "WAITING_MEMORY", 2**16)
     with small_disk(tmp_path / "tmp", "16k"):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
         row = convert_file(f"{folder.path}/000.dcm", "000.dcm", tmp_path / "tree/000.mp4", SETTINGS)
@@ -153,7 +153,7 @@ def test_ffmpeg_that_is_killed_now_and_then_fails_no_file(folder, tmp_path, monk
     )
     mortal.chmod(0o755)
     paths = paths_in(tmp_path)
-    monkeypatch.setattr(conversion.video, "check", lambda settings: None)  # it would be the first run
+    monkeypatch.setattr(video, "check", lambda settings: None)  # it would be the first run
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(mortal))
     rows = convert_folder(folder, paths)
     assert (tmp_path / "run-2").exists()

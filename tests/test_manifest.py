@@ -35,7 +35,7 @@ def test_columns_are_those_that_others_rely_on():
         "path", "mp4", "status", "reason", "frames", "rows", "columns", "fps", "photometric", "transfer_syntax",
         "bytes", "mtime_ns", "mp4_bytes", "manufacturer", "manufacturer_model_name", "ultrasound_color_data_present",
         "region_data_types", "tissue_box", "heart_rate", "kind", "mp4_blake2b", "patient_id_hash",
-        "study_instance_uid_hash",
+        "study_instance_uid_hash", "mask", "mask_kept",
     ]  # fmt: skip
 
 

@@ -24,7 +24,6 @@ from pydicom.data import get_testdata_file
 from echo_embeddings import UserError, embed_file, load_model, write_vectors
 from echo_embeddings.collection.folders import find_folders
 from echo_embeddings.collection.kinds import DICOM, VIDEO
-from echo_embeddings.convert.folder import _small_frames
 from echo_embeddings.convert.probe import probe_folder
 from echo_embeddings.core import configuration, settings
 from echo_embeddings.core.layout import Layout
@@ -34,7 +33,7 @@ from echo_embeddings.embed.reader import Reader
 from echo_embeddings.encoders.vjepa import Encoder
 from testing import REPOSITORY
 from testing.commands import call_command, run_command
-from testing.conversion import ConvertPaths, convert_folder
+from testing.conversion import ConvertPaths, convert_folder, small_frames
 from testing.embedding import EmbedPaths, run, write_weights
 
 SIZE = 64
@@ -122,7 +121,7 @@ def test_a_direct_model_is_fed_with_the_frames_as_they_are(top):
     made = model.embed_one("clip.dcm")
     # The conversion's frames before the codec; the sampled ones have the extremes of the whole clip.
     clip = check_clip("clip.dcm", *read_header("clip.dcm"), ())
-    frames = np.stack(list(_small_frames(clip, SIZE, Path(tempfile.gettempdir()))))[made.indices[0]]
+    frames = np.stack(list(small_frames(clip, SIZE, Path(tempfile.gettempdir()))))[made.indices[0]]
     expected = model._forward(torch.from_numpy(frames))
     assert (made.vector - expected).norm() / expected.norm() < 1e-6
     assert (made.vector - embed_file("clip.dcm", "vitl", device="cpu")).norm() / expected.norm() > 1e-3  # of the codec
@@ -258,7 +257,7 @@ def test_a_video_may_have_a_name_that_is_no_key(top, model, tmp_path_factory):
 
 
 def test_a_recipe_that_does_not_fit_the_file_is_one_line(top, monkeypatch):
-    monkeypatch.setattr("echo_embeddings.embed.masks.MOVES", 1000.0)
+    monkeypatch.setattr("echo_embeddings.convert.sector.MOVES", 1000.0)
     with pytest.raises(UserError, match=r"^clip.mp4: cannot be shown as recipe header asks: no sector found"):
         embed_file("clip.mp4", "header", device="cpu")
 

@@ -261,7 +261,7 @@ def test_fingerprints_change_with_every_value_and_with_no_name():
         value = other(getattr(model.recipe, field.name))
         changes.append((model, "recipe", dataclasses.replace(model.recipe, **{field.name: value})))
     for made, name, value in changes:
-        label = name in ("name", "module") or getattr(value, "name", "guide") != "guide"
+        label = name in ("name", "module", "mask_fallback") or getattr(value, "name", "guide") != "guide"
         assert (dataclasses.replace(made, **{name: value}).fingerprint() == made.fingerprint()) == label
 
 

@@ -10,12 +10,12 @@ from echo_embeddings.core import configuration, corrections, registry, settings
 from echo_embeddings.core.errors import UserError
 from echo_embeddings.core.files import free_bytes
 from echo_embeddings.core.keys import key_of_ids
-from echo_embeddings.core.layout import DICOM, Layout
+from echo_embeddings.core.layout import DICOM, Layout, masked
 from echo_embeddings.encoders import contract, kinds
 from echo_embeddings.evaluate.definitions import definitions
 from echo_embeddings.evaluate.tasks import selecting, tasks
 from echo_embeddings.tables import selection
-from echo_embeddings.tools import estimate, models, slurm
+from echo_embeddings.tools import estimate, models, slurm, tesseract
 
 
 def check_configuration():
@@ -227,6 +227,24 @@ def pictured_manifests(wildcards):
         return []
     kinds = {str(model_of(name).clips) for name in config["models"]}
     return [RESULTS.manifest_digest(kind, folder) for kind in sorted(kinds) for folder in FOLDERS]
+
+
+def audited_kinds():
+    """The MP4 files that models are fed with, as paths of `RESULTS` say it."""
+    return sorted({str(model_of(name).clips) for name in config["models"]} - {DICOM})
+
+
+def audited_manifests(wildcards):
+    """What changes when the manifests of MP4 files do; there must be such files, and what reads text in them."""
+    if NO_FOLDERS:
+        stop(NO_FOLDERS)
+    if not audited_kinds():
+        stop("audit_text: the models are fed straight from DICOM, and there are no MP4 files to look at")
+    try:
+        tesseract.check()
+    except UserError as error:
+        stop(error)
+    return [RESULTS.manifest_digest(kind, folder) for kind in audited_kinds() for folder in FOLDERS]
 
 
 def check_slurm():

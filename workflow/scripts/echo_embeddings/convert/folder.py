@@ -9,35 +9,30 @@ import contextlib
 import errno
 import functools
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..collection.kinds import mp4_name
 from ..collection.units import Folder, Unit
 from ..collection.walk import leads_nowhere
 from ..core import manifest
-from ..core.files import PART, blake2b_of, naming, part_of
+from ..core.files import PART, blake2b_of, part_of
 from ..core.keys import Key
 from ..core.layout import Layout
 from ..core.manifest import CONVERTED, FAILED, READABLE, SKIPPED, Row
 from ..core.names import decode_name, encode_name
 from ..core.progress import Progress
-from ..core.settings import ConvertSettings
+from ..core.settings import UNMASKED, ConvertSettings
 from ..core.workers import Failure, at_work
-from ..dicom.frames import decode_frames
 from ..dicom.header import Clip, Skip, Unreadable, check_clip, describe_header, read_header
-from . import ids, video
+from . import ids, masking, video
 from .journal import Journal
 from .listing import collided, failed, first_clips, judge, refuse_archives, tell_reasons
-from .pictures import Stretch, shrunk
+from .pictures import waiting
+from .sector import NoSectorError
 
-WAITING_MEMORY = 64 * 2**20  # bytes of resized frames kept in memory; the rest waits on disk
 # Error numbers of a name that cannot be had, which say nothing of the disk.
 OF_A_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states none
@@ -47,18 +42,28 @@ FPS = 30  # of the MP4 where it is to have the DICOM's rate and the DICOM states
 
 
 def convert_file(
-    source: str, path: str, target: Path, settings: ConvertSettings, mark: str = "", key: Key | None = None
+    source: str,
+    path: str,
+    target: Path,
+    settings: ConvertSettings,
+    mark: str = "",
+    key: Key | None = None,
+    scratch: Path | None = None,
 ) -> Row:
     """Convert the file at `source` to the MP4 `target` if it is a clip; returns its row.
 
     `path` is its name in the manifest, `mark` stands in the names of files in the making. With a `key` the row has
-    hashes of the header's identifiers. Whatever is wrong with the file ends in the row's reason. Raises `OSError` for
-    what is wrong with the output (a full disk, say).
+    hashes of the header's identifiers. Frames that wait for the codec, not masked yet, lie without a name on the disk
+    of the directory `scratch`, by default of the target. Whatever is wrong with the file ends in the row's reason.
+    Raises `OSError` for what is wrong with the output (a full disk, say).
     """
 
     def write(clip: Clip, stated_fps: float | None) -> dict[str, Any]:
         fps = (stated_fps or FPS) if settings.fps == "source" else settings.fps
-        return _write_mp4(clip, target, settings, float(fps), mark)
+        try:
+            return _write_mp4(clip, target, settings, float(fps), mark, scratch)
+        except NoSectorError as reason:
+            raise (Skip if settings.mask_fallback == "skip" else Unreadable)(str(reason)) from reason
 
     return _row(source, path, CONVERTED, settings.modalities, key, write)
 
@@ -101,40 +106,28 @@ def _row(
     return Row(path, mp4_name(decode_name(path)), done, "", **facts)
 
 
-def _write_mp4(clip: Clip, target: Path, settings: ConvertSettings, fps: float, mark: str) -> dict[str, Any]:
-    """Write the clip to the file `target`, whole or not at all; returns what the manifest says of it, by column."""
+def _write_mp4(
+    clip: Clip, target: Path, settings: ConvertSettings, fps: float, mark: str, scratch: Path | None
+) -> dict[str, Any]:
+    """Write the clip to the file `target`, whole or not at all; returns what the manifest says of it, by column.
+
+    Raises `NoSectorError` where it cannot be masked.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(target))
     # Its own name for each process: the ffmpeg of a worker killed just now may write on for a moment.
     part = part_of(target, os.getpid(), end=mark + PART)
     try:
-        frames = video.write(part, _small_frames(clip, settings.size, target.parent), settings, fps)
+        with waiting(clip, settings.size, scratch or target.parent) as small:
+            mask = masking.find(clip, small, settings)
+            frames = video.write(part, mask.painted(small.frames()) if mask else small.frames(), settings, fps)
         facts = {"frames": frames, "mp4_bytes": part.stat().st_size, "mp4_blake2b": blake2b_of(part)}
+        facts |= mask.facts if mask else {}
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
     return facts
-
-
-def _small_frames(clip: Clip, size: int, directory: Path) -> Iterator[NDArray[np.uint8]]:
-    """The clip's frames as the encoder is to see them: RGB uint8 [size, size, 3].
-
-    Each frame is resized by area averaging, then all are stretched linearly from the minimum and maximum
-    over all full-size frames and channels to 0..255, truncated as the reference does; a clip of one
-    value becomes black. Both steps are linear, so the full-size clip never has to be in memory. What of the small
-    frames has no room in memory waits on the disk of `directory`.
-    """
-    stretch = Stretch(inverted=clip.photometric == "MONOCHROME1")
-    with tempfile.SpooledTemporaryFile(max_size=WAITING_MEMORY, dir=os.fspath(directory)) as waiting:
-        for frame in decode_frames(clip):
-            stretch.see(frame)
-            small = shrunk(frame, size)
-            with naming(directory):
-                waiting.write(small.tobytes())
-        waiting.seek(0)
-        while data := waiting.read(small.nbytes):
-            yield stretch.apply(np.frombuffer(data, small.dtype).reshape(small.shape))
 
 
 # --- one folder -------------------------------------------------------------------------------------
@@ -161,8 +154,8 @@ def convert_folder(
     `OSError` if the disk is full.
     """
     started = time.monotonic()
-    tree = folder.tree(layout, settings.size)
-    top = layout.state("convert", settings.size)
+    tree = folder.tree(layout, settings.clips)
+    top = layout.state("convert", settings.clips)
     state = top / folder.name
     with folder.locked(top):
         _sweep(folder, tree)
@@ -175,7 +168,8 @@ def convert_folder(
         rows |= collided(folder, chosen)
         todo = [path for path in chosen if path not in rows]
         print(f"{folder.name}: {len(chosen)} files, {len(todo)} to do", flush=True)
-        _prune(folder, tree, listed, ())  # now too: an old MP4 may be where a new one needs a directory
+        # Now too: an old MP4 may be where a new one needs a directory, or show what a mask is to hide from now on.
+        _prune(folder, tree, listed, (), _as_masked(settings, journal, tree))
         before = len(chosen) - len(todo)
         with (
             journal,
@@ -188,7 +182,7 @@ def convert_folder(
                     journal.add(row)
             if todo:
                 video.check(settings)
-            for path, row in _convert_all(folder, tree, todo, settings, workers, timeout, key):
+            for path, row in _convert_all(folder, tree, todo, settings, workers, timeout, key, state):
                 rows[path] = row
                 journal.add(row)
                 progress.step(failed=row.status == FAILED)
@@ -198,10 +192,11 @@ def convert_folder(
         judge(folder.name, made, state / "manifest.tsv", max_failed_fraction)
         if isinstance(folder, Folder):  # a unit may have an archive and nothing else by chance
             refuse_archives(folder, made)
-        _prune(folder, tree, listed, made)  # what is no clip any more; a job that fails keeps it
-        table = layout.manifest(settings.size, folder.name)
+        # What is no clip any more; a job that fails keeps it.
+        _prune(folder, tree, listed, made, _as_masked(settings, journal, tree))
+        table = layout.manifest(settings.clips, folder.name)
         manifest.write(table, made)
-        manifest.write_digest(table, layout.manifest_digest(settings.size, folder.name))
+        manifest.write_digest(table, layout.manifest_digest(settings.clips, folder.name))
 
 
 def _convert_all(
@@ -212,6 +207,7 @@ def _convert_all(
     number: int,
     timeout: float,
     key: Key | None,
+    state: Path,
 ) -> Iterator[tuple[str, Row]]:
     """Convert files in `number` worker processes that can be killed; yield each with its row as it is done.
 
@@ -222,7 +218,9 @@ def _convert_all(
         (os.path.join(folder.path, path), encode_name(path), tree / key, settings, _mark(folder.bucket(key)))
         for path, key in zip(paths, keys, strict=True)
     ]
-    convert = functools.partial(convert_file, key=key) if key else convert_file
+    # In a tree of masked files nothing lies that is not masked, not even without a name.
+    scratch = state if settings.mask != UNMASKED else None
+    convert = functools.partial(convert_file, key=key, scratch=scratch) if key or scratch else convert_file
     try:
         with at_work(convert, tasks, number, timeout, limit="convert.timeout") as results:
             for (_, name, *_), made in results:
@@ -233,12 +231,14 @@ def _convert_all(
 
 
 def _kept(journal: Journal, folder: Unit, tree: Path, path: str) -> Row | None:
-    """The row made before, if the file and its MP4 are still what they were; failures are tried again.
+    """The row made before, if the file and its MP4 are still what they were.
+
+    Failures are tried again, and so is what had no sector to be masked by.
 
     A file that a link does not lead to any more is not there now, and may be again: what was made of it stays.
     """
     row = journal.row(encode_name(path))
-    if row is None or row.status == FAILED:
+    if row is None or row.status == FAILED or row.reason.startswith(masking.NO_SECTOR):
         return None
     source = Path(folder.path, path)
     try:
@@ -278,13 +278,27 @@ def _sweep(folder: Unit, tree: Path) -> None:
                 (directory / name).unlink(missing_ok=True)
 
 
-def _prune(folder: Unit, tree: Path, listed: Iterable[str], rows: Iterable[Row]) -> None:
+def _as_masked(settings: ConvertSettings, journal: Journal, tree: Path) -> set[str] | None:
+    """The keys of MP4s that were made under the mask of these settings; None where there is no mask."""
+    if settings.mask == UNMASKED:
+        return None
+    found = set()
+    for row in journal.rows():
+        with contextlib.suppress(OSError):  # it is not there
+            if row.status == CONVERTED and _is_mp4_of(journal, tree / row.mp4, row):
+                found.add(row.mp4)
+    return found
+
+
+def _prune(
+    folder: Unit, tree: Path, listed: Iterable[str], rows: Iterable[Row], as_masked: Iterable[str] | None
+) -> None:
     """Delete every MP4 whose DICOM is gone or is no clip any more, and empty directories.
 
-    MP4 files of DICOM beyond `limit` stay.
+    MP4 files of DICOM beyond `limit` stay. In a tree of masked files only those of `as_masked` do.
     """
-    wanted = {mp4_name(path) for path in listed}
-    sees = folder.sees(map(mp4_name, listed))
+    wanted = {mp4_name(path) for path in listed} if as_masked is None else set(as_masked)
+    sees = folder.sees(map(mp4_name, listed)) if as_masked is None else folder.has
     wanted -= {mp4_name(decode_name(row.path)) for row in rows if row.status != CONVERTED}
     directories = []
     for directory, names, alone in folder.made(tree):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -72,6 +72,10 @@ class Journal:
         record = self._records.get(path)
         row = Row(**record["row"]) if record else None
         return row if record and row and record["settings"] == self._made_under(row) else None
+
+    def rows(self) -> Iterator[Row]:
+        """Those that were made under these settings, of files that are not seen now, too."""
+        return (row for path in [*self._records] if (row := self.row(path)))
 
     def mp4_time(self, row: Row) -> int | None:
         """When the MP4 of the row was written, ns since the epoch; None where an earlier version did not note it."""

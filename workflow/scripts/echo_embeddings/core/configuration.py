@@ -117,6 +117,7 @@ def _path_problems(config: Mapping[str, Any]) -> Iterator[str]:
                 read_key(config["key_file"])
             except UserError as error:
                 yield str(error)
+    yield from _mask_problems(config)
     if config.get("units", "folders") != "folders" and config.get("merge", {}).get("prefix_folder"):
         yield "config: merge.prefix_folder: keys begin with the folder where units is a number; leave it out"
     if layout := config.get("layout"):
@@ -127,6 +128,16 @@ def _path_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for i, folder in enumerate(config.get("folders", [])):
         if "/" in folder:
             yield f"config: folders.{i}: {folder!r} has a '/': point dicom_dir one level deeper"
+
+
+def _mask_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the mask of the conversion."""
+    mask = config.get("convert", {}).get("mask", "none")
+    if mask != "none" and config.get("mp4_dir"):
+        yield "config: convert.mask: mp4_dir holds videos, which stay as they are; take it out"
+    for i, (x0, y0, x1, y1) in enumerate(mask["boxes"] if isinstance(mask, dict) else ()):
+        if not (x0 < x1 and y0 < y1):
+            yield f"config: convert.mask.boxes.{i}: [left, top, right, bottom] must have left < right and top < bottom"
 
 
 def defaults() -> dict[str, Any]:

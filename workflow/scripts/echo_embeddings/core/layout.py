@@ -6,15 +6,21 @@ from pathlib import Path
 
 MERGED = "all"  # in the place of the folder in the name of the merged file
 DICOM = "dicom"  # in the place of a size: the clips as they are, of which no MP4 is made
+MASKED = "masked"  # the directory of MP4 files that were masked when they were made
+
+
+def masked(size: int | str) -> str:
+    """In the place of a size: the MP4 files of that size which were masked when they were made."""
+    return f"{MASKED}/{size}"
 
 
 @dataclass(frozen=True)
 class Layout:
     """The directory tree of a run's results.
 
-    `size` is the edge of the square frames in pixels, `clips` such a size or `DICOM`, `model` a name in the registry,
-    `folder` that of a folder of the collection. In the rules they are Snakemake's wildcards:
-    `RESULTS.vectors("{model}", "{folder}")`.
+    `size` is the edge of the square frames in pixels, or what `masked` makes of it; `clips` is such a size or `DICOM`,
+    `model` a name in the registry, `folder` that of a folder of the collection. In the rules they are Snakemake's
+    wildcards: `RESULTS.vectors("{model}", "{folder}")`.
     """
 
     root: Path = Path("results")
@@ -23,7 +29,7 @@ class Layout:
 
     def mp4(self, size: int | str, folder: str = "") -> Path:
         """The tree of a folder's MP4 files, or of those of all units; no rule declares it."""
-        return self.root / "mp4" / str(size) / folder
+        return (self.root if str(size).startswith(f"{MASKED}/") else self.root / "mp4") / str(size) / folder
 
     def manifest(self, clips: int | str, folder: str) -> Path:
         """One row for every file of a folder."""
@@ -156,6 +162,10 @@ class Layout:
     def evaluation_index(self) -> Path:
         """The page that sets tasks and models side by side; its numbers lie beside it, as `.json`."""
         return self.root / "evaluate" / "index.html"
+
+    def text_audit(self) -> Path:
+        """The page of MP4 files in which text can be read; its numbers lie beside it, as `.json`."""
+        return self.root / "audit" / "text.html"
 
     def predictions(self) -> Path:
         """The directory of tables that heads make of vectors; no rule declares what lies in it."""

@@ -46,6 +46,8 @@ class Row:
     mp4_blake2b: str | None = None  # of the MP4's content, see `files.blake2b_of`; empty before version 0.2.0
     patient_id_hash: str | None = None  # of PatientID, see `keys.Key`; empty unless it is to be kept
     study_instance_uid_hash: str | None = None  # of StudyInstanceUID, likewise
+    mask: str | None = None  # by which the MP4 was masked: regions, motion or boxes; empty where it was not
+    mask_kept: float | None = None  # how much of the picture the mask left, 0 to 1
 
     @property
     def is_clip(self) -> bool:
@@ -80,7 +82,7 @@ INTEGERS = (
     "ultrasound_color_data_present",
     "heart_rate",
 )
-_TYPES: dict[str, type] = dict.fromkeys(INTEGERS, int) | {"fps": float}
+_TYPES: dict[str, type] = dict.fromkeys(INTEGERS, int) | {"fps": float, "mask_kept": float}
 _MAY_BE_NONE = {field.name for field in dataclasses.fields(Row) if field.default is None}
 
 

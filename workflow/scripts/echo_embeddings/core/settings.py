@@ -7,7 +7,7 @@ from typing import Any
 
 from . import fingerprint
 from .files import sha256_of
-from .layout import DICOM
+from .layout import DICOM, masked
 from .names import encode_name
 from .recipe import GUIDE, RECIPES, Recipe
 from .registry import DIRECT
@@ -19,7 +19,11 @@ EMBED_VERSION = 1
 PROBE_VERSION = 3  # of the manifests of videos that were there already, which cost a look at each file
 HEADERS_VERSION = 1  # of the manifests by headers alone
 QC_VERSION = 3  # of the pages: what they say or how they look
+AUDIT_VERSION = 1  # of what `audit_text` says
 EVALUATE_VERSION = 1  # of what `evaluate` makes
+
+UNMASKED = "none"  # the mask of a conversion that leaves pictures as they are
+TO_THE_SECTOR = ("sector", "regions")  # masks of a conversion that leave what a recipe's mask: sector leaves
 
 CPU_BATCH = 4  # clips; more are no faster on a CPU, and take more of its memory
 
@@ -61,6 +65,15 @@ class ConvertSettings(_Settings):
     encoder_options: dict[str, str | int | float]  # further ones of the codec, as ffmpeg calls them
     modalities: tuple[str, ...]  # Modality values to convert; none means all
     version: int = CONVERT_VERSION
+    # What the pictures keep: `UNMASKED`, sector, regions, or boxes:x0,y0,x1,y1;... in parts of the picture.
+    mask: str = field(default="none", metadata={"neutral": "none"})
+    # What becomes of a clip without a sector, which is tried again in any case.
+    mask_fallback: str = field(default="fail", metadata={"term": None})
+
+    @property
+    def clips(self) -> int | str:
+        """Where the MP4 files lie, as paths of `Layout` say it: those that are masked have a tree of their own."""
+        return self.size if self.mask == UNMASKED else masked(self.size)
 
 
 @dataclass(frozen=True)
@@ -79,11 +92,16 @@ class Model(_Settings):
     version: int = EMBED_VERSION
     module: str | None = field(default=None, metadata={"term": None})  # the file with the encoder of family python
     code: str | None = field(default=None, metadata={"neutral": None})  # the SHA-256 of that file
+    mp4_mask: str = field(
+        default="none", metadata={"neutral": "none"}
+    )  # that of the conversion, as its settings have it
 
     @property
     def clips(self) -> int | str:
-        """What it is fed with, as paths of `Layout` say it: MP4 files of a size, or DICOM."""
-        return DICOM if self.recipe.source == "dicom" else self.resolution
+        """What it is fed with, as paths of `Layout` say it: MP4 files of a size, masked or not, or DICOM."""
+        if self.recipe.source == "dicom":
+            return DICOM
+        return self.resolution if self.mp4_mask == UNMASKED else masked(self.resolution)
 
 
 KEY_COLUMNS = {"path": "dicom_filepath", "study": "study_id", "patient": "subject_id"}
@@ -132,7 +150,27 @@ def convert_settings(config: Mapping[str, Any], size: int) -> ConvertSettings:
         scaler_flags=convert["scaler_flags"],
         encoder_options=codec.options | convert["encoder_options"],
         modalities=tuple(convert["modalities"]),
+        mask=convert_mask(config),
+        mask_fallback=convert["mask_fallback"],
     )
+
+
+def convert_mask(config: Mapping[str, Any]) -> str:
+    """The mask of the conversion, in one text."""
+    mask = config["convert"]["mask"]
+    if isinstance(mask, str):
+        return mask
+    return "boxes:" + ";".join(",".join(f"{edge:g}" for edge in box) for box in mask["boxes"])
+
+
+def convert_rule(mask: str) -> str:
+    """The rule that makes MP4 files under this mask."""
+    return "convert" if mask == UNMASKED else "convert_masked"
+
+
+def unmasked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without the mask of the conversion."""
+    return {**config, "convert": {**config["convert"], "mask": UNMASKED}}
 
 
 def tables(config: Mapping[str, Any]) -> Tables:
@@ -169,6 +207,9 @@ def batch_size(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, An
 def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], name: str) -> Model:
     """What the configuration and the registry say of the vectors of model `name`."""
     entry, how = registry[name], recipe(config, registry, name)
+    mask = UNMASKED if how.source == "dicom" or config["mp4_dir"] else convert_mask(config)
+    if mask in TO_THE_SECTOR and how.mask == "sector":
+        how = replace(how, mask="none")  # it has been done
     return Model(
         name=name,
         constructor=entry["constructor"],
@@ -181,6 +222,7 @@ def model(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]], 
         recipe=how,
         module=entry["module"],
         code=sha256_of(entry["module"]) if entry["module"] else None,
+        mp4_mask=mask,
     )
 
 

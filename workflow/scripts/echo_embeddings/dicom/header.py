@@ -182,9 +182,25 @@ def _tissue_box(dataset: pydicom.Dataset) -> str | None:
     boxes = [r.box for r in _regions(dataset) if r.data_type in (1, 2) and r.spatial_format == 1]
     if not boxes:
         return None
-    x0, y0, x1, y1 = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
-    inside = 0 <= x0 < x1 < dataset.Columns and 0 <= y0 < y1 < dataset.Rows
-    return f"{x0},{y0},{x1},{y1}" if inside else None
+    largest = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+    return ",".join(map(str, largest)) if _lies_in(dataset, largest) else None
+
+
+def region_boxes(dataset: pydicom.Dataset) -> list[tuple[int, int, int, int]]:
+    """The boxes of all two-dimensional tissue and colour regions: first column and row, last column and row.
+
+    None where one of them does not lie in the picture, or the sequence is broken: then no box is to be believed.
+    """
+    try:
+        boxes = [r.box for r in _regions(dataset) if r.data_type in (1, 2) and r.spatial_format == 1]
+    except Exception:  # as in `_unless_broken`
+        return []
+    return boxes if all(_lies_in(dataset, one) for one in boxes) else []
+
+
+def _lies_in(dataset: pydicom.Dataset, box: tuple[int, int, int, int]) -> bool:
+    x0, y0, x1, y1 = box
+    return bool(0 <= x0 < x1 < dataset.Columns and 0 <= y0 < y1 < dataset.Rows)
 
 
 def _kind(dataset: pydicom.Dataset) -> str:

@@ -26,7 +26,7 @@ from ..core.layout import Layout
 from ..core.manifest import Row
 from ..core.progress import Progress
 from ..core.recipe import NOMINAL_FPS, Recipe, echojepa_stride
-from ..core.settings import Model, Tables
+from ..core.settings import Model, Tables, convert_rule
 from ..core.vectors import write_vectors
 from ..core.workers import Failure
 from ..encoders import contract
@@ -125,7 +125,7 @@ def embed_folder(
         shards.compact()
         failed_clips = layout.failed_clips(model.name, folder)
         _write_failed(failed_clips, failed)
-        _check_failed(folder, failed_clips, failed, len(rows), max_failed_fraction)
+        _check_failed(folder, failed_clips, failed, len(rows), max_failed_fraction, convert_rule(model.mp4_mask))
         counts = {
             "converted": len(converted),
             "left_out": len(converted) - len(rows),
@@ -347,10 +347,15 @@ def _write_failed(path: Path, failed: dict[str, str]) -> None:
         part.write_text("\n".join(["key\treason", *lines, ""]), encoding="utf-8")
 
 
-def _check_failed(folder: str, table: Path, failed: dict[str, str], clips: int, max_failed_fraction: float) -> None:
-    """Raise `UserError` if too many of the folder's `clips` clips have no vector; `table` has the reasons."""
+def _check_failed(
+    folder: str, table: Path, failed: dict[str, str], clips: int, max_failed_fraction: float, rule: str
+) -> None:
+    """Raise `UserError` if too many of the folder's `clips` clips have no vector; `table` has the reasons.
+
+    `rule` makes MP4 files.
+    """
     if clips and len(failed) / clips > max_failed_fraction:
-        hint = "; MP4 files are gone: --forcerun convert makes them again" if video.GONE in failed.values() else ""
+        hint = f"; MP4 files are gone: --forcerun {rule} makes them again" if video.GONE in failed.values() else ""
         if video.DAMAGED in failed.values():
             hint += "; MP4 files are damaged: `echo-embeddings scrub` says which, and what to do"
         raise UserError(

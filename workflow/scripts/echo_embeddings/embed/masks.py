@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..convert.sector import Keep, NoSectorError, box, sector, spread
 from ..core.manifest import Row
 from ..core.recipe import Recipe
-
-Keep = NDArray[np.bool_]  # [height, width]: True where the picture stays
 
 # EchoJEPA's boxes, painted black in their training: x, y, width, height, as fractions of the picture. They were
 # measured on one layout of 640 x 480 pixels, and were painted whatever the layout.
@@ -24,19 +23,6 @@ BOXES = (
     *((1 - 90 / 640, 0, 120 / 640, 1), (1 - 105 / 640, 0.68, 105 / 640, 0.3), (1 - 115 / 640, 0.72, 105 / 640, 0.3)),
 )
 
-OVERVIEW = 24  # frames, spread over the clip, from which the sector is found
-# Of the search for the sector, in grey levels of 0..255 and fractions of the picture's edge.
-MOVES = 1.0  # standard deviation over time from which on a pixel certainly moves
-STIRS = 0.2  # from which on it may; the codec smooths weaker noise away
-LIT = 3.0  # mean over time of what is lit: tissue in shadow hardly moves
-CROWD = 0.6  # share of a pixel's neighbours that stir with it
-THIN = 1 / 24  # what is thinner than this is a trace or a letter
-FELLOW = 0.2  # a second sector has this share of the first one's moving pixels, or more
-
-
-class NoSectorError(Exception):
-    """No sector can be found in a clip; the message says why."""
-
 
 def boxes(height: int, width: int) -> Keep:
     """What EchoJEPA's boxes leave: corners are int(fraction * edge), cut to the picture."""
@@ -44,39 +30,6 @@ def boxes(height: int, width: int) -> Keep:
     for x, y, w, h in BOXES:
         keep[int(y * height) : int((y + h) * height), int(x * width) : int((x + w) * width)] = False
     return keep
-
-
-def box(height: int, width: int, tissue_box: str, rows: int, columns: int) -> Keep:
-    """The box `x0,y0,x1,y1` of a DICOM of `rows` x `columns`, ends included, in a picture squeezed to another size."""
-    x0, y0, x1, y1 = (int(part) for part in tissue_box.split(","))
-    keep = np.zeros((height, width), bool)
-    top, bottom = int(y0 * height / rows), int(np.ceil((y1 + 1) * height / rows))
-    left, right = int(x0 * width / columns), int(np.ceil((x1 + 1) * width / columns))
-    keep[top:bottom, left:right] = True
-    return keep
-
-
-def sector(frames: NDArray[np.uint8]) -> Keep:
-    """Where pixels move in `frames`, uint8 [n, height, width, 3] spread over a clip: the sector, or several.
-
-    Pixels that stir together or are lit, less whatever is as thin as letters and traces, fall into patches. Those in
-    which much moves are sectors; each is filled up to its convex hull. Raises `NoSectorError` if nothing moves.
-    """
-    grey = frames.astype(np.float32).mean(axis=3)
-    moves, mean = grey.std(axis=0), grey.mean(axis=0)
-    crowd = cv2.blur((moves > STIRS).astype(np.float32), (5, 5), borderType=cv2.BORDER_CONSTANT)
-    lit = ((crowd > CROWD) | (mean > LIT)).astype(np.uint8)
-    lit = cv2.morphologyEx(lit, cv2.MORPH_OPEN, _disc(int(min(lit.shape) * THIN)))
-    count, patch = cv2.connectedComponents(lit)
-    moving = np.bincount(patch[moves > MOVES], minlength=count)
-    moving[0] = 0  # the background
-    if not moving.any():
-        raise NoSectorError("no sector found: nothing moves")
-    keep = np.zeros_like(lit)
-    for i in np.flatnonzero(moving > FELLOW * moving.max()):
-        points = cv2.findNonZero((patch == i).astype(np.uint8))
-        cv2.fillConvexPoly(keep, cv2.convexHull(points), 1)
-    return np.asarray(cv2.dilate(keep, _disc(3)), bool)
 
 
 def echoprime(frames: NDArray[np.uint8]) -> Keep:
@@ -107,10 +60,6 @@ def _with_holes(found: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(filled != 2, np.uint8)
 
 
-def _disc(diameter: int) -> NDArray[np.uint8]:
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter | 1, diameter | 1)), np.uint8)
-
-
 def overview(recipe: Recipe, row: Row) -> list[int]:
     """The frames of a clip that `keep` wants to see: none unless it looks for movement."""
     frames = row.frames or 1
@@ -118,7 +67,7 @@ def overview(recipe: Recipe, row: Row) -> list[int]:
         return list(range(frames))
     if recipe.mask != "sector" or row.tissue_box:
         return []
-    return [int(i) for i in np.linspace(0, frames - 1, min(frames, OVERVIEW))]
+    return spread(frames)
 
 
 def keep(recipe: Recipe, shape: tuple[int, int], seen: NDArray[np.uint8], row: Row) -> Keep | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..convert import video
+from ..convert.sector import NoSectorError
 from ..core.manifest import Row
 from ..core.names import one_line
 from ..core.recipe import Recipe
@@ -37,7 +38,7 @@ class Reader:
             read = self.frames(row, wanted + overview)
             shown = masks.show(read[: len(wanted)], self.recipe, read[len(wanted) :], row)
             return geometry.fit(shown, self.recipe, self.resolution)
-        except (video.VideoError, masks.NoSectorError, OSError) as error:
+        except (video.VideoError, NoSectorError, OSError) as error:
             return Failure(one_line(error))
 
     def frames(self, row: Row, indices: list[int]) -> NDArray[np.uint8]:

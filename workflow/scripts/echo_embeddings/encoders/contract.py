@@ -110,7 +110,8 @@ def size(model: Model) -> Size | None:
 
 def says(model: Model) -> str:
     """What is done to a clip, and what its vector is, in words."""
-    return f"{model.recipe.says(model.num_frames, model.resolution)}; {FAMILIES[model.family].vector}"
+    masked = "" if model.mp4_mask == "none" else f"MP4 masked when it was made ({model.mp4_mask}): "
+    return f"{masked}{model.recipe.says(model.num_frames, model.resolution)}; {FAMILIES[model.family].vector}"
 
 
 def misfit(model: Model, pool: str = "mean") -> str | None:

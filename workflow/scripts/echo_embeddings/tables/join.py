@@ -23,7 +23,7 @@ from . import identity, selection
 from .identity import as_numbers, comparable, identifier, stem
 from .selection import IDENTITY
 
-_NUMBERS = dict.fromkeys(manifest.INTEGERS, "Int64") | {"fps": "Float64", "mtime_ns": "string"}
+_NUMBERS = dict.fromkeys(manifest.INTEGERS, "Int64") | {"fps": "Float64", "mask_kept": "Float64", "mtime_ns": "string"}
 SHOWN = 20  # names in a log
 EXACT = 2**53  # from here on a float64 stands for more than one whole number
 

@@ -299,7 +299,7 @@ def scrub(parser: argparse.ArgumentParser) -> Run:
             found += scrub(tree, functools.partial(print, flush=True), arguments.delete and not theirs)
         if not found:
             print("there are no videos to look at")
-        wrong = advice(found, theirs, arguments.delete)
+        wrong = advice(found, theirs, arguments.delete, settings.convert_rule(settings.convert_mask(config)))
         if wrong:
             print(wrong)
         return bool(wrong)

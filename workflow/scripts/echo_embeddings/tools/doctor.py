@@ -89,7 +89,7 @@ def costs(config: Mapping[str, Any], registry: Mapping[str, Any], found: Sample,
     fed_with = set() if config["mp4_dir"] else {model.clips for model in models}
     if DICOM in fed_with:
         made.append(Cost("read headers", hours(estimate.headers_seconds(found.files, cores)), 0))
-    for edge in sorted(clips for clips in fed_with if isinstance(clips, int)):
+    for edge in sorted({model.resolution for model in models if model.clips in fed_with - {DICOM}}):
         hundreds = round(clips * found.frames / 100)
         seconds = estimate.convert_seconds(hundreds, cores)
         made.append(

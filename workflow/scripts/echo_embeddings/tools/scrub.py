@@ -14,7 +14,7 @@ from ..collection.source import Collection
 from ..collection.units import Unit
 from ..core import manifest, settings
 from ..core.files import blake2b_of
-from ..core.layout import Layout
+from ..core.layout import DICOM, Layout
 from ..core.manifest import CONVERTED, Row
 
 OUTCOMES = AS_MADE, DAMAGED, GONE, UNREADABLE, UNKNOWN = "as made", "damaged", "gone", "unreadable", "without digest"
@@ -26,18 +26,18 @@ class Tree:
     """The videos of one unit: its MP4 files of one size, or those of a collection."""
 
     unit: Unit
-    size: int
+    clips: int | str  # the size of its MP4 files, or what `layout.masked` makes of it
     directory: Path
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        return f"{self.unit.name} at {self.size}"
+        return f"{self.unit.name} at {self.clips}"
 
     @property
     def table(self) -> Path:
         """The manifest."""
-        return Layout().manifest(self.size, self.unit.name)
+        return Layout().manifest(self.clips, self.unit.name)
 
 
 def trees(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) -> Iterator[Tree]:
@@ -45,9 +45,9 @@ def trees(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]]) 
     collection = Collection.of(config)
     units = collection.units().values()
     fed_with = {settings.model(config, registry, name).clips for name in config["models"]}
-    for size in sorted(clips for clips in fed_with if isinstance(clips, int)):
+    for clips in sorted(fed_with - {DICOM}, key=str):
         for unit in units:
-            yield Tree(unit, size, collection.tree(unit, Layout(), size))
+            yield Tree(unit, clips, collection.tree(unit, Layout(), clips))
 
 
 def scrub(tree: Tree, say: Callable[[str], None], delete: bool = False) -> collections.Counter[str]:
@@ -61,7 +61,7 @@ def scrub(tree: Tree, say: Callable[[str], None], delete: bool = False) -> colle
         say(f"{tree.name}: no manifest yet")
         return collections.Counter([UNMADE])
     counts = collections.Counter[str]()
-    with tree.unit.locked(Layout().state("convert", tree.size)) if delete else contextlib.nullcontext():
+    with tree.unit.locked(Layout().state("convert", tree.clips)) if delete else contextlib.nullcontext():
         rows = [row for row in manifest.read(tree.table) if row.status == CONVERTED]
         threads = ThreadPoolExecutor(os.cpu_count())
         try:
@@ -96,15 +96,18 @@ def _outcome(tree: Tree, row: Row) -> tuple[str, str]:
         return UNREADABLE, f": {error.strerror}"
 
 
-def advice(found: Mapping[str, int], theirs: bool, deleted: bool) -> str:
-    """What to do about it; nothing if all is well. `theirs` is a collection of videos that is never changed."""
+def advice(found: Mapping[str, int], theirs: bool, deleted: bool, rule: str = "convert") -> str:
+    """What to do about it; nothing if all is well.
+
+    `theirs` is a collection of videos that is never changed, `rule` the one that makes others.
+    """
     said = []
     if theirs and (found[DAMAGED] or found[GONE]):
         said.append("the collection is yours and never changed: get these files again, and run with --forcerun probe")
     elif found[DAMAGED] and not deleted:
-        said.append("--delete deletes what is damaged; then --forcerun convert makes it again, and what is gone")
+        said.append(f"--delete deletes what is damaged; then --forcerun {rule} makes it again, and what is gone")
     elif found[DAMAGED] or found[GONE]:
-        said.append("run with --forcerun convert, which makes what is deleted and gone again")
+        said.append(f"run with --forcerun {rule}, which makes what is deleted and gone again")
     if found[UNREADABLE]:
         said.append("what cannot be read may be whole: look to the disk first")
     if found[UNMADE]:

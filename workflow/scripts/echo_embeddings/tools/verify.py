@@ -39,6 +39,7 @@ def verify(config: Mapping[str, Any], registry: Mapping[str, Mapping[str, Any]],
 
     Raises `UserError` if there is no such model, or its vector is another than the one recorded.
     """
+    config = settings.unmasked(config)  # as the vectors were recorded
     if name not in registry:
         raise UserError(f"no model {name!r} in the registry: {', '.join(registry)}")
     model = dataclasses.replace(_by_its_way(config, registry, name.removesuffix(DIRECT)), precision="fp32")
