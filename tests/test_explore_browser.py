@@ -1,6 +1,6 @@
 """The plane of clips in a headless Chromium: pointer, keyboard, search, legend, lasso, both schemes, paper."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,17 @@ def place(page: Any, i: int) -> tuple[float, float]:
     return box["x"] + x, box["y"] + y
 
 
-def alone(page: Any, zero: Sequence[str] = ()) -> int:
-    """A clip in the middle of the plane with no other one near it, and none of `zero`, which have no neighbours."""
-    return page.evaluate(
-        """zero => {
+def alone(page: Any, made: tuple[Path, planted.Planted]) -> int:
+    """A clip in the middle of the plane with no other one near it, and with a direction."""
+    script = """zeros => {
       const {plane, names} = window.explored;
       const places = names.map((_, i) => plane.place(i));
       const gap = ([x, y], i) => Math.min(...places.map(([a, b], j) => i === j ? 1e9 : Math.hypot(a - x, b - y)));
       const inner = ([x, y]) => x > 60 && y > 60 && x < plane.width - 60 && y < plane.height - 60;
-      const gaps = places.map((place, i) => inner(place) && !zero.includes(names[i]) ? gap(place, i) : 0);
+      const gaps = places.map((place, i) => inner(place) && !zeros.includes(names[i]) ? gap(place, i) : 0);
       return gaps.indexOf(Math.max(...gaps));
-    }""",
-        [*zero],
-    )
+    }"""
+    return page.evaluate(script, made[1].truth.zero)
 
 
 def pixels(page: Any) -> int:
@@ -97,7 +95,7 @@ def name_of(page: Any, i: int) -> str:
 
 
 def test_hover_names_the_clip_and_a_click_shows_its_neighbours(page: Any, made: tuple[Path, planted.Planted]) -> None:
-    clip = alone(page, made[1].truth.zero)
+    clip = alone(page, made)
     name = name_of(page, clip)
     page.mouse.move(*place(page, clip))
     assert name in part(page, "tip").text_content()
@@ -170,8 +168,8 @@ def test_numbers_are_coloured_in_parts_of_their_range(page: Any) -> None:
     assert labels[-1].endswith("to 51.5")
 
 
-def test_a_lasso_writes_the_keys_of_what_it_holds(page: Any) -> None:
-    clip = alone(page)
+def test_a_lasso_writes_the_keys_of_what_it_holds(page: Any, made: tuple[Path, planted.Planted]) -> None:
+    clip = alone(page, made)
     x, y = place(page, clip)
     part(page, "lasso").click()
     page.mouse.move(x - 9, y - 9)

@@ -103,12 +103,14 @@ def test_a_raised_version_makes_its_stage_pending(finished, tmp_path, monkeypatc
     assert pending(finished, snakefile=tmp_path / "workflow/Snakefile") == expected
 
 
-def test_what_says_whose_the_clips_are_makes_the_pages_pending(work):
+def test_tables_and_what_says_whose_the_clips_are_make_the_pages_pending(work):
+    """What pages only show need not be there."""
     pages = {"qc_model vit-tiny", "qc_index", "all"}
     assert pending(work, change="layout: '*/{patient}/{study}/*'") == pages
+    assert pending(work, change="tables: [{file: gone.csv, by: patient}]") == set()
     (work / "views.csv").write_text("dicom_filepath,view\n")
     table = "tables: [{file: views.csv, by: path}]"
-    assert pending(work, change=table) == set()
+    assert pending(work, change=table) == pages
     (work / "views.csv").write_text("dicom_filepath,view,subject_id\nx,A4C,7\n")
     assert pending(work, change=table) == pages
     done = run_demo(work, "all", change=table)

@@ -89,12 +89,25 @@ class Plane {
     return this.canvas.clientHeight;
   }
 
+  // Where all points are, in CSS pixels, and which are seen: once after each change, not once a question.
+  project() {
+    const [n, width, height] = [this.points.length / 2, this.width, this.height];
+    this.screen = new Float32Array(2 * n);
+    this.seen = new Uint8Array(n);
+    for (let i = 0; i < n; i++) {
+      const x = ((this.points[2 * i] - this.centre[0]) / this.span[0] + 0.5) * width;
+      const y = (0.5 - (this.points[2 * i + 1] - this.centre[1]) / this.span[1]) * height;
+      this.screen[2 * i] = x;
+      this.screen[2 * i + 1] = y;
+      this.seen[i] = x >= 0 && y >= 0 && x <= width && y <= height && !this.hidden.has(this.groups[i]);
+    }
+    this.stale = false;
+  }
+
   // Where a point is, in CSS pixels; and what lies behind such a place.
   place(i) {
-    return [
-      ((this.points[2 * i] - this.centre[0]) / this.span[0] + 0.5) * this.width,
-      (0.5 - (this.points[2 * i + 1] - this.centre[1]) / this.span[1]) * this.height,
-    ];
+    if (this.stale) this.project();
+    return [this.screen[2 * i], this.screen[2 * i + 1]];
   }
 
   behind(x, y) {
@@ -105,9 +118,8 @@ class Plane {
   }
 
   visible(i) {
-    if (this.hidden.has(this.groups[i])) return false;
-    const [x, y] = this.place(i);
-    return x >= 0 && y >= 0 && x <= this.width && y <= this.height;
+    if (this.stale) this.project();
+    return this.seen[i] === 1;
   }
 
   // The point of least `cost(dx, dy)` from a place, -1 where that is infinite for all.
@@ -154,6 +166,7 @@ class Plane {
   }
 
   draw() {
+    this.stale = true;
     if (!this.points || !this.groups || this.pending) return;
     this.pending = requestAnimationFrame(() => {
       this.pending = 0;
@@ -168,16 +181,17 @@ class Plane {
     if (this.canvas.width !== width || this.canvas.height !== height) {
       [this.canvas.width, this.canvas.height] = [width, height];
     }
-    const size = this.groups.length > 4000 ? 3 : this.groups.length > 400 ? 4 : 6;
+    const size = this.groups.length > 10000 ? 2.3 : this.groups.length > 4000 ? 3 : this.groups.length > 400 ? 4 : 6;
     this.sprites ??= this.styles.map((style) => sprite(style, size, ratio));
     const c = this.canvas.getContext("2d");
     c.setTransform(1, 0, 0, 1, 0, 0);
     c.clearRect(0, 0, width, height);
+    this.project();
     for (let i = 0; i < this.groups.length; i++) {
-      if (!this.visible(i)) continue;
-      const [x, y] = this.place(i);
+      if (!this.seen[i]) continue;
       const picture = this.sprites[this.groups[i]];
-      c.drawImage(picture, x * ratio - picture.width / 2, y * ratio - picture.height / 2);
+      const [x, y] = [this.screen[2 * i] * ratio, this.screen[2 * i + 1] * ratio];
+      c.drawImage(picture, Math.round(x - picture.width / 2), Math.round(y - picture.height / 2));
     }
     c.scale(ratio, ratio);
     this.paintMarks(c, size);
