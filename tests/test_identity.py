@@ -16,6 +16,7 @@ from echo_embeddings.core.manifest import Row
 from echo_embeddings.core.settings import Table, Tables
 from echo_embeddings.core.vectors import write_vectors
 from echo_embeddings.qc.report import Options, measure
+from echo_embeddings.qc.similarity import ALL
 from echo_embeddings.qc.tables import FolderFiles
 from echo_embeddings.tables import export, selection, study
 from echo_embeddings.tables.join import check_joins, files_table, join_tables
@@ -177,31 +178,31 @@ def report_of(top, tables):
 def test_the_page_of_a_hospital_gets_its_signal_check(hospital, capsys):
     silent = report_of(hospital, Tables())
     assert silent.similarity.patients == 0
-    assert check(silent, "Signal").sentence.startswith("Patients are not known")
+    assert check(silent, "Patients").sentence.endswith("patients are not known.")
 
     report = report_of(hospital, Tables(layout="*/{patient}/{study}/*.dcm"))
     assert report.similarity.patients == PATIENTS
     of_patient = STUDIES * CLIPS * (STUDIES * CLIPS - 1) // 2
-    assert report.similarity.all_devices.pairs == {
+    assert report.similarity.compared[ALL].pairs == {
         # A study 1 of one patient has nothing to do with that of another.
         "same study": PATIENTS * STUDIES * CLIPS * (CLIPS - 1) // 2,
         "same patient, other study": PATIENTS * (of_patient - STUDIES * CLIPS * (CLIPS - 1) // 2),
         "different patients": (PATIENTS * (PATIENTS - 1) // 2) * (STUDIES * CLIPS) ** 2,
     }
-    signal = check(report, "Signal")
+    signal = check(report, "Patients")
     assert signal.level == "good"
-    assert "Two clips of the same study are more alike" in signal.sentence
+    assert "Clips of the same patient, other study, are closer to each other" in signal.sentence
     # Where studies are not known, clips of a patient are still compared, and not taken for those of one study.
     report = report_of(hospital, Tables(layout="*/{patient}/*"))
-    pairs = report.similarity.all_devices.pairs
+    pairs = report.similarity.compared[ALL].pairs
     assert pairs["same patient, study not known"] == PATIENTS * of_patient
     assert pairs["same study"] == pairs["same patient, other study"] == 0
-    assert check(report, "Signal").level == "good"
+    assert check(report, "Patients").level == "good"
 
     content = "dicom_filepath,subject_id\nnorth/N-00/1/IM0,S-00\n"
     records = table(hospital / "r.csv", content, of="record_list")
     report = report_of(hospital, Tables(records, layout="*/{patient}/{study}/*"))
-    assert report.similarity.all_devices.pairs["same study"] == PATIENTS * STUDIES * CLIPS * (CLIPS - 1) // 2 + 1
+    assert report.similarity.compared[ALL].pairs["same study"] == PATIENTS * STUDIES * CLIPS * (CLIPS - 1) // 2 + 1
     assert "1 files have another subject_id by path" in capsys.readouterr().out
     assert report.accounting.tables == []  # it selects nothing
 

@@ -145,7 +145,9 @@ def _load(path: str | os.PathLike[str]) -> tuple[list[str], Tensor]:
     try:
         vectors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch has no type of its own for a file that is damaged
-        if refused := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):  # arrays, or keys that are np.str_
+        if refused := re.search(
+            r"Unsupported global: GLOBAL (numpy\S+)", str(error)
+        ):  # arrays, or keys that are np.str_
             raise UserError(
                 f"{path}: holds {refused[1]}, where text -> float32 tensor is wanted; save it again with torch.save("
                 "{str(key): torch.as_tensor(vector) for key, vector in vectors.items()}, path)"

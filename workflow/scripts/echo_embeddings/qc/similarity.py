@@ -250,9 +250,10 @@ def _judge_patients(similarity: Similarity) -> Check:
     levels = {name: _level(of) for name, of in found.items()}
     level = worst(levels.values())
     said = ", ".join(f"{of.auc:.3f} ({of.low:.3f} to {of.high:.3f}) of {name}" for name, of in found.items())
+    sort = found[ALL].sort + ("," if "," in found[ALL].sort else "")  # so that a clause between commas ends with one
     closer = {"good": "closer to each other", "check": "hardly closer", "fault": "no closer"}[level]
     sentence = (
-        f"Clips of the {found[ALL].sort}, are {closer} than clips of different patients: the AUC, with its "
+        f"Clips of the {sort} are {closer} than clips of different patients: the AUC, with its "
         f"95\u00a0% interval, is {said}; 0.5 means no difference."
     )
     if level == "good" and BOTH not in found:
