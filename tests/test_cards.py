@@ -15,39 +15,28 @@ from echo_embeddings.embed import devices
 from testing.processes import start_python
 
 JOB = """
-import os, sys, time
+import sys, time
 from echo_embeddings.embed import devices
 
-locks, seconds, first, *others = sys.argv[1:]
-for names in others:  # each a process; forked, since the import of torch is most of what one takes
-    if not os.fork():
-        first, others = names, []
-        break
-names = first.split(",")
-card = names[devices.take(names, locks or None)]
-print("has", card, time.monotonic(), os.getpid(), flush=True)
-time.sleep(float(seconds))
-print("leaves", card, time.monotonic(), os.getpid(), flush=True)
-for _ in others:
-    assert os.wait()[1] == 0
+names = sys.argv[2].split(",")
+card = names[devices.take(names, sys.argv[1] or None)]
+print("has", card, time.monotonic(), flush=True)
+time.sleep(float(sys.argv[3]))
+print("leaves", card, time.monotonic(), flush=True)
 """
 
 
-def start(locks: Path | str, seconds: float, *names: str) -> subprocess.Popen:
-    """A job for each of the `names` of cards, which holds one for so many seconds."""
-    return start_python("-c", JOB, locks, str(seconds), *names, stdout=subprocess.PIPE)
+def start(locks: Path | str, names: str, seconds: float) -> subprocess.Popen:
+    return start_python("-c", JOB, locks, names, str(seconds), stdout=subprocess.PIPE)
 
 
 def test_no_card_is_held_twice(tmp_path):
     # CUDA_VISIBLE_DEVICES may show the same cards in another order, or fewer of them.
-    jobs = ("a,b", "b,a", "a,b", "b", "a,b")
-    process = start(tmp_path, 1.5, *jobs)
-    said = [line.split() for line in process.communicate()[0].splitlines() if line.startswith(("has", "leaves"))]
-    assert process.returncode == 0
+    jobs = [start(tmp_path, names, 1.5) for names in ("a,b", "b,a", "a,b", "b", "a,b")]
     held: dict[str, list[tuple[float, float]]] = {"a": [], "b": []}
-    for job in {job for *_, job in said}:
-        (begun, card, begin), (ended, same, end) = [line[:3] for line in said if line[3] == job]
-        assert (begun, ended, same) == ("has", "leaves", card)
+    for job in jobs:
+        said = [line.split() for line in job.communicate()[0].splitlines() if line.startswith(("has", "leaves"))]
+        (_, card, begin), (_, _, end) = said
         held[card].append((float(begin), float(end)))
     assert sum(map(len, held.values())) == len(jobs)
     assert held["a"]
@@ -57,9 +46,9 @@ def test_no_card_is_held_twice(tmp_path):
 
 
 def test_a_killed_job_frees_its_card(tmp_path):
-    job = start(tmp_path, 600, "a")
+    job = start(tmp_path, "a", 600)
     assert job.stdout.readline().startswith("has a")
-    waits = start(tmp_path, 0, "a")
+    waits = start(tmp_path, "a", 0)
     assert "all 1 GPUs are at work for other jobs; waiting for one" in waits.stdout.readline()
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
@@ -72,7 +61,7 @@ def test_a_job_with_a_tmpdir_of_its_own_sees_the_locks_of_the_others(tmp_path, m
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv("TMPDIR", str(tmp_path / name))
-        held.append(start("", 600, names))
+        held.append(start("", names, 600))
         assert held[-1].stdout.readline().split()[1][-1] == "ab"[len(held) - 1]
     for job in held:
         job.kill()
@@ -85,7 +74,7 @@ def test_a_card_is_held_until_its_process_ends(tmp_path):
     assert devices.take(["a", "b"], tmp_path) == 0
     gc.collect()
     assert devices.take(["a", "b"], tmp_path) == 1
-    waits = start(tmp_path, 0, "b,a")
+    waits = start(tmp_path, "b,a", 0)
     assert "all 2 GPUs are at work" in waits.stdout.readline()
     waits.kill()
     waits.communicate()
