@@ -259,7 +259,7 @@ function explore(root) {
 
   root.hidden = false;
   document.getElementById("explore-still").classList.add("paper-only");
-  part("view").value = views.length - 1;
+  part("view").value = Math.max(0, views.findIndex((view) => view.title.includes("t-SNE")));
   showView();
   regroup();
   return { plane, names, choose }; // for whoever looks at the page from outside
