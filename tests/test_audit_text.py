@@ -68,7 +68,14 @@ def read(frames, made, tmp_path):
     return text_in(seen, (row.rows, row.columns))[1]
 
 
-@pytest.mark.parametrize("name", [*phantoms.LAYOUTS, "large"])
+# Reading takes seconds a layout: a drawn one and a real cine here, the others among the slow tests.
+FIRST = ("phased", "large")
+OUTSIDE = [
+    name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in (*phantoms.LAYOUTS, "large")
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_what_stands_outside_the_sector_is_found_and_goes(tmp_path, name):
     """Letters of 8 to 32 pixels, at every border and over the ECG, all at once where they do not touch the sector."""
     _, picture = clip_of(name)
