@@ -28,6 +28,7 @@ from echo_embeddings.core.manifest import Row
 from echo_embeddings.embed import inference
 from echo_embeddings.tools import demo
 from testing import REPOSITORY
+from testing.browser import CHROMIUM
 from testing.commands import copy_repository, environment
 from testing.conversion import write_pattern
 from testing.embedding import EmbedPaths, write_weights
@@ -175,6 +176,17 @@ def six_clips(tmp_path, tiny_weights, made_once) -> EmbedPaths:
     paths = EmbedPaths(tree, tiny_weights, Layout(tmp_path / "results"))
     manifest.write(paths.table, rows)
     return paths
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  few tests need it
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

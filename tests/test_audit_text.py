@@ -13,7 +13,7 @@ from echo_embeddings.convert import video
 from echo_embeddings.convert.folder import convert_file
 from echo_embeddings.convert.sector import spread
 from echo_embeddings.core.errors import UserError
-from echo_embeddings.qc.base import hashed, plain
+from echo_embeddings.qc.base import hashed
 from echo_embeddings.tools import tesseract
 from echo_embeddings.tools.audit_text import Tree, audit, text_in
 from testing import phantoms
@@ -118,7 +118,7 @@ def test_no_ocr_is_one_line(monkeypatch, tmp_path):
     with pytest.raises(
         UserError, match=r"^audit_text: there is no program tesseract, .*apt-get install tesseract-ocr$"
     ):
-        audit([], tmp_path / "text.html", clips=1, threads=1, pictures=True, naming=plain)
+        audit([], tmp_path / "text.html", clips=1, threads=1, pictures=True, hash_names=False)
 
 
 # --- the page --------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def page_of(folder, top, made, **options):
     """The page and its numbers, of the folder converted under these settings."""
     convert(folder, paths := ConvertPaths(paths_in(top).layout, size=made.clips), made)
     tree = Tree(str(made.clips), "p10", paths.table, paths.tree)
-    options = {"clips": 1, "threads": 2, "pictures": True, "naming": plain} | options
+    options = {"clips": 1, "threads": 2, "pictures": True, "hash_names": False} | options
     audit([tree], top / "text.html", **options)
     return (top / "text.html").read_text(), json.loads((top / "text.json").read_text())["groups"]
 
@@ -171,7 +171,7 @@ def test_by_device_before_and_after_masking(folder, tmp_path):
 
 
 def test_neither_pictures_nor_names_where_they_are_not_allowed(folder, tmp_path):
-    page, groups = page_of(folder, tmp_path, SECTOR, clips=9, pictures=False, naming=hashed)
+    page, groups = page_of(folder, tmp_path, SECTOR, clips=9, pictures=False, hash_names=True)
     assert "data:image" not in page
     for text in (page, json.dumps(groups)):
         assert "JANE" not in text
@@ -191,7 +191,7 @@ def test_a_sample_is_the_same_in_every_run_and_what_cannot_be_read_is_told(folde
         clips=9,
         threads=1,
         pictures=True,
-        naming=plain,
+        hash_names=False,
     )
     groups = {g["device"]: g for g in json.loads((tmp_path / "text.json").read_text())["groups"]}
     assert (groups["M In"]["looked_at"], groups["M In"]["with_text"]) == (0, 0)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 
 from echo_embeddings.qc.index import make_index
 from testing import outcomes
+from testing.browser import CHROMIUM, opened
 from testing.commands import call_command, run_demo
 from testing.qc import DIM, FACTS, Collection
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"
 )
@@ -57,39 +58,13 @@ def pages(finished: Path, made_once: Callable[[str, Callable[[Path], object]], P
     return made_once("pages", make) / "results/qc"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def open_page(browser: Any, pages: Path) -> Iterator[Any]:
-    """Opens a page at a width; afterwards nothing may have gone wrong in it, and nothing been asked for."""
-    contexts, faults = [], []
-
-    def open_(name: str, width: int = WIDTHS[0]) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
+    """Opens a page at a width; nothing may go wrong in it, and nothing be asked for."""
+    with ExitStack() as stack:
+        yield lambda name, width=WIDTHS[0]: stack.enter_context(
+            opened(browser, pages / name, viewport={"width": width, "height": 900})
         )
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        own = (pages / name).resolve().as_uri()
-        page.on(
-            "request",
-            lambda request: faults.append(request.url) if not request.url.startswith((own, "data:")) else None,
-        )
-        page.goto(own)
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert faults == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -15,7 +15,7 @@ from testing import planted
 from testing.browser import CHROMIUM, opened
 from testing.conversion import write_pattern
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"
@@ -41,14 +41,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, planted.Plante
     page = top / "qc/vitl.html"
     make_model_page("vitl", found.merged, found.folders, page, Options(tables=tables))
     return page, found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

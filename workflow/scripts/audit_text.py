@@ -5,7 +5,6 @@ from pathlib import Path
 from echo_embeddings.collection.source import Collection
 from echo_embeddings.core import job
 from echo_embeddings.core.layout import Layout
-from echo_embeddings.qc.base import hashed, plain
 from echo_embeddings.tools.audit_text import Tree, audit
 
 if __name__ == "__main__":
@@ -22,5 +21,5 @@ if __name__ == "__main__":
             clips=params.clips,
             threads=snakemake.threads,
             pictures=params.pictures,
-            naming=hashed if params.hash_names else plain,
+            hash_names=params.hash_names,
         )

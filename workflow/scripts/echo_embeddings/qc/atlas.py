@@ -78,11 +78,8 @@ def write(
 def lay_out(merged: Path, matrix: Floats) -> tuple[Floats, Integers, Floats]:
     """Of N vectors [N, D] the places on a plane, float32 [N, 2], the nearest [N, K] and how far they are, float32."""
     rows, totals = moments.measure(matrix, np.zeros(len(matrix), np.int64), 1)
-    total = moments.Totals.zero(matrix.shape[1])
-    for one in totals:
-        total += one
     vectors = Vectors(matrix, np.flatnonzero(rows.finite))
-    parts = components.analyse(vectors, total)[1] if len(vectors) == len(matrix) else None
+    parts = components.analyse(vectors, moments.sum_of(totals))[1] if len(vectors) == len(matrix) else None
     if parts is None:
         raise UserError(f"{merged}: an atlas takes two vectors that differ, and none with NaN or Inf")
     directions = unit(parts.scores)

@@ -16,7 +16,6 @@ from . import (
     plots,
     projection,
     report,
-    sampling,
     similarity,
     statistics,
 )
@@ -29,16 +28,10 @@ from .writing import link, plain, write_pair
 LIMITS = {
     **{"dead": health.DEAD, "outlier": health.OUTLIER, "near": health.NEAR, "min_vectors": health.MIN_VECTORS},
     **{"drift": statistics.DRIFT, "chance": statistics.CHANCE, "ks": statistics.KS, "many": statistics.MANY},
-    **{"patients": MIN_PATIENTS, "signal": similarity.SIGNAL, "neighbours": NEIGHBOURS},
-    **{
-        "trees": near.TREES,
-        "leaf": near.LEAF,
-        "pairs": pairs.PAIRS,
-        "same": health.SAME,
-        "foreign": statistics.FOREIGN,
-    },
+    **{"patients": MIN_PATIENTS, "neighbours": NEIGHBOURS},
+    **{"trees": near.TREES, "leaf": near.LEAF, "pairs": pairs.PAIRS, "foreign": statistics.FOREIGN},
     **{"below": similarity.BELOW, "patients_of_folder": similarity.MIN_OF_FOLDER},
-    **{"draws": knows.DRAWS, "class": knows.CLASS, "points": sampling.POINTS},
+    **{"draws": knows.DRAWS, "class": knows.CLASS},
     **{"perplexity": projection.PERPLEXITY, "few": projection.FEWEST},
 }
 

@@ -86,7 +86,7 @@ def _ends(*columns: Integers | Bools) -> Integers:
 
 
 def _pairs(starts: Integers, ends: Integers, most: int) -> tuple[int, Integers, Integers]:
-    """How many pairs there are of row k and a row from `starts[k]` to before `ends[k]`, and `most` of them."""
+    """How many pairs there are of row k and a row from `starts[k]` to before `ends[k]`; at most `most` of them."""
     lengths = (ends - starts).clip(0)
     up_to = np.cumsum(lengths)
     number = int(lengths.sum())

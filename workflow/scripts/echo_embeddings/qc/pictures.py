@@ -21,9 +21,10 @@ from ..core.recipe import GUIDE
 from ..core.workers import Failure, KilledError, at_work
 from ..embed import sampling
 from ..embed.direct import DicomReader
-from .base import PICTURE, SAMPLE, SEED, THREADS, Floats, Integers, Naming, Vectors, sample
+from .base import PICTURE, SAMPLE, SEED, THREADS, Floats, Integers, Naming, Vectors, hashed, sample
 from .components import Components
 from .health import Health
+from .privacy import without_names
 from .similarity import nearest
 from .tables import FolderFiles
 
@@ -117,7 +118,8 @@ def show(
 def strip(clip: pd.Series, said: str, frames: Mapping[str, Frames | Failure], naming: Naming) -> Strip:
     """The strip of a row of `tables.clips`, of which there is something to be `said`; `frames` as `read_frames` has."""
     found = frames[clip["key"]]
-    reason, source = (found, "") if isinstance(found, Failure) else ("", _encode(found))
+    hide = without_names if naming is hashed else str
+    reason, source = (hide(found), "") if isinstance(found, Failure) else ("", _encode(found))
     return Strip(naming(clip["key"]), _caption(clip, said), reason, source)
 
 

@@ -76,6 +76,7 @@ class Similarity:
     everything: Histogram
     patients: int  # known ones
     devices: int  # known models
+    folders: int
     compared: dict[str, Comparison]  # `ALL`, `DEVICE`, `FOLDER` and `BOTH`, those that have pairs
     by_folder: list[FolderSeparation]  # lowest first, those of enough patients
     heat_map: HeatMap = field(metadata=PICTURE)
@@ -130,6 +131,7 @@ def compare(vectors: Vectors, norms: Floats, clips: pd.DataFrame, mean: Floats, 
         everything=histogram(cosines),
         patients=int(patient.max()) + 1,
         devices=int(device.max()) + 1,
+        folders=int(group.max()) + 1,
         compared=compared,
         by_folder=by_folder,
         heat_map=_heat_map(vectors, norms, directed, clips),
@@ -235,7 +237,7 @@ def judge(similarity: Similarity | None) -> list[Check]:
 
 
 def _judge_patients(similarity: Similarity) -> Check:
-    """The worst of all pairs, of those made by one model of device, and of those of one folder."""
+    """The worst of all pairs, of those made by one model of device, of those of one folder, and of those of both."""
     name, section = "Patients", "similarity"
     if not similarity.patients:
         sentence = "Neither paths (config: layout) nor tables say whose a clip is: patients are not known."
@@ -275,7 +277,7 @@ def _judge_folders(similarity: Similarity) -> list[Check]:
     """Whether the clips of a patient are as much closer in every folder as in the others."""
     name, section = "Patients by folder", "similarity"
     lines = similarity.by_folder
-    if len(set(similarity.heat_map.folders)) < 2 and len(lines) < 2:
+    if similarity.folders < 2:
         return []
     aucs = [line.found.auc for line in lines]
     best = float(np.quantile(aucs, 0.75)) if aucs else 0.0

@@ -32,7 +32,7 @@ from .moments import Totals, sum_of
 from .tables import UNKNOWN
 
 BINS = 80
-LEAST = 50  # vectors of each folder, where it has so many, of which values are looked at
+LEAST = 50  # vectors of each folder of which values are looked at; folders of fewer have no spread of their own
 DRIFT = 0.25  # of the spread of a folder's vectors: a folder's mean that is farther off has drifted
 FOREIGN = 1.0  # of the spread: a folder that is farther off is of another kind, which is a fault
 CHANCE = 3.0  # times what chance would give: a folder's mean must also be beyond that
@@ -86,6 +86,7 @@ def describe(
     units = _units(clips)
     variances = _variances(units, codes, components)
     spread = _spread(clean)
+    three = sum(total.vectors > 0 for total in clean) == 3
     values = _some_values(vectors, codes, len(folders))
     present = [code for code, total in enumerate(totals) if total.vectors]
     lines = []
@@ -97,7 +98,7 @@ def describe(
         )
         if not last:
             rest = totals[-1].vectors - totals[code].vectors
-            others = [total for i, total in enumerate(clean) if total.vectors and (i != code or len(present) == 4)]
+            others = [total for i, total in enumerate(clean) if total.vectors and (i != code or three)]
             origin = _centre(others or clean)
             line |= _against_the_rest(clean[code], rest, origin, spread, norms, mask, units, variances)
         lines.append(line)

@@ -19,7 +19,8 @@ from ..core import manifest
 from ..core.manifest import CONVERTED, Row
 from ..core.names import one_line
 from ..core.workers import KilledError
-from ..qc.base import Naming
+from ..qc.base import hashed
+from ..qc.privacy import without_names
 from ..qc.writing import plain, write_pair
 from . import ocr, tesseract
 
@@ -73,12 +74,12 @@ class Group:
 
 
 def audit(
-    trees: Iterable[Tree], output: Path, *, clips: int, threads: int, pictures: bool, naming: Naming
+    trees: Iterable[Tree], output: Path, *, clips: int, threads: int, pictures: bool, hash_names: bool
 ) -> list[Group]:
     """Look at up to `clips` clips of each device and kind of the trees, and write the page `output` and its numbers.
 
     Which ones is the same in every run. The page shows pictures and what is read in them only where `pictures` are
-    allowed. Raises `UserError` if there is no OCR, or a manifest cannot be read.
+    allowed, and with `hash_names` no name. Raises `UserError` if there is no OCR, or a manifest cannot be read.
     """
     tesseract.check()
     groups = collections.defaultdict[tuple[str, str, str], list[tuple[Tree, Row]]](list)
@@ -92,21 +93,22 @@ def audit(
         for (name, device, kind), members in sorted(groups.items()):
             members.sort(key=lambda one: hashlib.sha256(f"{one[0].folder}/{one[1].mp4}".encode()).digest())
             group = Group(name, device, kind, len(members))
-            group.sampled += pool.map(lambda one: _look(one[0], one[1], pictures, naming), members[:clips])
+            group.sampled += pool.map(lambda one: _look(one[0], one[1], pictures, hash_names), members[:clips])
             print(f"{name}, {device}, {kind}: text in {len(group.with_text)} of {group.looked_at} clips", flush=True)
             found.append(group)
     write_pair(output, _numbers(found), "text.html.j2", groups=found, pictures=pictures, names=NAMES)
     return found
 
 
-def _look(tree: Tree, row: Row, pictures: bool, naming: Naming) -> Clip:
+def _look(tree: Tree, row: Row, pictures: bool, hash_names: bool) -> Clip:
     """What can be read in a clip."""
-    clip = Clip(naming(f"{tree.folder}/{row.mp4}"))
+    name = f"{tree.folder}/{row.mp4}"
+    clip = Clip(hashed(name) if hash_names else name)
     frames = row.frames or 1
     try:
         seen = video.read(tree.directory / row.mp4, spread(frames), frames)
     except (video.VideoError, KilledError, OSError) as error:
-        clip.reason = one_line(error)
+        clip.reason = without_names(one_line(error)) if hash_names else one_line(error)
         return clip
     shown, read = text_in(seen, (row.rows or seen.shape[1], row.columns or seen.shape[2]))
     clip.readable = [name for name, found in zip(NAMES, read, strict=True) if found]
